@@ -1,0 +1,1 @@
+"""Posteriors for measurements, and a verdict on whether each may be trusted."""

@@ -1,0 +1,121 @@
+"""Files that outlive a run: written whole or not at all, hashed, and free of executable content."""
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+MANIFEST = "manifest.json"
+_PACKAGES = ("touchstone", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "pymc", "arviz")
+
+
+class ArtifactError(ValueError):
+    """A file that is missing, damaged, or not what it should be; the message names it."""
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name once the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(temporary)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path | str) -> str:
+    """Hex digest of a file's content."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that numbers depend on."""
+    return {name: metadata.version(name) for name in _PACKAGES}
+
+
+def write_json(path: Path | str, content: dict) -> None:
+    """Write strict JSON (no NaN, no Infinity) in one piece."""
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    with atomic(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str) -> dict:
+    """Read JSON; an `ArtifactError` names the file if it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not valid JSON ({error})") from None
+
+
+def save_arrays(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays as `.npz` in one piece; the same arrays give the same bytes."""
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def load_arrays(path: Path | str) -> dict[str, np.ndarray]:
+    """Read an `.npz`; refuses pickled content and names what is wrong with a damaged file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file") from None
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, AttributeError) as error:
+        raise ArtifactError(f"{path}: not a readable .npz of plain arrays ({error})") from None
+
+
+def write_manifest(folder: Path, files: list[str], settings: dict) -> None:
+    """Record the sha256 and size of a folder's files, package versions and settings."""
+    entries = {
+        name: {"sha256": sha256(folder / name), "size": (folder / name).stat().st_size}
+        for name in sorted(files)
+    }
+    content = {"files": entries, "versions": versions(), "settings": settings}
+    write_json(folder / MANIFEST, {"schema_version": 1, **content})
+
+
+def verify(folder: Path, needed: list[str]) -> bool:
+    """Hold a folder against its manifest.
+
+    Args:
+        folder: Of the artefact.
+        needed: Files that must be there.
+
+    Returns:
+        True if every file matches the manifest; False, with a warning, if there is no manifest.
+
+    Raises:
+        ArtifactError: If a file is missing, or differs from what the manifest says.
+    """
+    for name in needed:
+        if not (folder / name).is_file():
+            raise ArtifactError(f"{folder}: holds no {name}")
+    if not (folder / MANIFEST).is_file():
+        warnings.warn(f"{folder}: no {MANIFEST}, so its files are not verified", stacklevel=2)
+        return False
+    files = read_json(folder / MANIFEST).get("files", {})
+    for name in needed:
+        if name not in files:
+            raise ArtifactError(f"{folder / MANIFEST}: does not list {name}")
+    for name, entry in files.items():
+        if not (folder / name).is_file() or sha256(folder / name) != entry["sha256"]:
+            raise ArtifactError(f"{folder / name}: differs from its sha256 in {MANIFEST}")
+    return True

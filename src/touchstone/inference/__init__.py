@@ -1,0 +1,1 @@
+"""What turns a simulator and an observation into a posterior; knows no model."""

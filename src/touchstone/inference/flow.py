@@ -1,0 +1,308 @@
+"""Conditional flow matching: one network, one objective, for any target given any context.
+
+A straight path x_t = (1 - t) x_0 + t x_1 leads from noise x_0 ~ N(0, I) to a target x_1; the
+network learns its mean velocity E[x_1 - x_0 | x_t, context] (Lipman et al. 2023, eq. 22), and the
+ordinary differential equation with that velocity carries noise to samples of the target. Entries
+of the target that are known enter as context: they are no part of the path nor of the loss.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from tqdm import tqdm
+
+from .. import artifacts
+
+_STEPS_A_CALL = 100  # between updates of the progress bar
+_ENCODER_DEPTH = 2
+_FREQUENCIES = 6  # of the time on the path
+
+
+class VectorFieldNet(eqx.Module):
+    """Velocity of a target at a time of the path, given a context.
+
+    The context is encoded once into a scale and a shift for every layer that the state passes, so
+    that the many states of one context cost little. The network itself gives what remains when
+    the target is guessed to be normal about zero with the standard deviation `spread` (the
+    preconditioning of Karras et al. 2022, for a straight path), which suits both a target that
+    its context hardly determines (1) and one that it determines nearly (close to 0).
+
+    Args:
+        target_size: Length of the target.
+        context_size: Length of the context.
+        encoder_width: Of the layers that the context passes.
+        width: Of the layers that the state passes.
+        depth: Number of blocks that the state passes.
+        spread: Expected standard deviation of the target given its context.
+        key: For the initial weights.
+    """
+
+    encoder: "_Encoder"
+    lift: eqx.nn.Linear
+    blocks: list["_Block"]
+    out: eqx.nn.Linear
+    spread: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        target_size: int,
+        context_size: int,
+        encoder_width: int,
+        width: int,
+        depth: int,
+        spread: float,
+        *,
+        key: Array,
+    ):
+        keys = jax.random.split(key, depth + 3)
+        self.encoder = _Encoder(context_size, encoder_width, depth * 2 * width, key=keys[0])
+        self.lift = eqx.nn.Linear(target_size + 2 * _FREQUENCIES, width, key=keys[1])
+        self.blocks = [_Block(width, key=k) for k in keys[3:]]
+        out = eqx.nn.Linear(width, target_size, key=keys[2])
+        self.out = jax.tree.map(jnp.zeros_like, out)
+        self.spread = spread
+
+    def encode(self, context: Array) -> Array:
+        """Scales and shifts of a context, shape (depth, 2, width)."""
+        return self.encoder(context).reshape(len(self.blocks), 2, -1)
+
+    def __call__(self, t: Array, x: Array, code: Array) -> Array:
+        """Velocity at time t in [0, 1) of a state x, shape (target_size,)."""
+        angle = jnp.pi * t * 2.0 ** jnp.arange(_FREQUENCIES)
+        x_unit = x / jnp.sqrt((1 - t) ** 2 + t**2)
+        h = self.lift(jnp.concatenate([x_unit, jnp.sin(angle), jnp.cos(angle)]))
+        for block, (scale, shift) in zip(self.blocks, code, strict=True):
+            h = block(h, scale, shift)
+        variance = path_variance(t, self.spread)
+        guess = t * self.spread**2 / variance * x
+        target = guess + (1 - t) / jnp.sqrt(variance) * self.out(jax.nn.silu(h))
+        return (target - x) / (1 - t)
+
+
+def path_variance(t: Array, spread: float) -> Array:
+    """Variance at time t of the path to a normal target of standard deviation `spread`."""
+    return (1 - t) ** 2 + (t * spread) ** 2
+
+
+class _Encoder(eqx.Module):
+    """Residual network of a context; large entries of the context are compressed."""
+
+    first: eqx.nn.Linear
+    blocks: list["_Block"]
+    last: eqx.nn.Linear
+
+    def __init__(self, context_size: int, width: int, code_size: int, *, key: Array):
+        keys = jax.random.split(key, 2 + _ENCODER_DEPTH)
+        self.first = eqx.nn.Linear(context_size, width, key=keys[0])
+        self.last = eqx.nn.Linear(width, code_size, key=keys[1])
+        self.blocks = [_Block(width, key=k) for k in keys[2:]]
+
+    def __call__(self, context: Array) -> Array:
+        h = self.first(jnp.arcsinh(context))
+        for block in self.blocks:
+            h = block(h, 0.0, 0.0)
+        return self.last(jax.nn.silu(h))
+
+
+class _Block(eqx.Module):
+    """Residual block whose input is scaled and shifted."""
+
+    norm: eqx.nn.LayerNorm
+    first: eqx.nn.Linear
+    second: eqx.nn.Linear
+
+    def __init__(self, width: int, *, key: Array):
+        first_key, second_key = jax.random.split(key)
+        self.norm = eqx.nn.LayerNorm(width, use_weight=False, use_bias=False)
+        self.first = eqx.nn.Linear(width, width, key=first_key)
+        self.second = eqx.nn.Linear(width, width, key=second_key)
+
+    def __call__(self, h: Array, scale: Array | float, shift: Array | float) -> Array:
+        hidden = self.first(self.norm(h) * (1 + scale) + shift)
+        return h + self.second(jax.nn.silu(hidden))
+
+
+class Example(NamedTuple):
+    """One thing to learn from.
+
+    Attributes:
+        target: Shape (target_size,).
+        unknown: Which entries are to be learnt; the others are in the context.
+        context: Shape (context_size,).
+    """
+
+    target: Array
+    unknown: Array
+    context: Array
+
+
+class FlowMatchingLoss(eqx.Module):
+    """Mean squared error of the velocity over the unknown entries of a batch of examples.
+
+    It is weighted by the variance of the path, so that all times count alike for what the network
+    has to learn; without training it is about 1.
+
+    Attributes:
+        paths: Times and noises drawn for each example; they share its encoding.
+    """
+
+    paths: int = eqx.field(static=True)
+
+    def __call__(self, net: VectorFieldNet, batch: Example, key: Array) -> Array:
+        """Loss of a batch with leading axis B."""
+        keys = jax.random.split(key, batch.target.shape[0])
+        squares, counts = jax.vmap(self._one, in_axes=(None, 0, 0))(net, batch, keys)
+        return squares.sum() / jnp.maximum(counts.sum(), 1)
+
+    def _one(self, net: VectorFieldNet, example: Example, key: Array):
+        code = net.encode(example.context)
+        unknown = example.unknown.astype(example.target.dtype)
+
+        def path(key):
+            time_key, noise_key = jax.random.split(key)
+            t = jax.random.uniform(time_key)
+            noise = jax.random.normal(noise_key, example.target.shape)
+            x = ((1 - t) * noise + t * example.target) * unknown
+            velocity = net(t, x, code)
+            weight = path_variance(t, net.spread)
+            return weight * (unknown * (velocity - (example.target - noise)) ** 2).sum()
+
+        squares = jax.vmap(path)(jax.random.split(key, self.paths))
+        return squares.sum(), self.paths * unknown.sum()
+
+
+class TrainState(NamedTuple):
+    """Everything that training continues from.
+
+    Attributes:
+        net: The network.
+        optimiser: State of the optimiser.
+        step: Steps done.
+        losses: Of all steps, shape (n_steps,); zero for those to come.
+    """
+
+    net: VectorFieldNet
+    optimiser: optax.OptState
+    step: Array
+    losses: Array
+
+
+def train(
+    net: VectorFieldNet,
+    draw: Callable[..., Example],
+    data: Any,
+    *,
+    n_steps: int,
+    paths: int,
+    learning_rate: float,
+    key: Array,
+    state_file: Path | None = None,
+    resume: bool = False,
+    label: str = "training",
+    show_progress: bool = True,
+) -> tuple[VectorFieldNet, Array]:
+    """Train a network by flow matching: Adam, clipped gradients, warm-up and cosine decay.
+
+    The randomness of a step depends on the key and the step's number only, so that an interrupted
+    run that resumes ends where an undisturbed one would.
+
+    Args:
+        net: The network to start from.
+        draw: `draw(key, step, data)` gives a batch of examples.
+        data: Pytree that `draw` takes.
+        n_steps: Number of steps.
+        paths: Times and noises for each example.
+        learning_rate: At its highest.
+        key: For all randomness.
+        state_file: Where the state is kept while training runs; None keeps none.
+        resume: Whether to go on from `state_file` if it is there.
+        label: Of the progress bar.
+        show_progress: Whether to show it.
+
+    Returns:
+        The network and the loss of every step, shape (n_steps,).
+    """
+    warm_up = max(1, min(500, n_steps // 10))
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warm_up, n_steps)
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+    loss = FlowMatchingLoss(paths)
+    state = TrainState(
+        net,
+        optimiser.init(eqx.filter(net, eqx.is_array)),
+        jnp.zeros((), jnp.int32),
+        jnp.zeros(n_steps),
+    )
+    if resume and state_file is not None and state_file.exists():
+        state = eqx.tree_deserialise_leaves(state_file, state)
+
+    @eqx.filter_jit
+    def advance(state: TrainState, until: Array, data) -> TrainState:
+        arrays, static = eqx.partition(state.net, eqx.is_array)
+
+        def one_step(carry):
+            arrays, opt_state, step, losses = carry
+            draw_key, loss_key = jax.random.split(jax.random.fold_in(key, step))
+            batch = draw(draw_key, step, data)
+            value, gradient = eqx.filter_value_and_grad(
+                lambda arrays: loss(eqx.combine(arrays, static), batch, loss_key)
+            )(arrays)
+            update, opt_state = optimiser.update(gradient, opt_state)
+            arrays = eqx.apply_updates(arrays, update)
+            return arrays, opt_state, step + 1, losses.at[step].set(value)
+
+        arrays, *rest = jax.lax.while_loop(
+            lambda carry: carry[2] < until, one_step, (arrays, *state[1:])
+        )
+        return TrainState(eqx.combine(arrays, static), *rest)
+
+    done = int(state.step)
+    with tqdm(
+        total=n_steps, initial=done, desc=label, unit="step", disable=not show_progress
+    ) as bar:
+        while done < n_steps:
+            until = min(n_steps, done + _STEPS_A_CALL)
+            state = advance(state, jnp.asarray(until), data)
+            recent = float(state.losses[done:until].mean())
+            bar.update(until - done)
+            bar.set_postfix(loss=f"{recent:.3f}")
+            done = until
+            if state_file is not None and done < n_steps and done % (10 * _STEPS_A_CALL) == 0:
+                with artifacts.atomic(state_file) as temporary:
+                    eqx.tree_serialise_leaves(temporary, state)
+    return state.net, state.losses
+
+
+def sample(
+    net: VectorFieldNet, context: Array, unknown: Array, n_draws: int, n_steps: int, key: Array
+) -> Array:
+    """Draws of the target of one context, by the midpoint rule; known entries are zero.
+
+    Args:
+        net: A trained network.
+        context: Shape (context_size,).
+        unknown: Entries to draw, shape (target_size,).
+        n_draws: Number of draws.
+        n_steps: Steps from noise to target.
+        key: For the noise.
+
+    Returns:
+        Draws, shape (n_draws, target_size).
+    """
+    code = net.encode(context)
+    mask = unknown.astype(context.dtype)
+    noise = jax.random.normal(key, (n_draws, mask.shape[0])) * mask
+    velocity = jax.vmap(lambda t, x: net(t, x, code) * mask, in_axes=(None, 0))
+    step = 1.0 / n_steps
+
+    def advance(x, t):
+        middle = x + step / 2 * velocity(t, x)
+        return x + step * velocity(t + step / 2, middle), None
+
+    x, _ = jax.lax.scan(advance, noise, jnp.arange(n_steps) * step)
+    return x

@@ -1,0 +1,1 @@
+"""The models, and the vocabulary that they share."""

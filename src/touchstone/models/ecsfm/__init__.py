@@ -1,0 +1,1 @@
+"""Electrochemical sensing: voltammetry, and biofouling as the mismatch."""

@@ -1,0 +1,85 @@
+"""A trained pair of networks on disk: surrogate, posterior, normalisers, facts, manifest."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from ... import artifacts
+from ...artifacts import ArtifactError
+from ...inference.flow import VectorFieldNet
+from .networks import Normaliser
+
+SURROGATE, POSTERIOR = "surrogate_model.eqx", "posterior_model.eqx"
+NORMALIZERS, META = "normalizers.npz", "model_meta.json"
+FILES = (SURROGATE, POSTERIOR, NORMALIZERS, META)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What inference needs.
+
+    Attributes:
+        surrogate: Parameters and waveform to current.
+        posterior: Observed current and waveform to parameters.
+        normaliser: Of what both see.
+        meta: Sizes, settings and the range of the training, as in `model_meta.json`.
+        verified: Whether the files matched a manifest.
+    """
+
+    surrogate: VectorFieldNet
+    posterior: VectorFieldNet
+    normaliser: Normaliser
+    meta: dict
+    verified: bool
+
+    @classmethod
+    def untrained(cls, meta: dict, normaliser: Normaliser, key: jax.Array) -> "Checkpoint":
+        """Networks of the sizes in `meta`, with fresh weights."""
+        keys = jax.random.split(key)
+        nets = {
+            name: VectorFieldNet(**meta["networks"][name],  key=key)
+            for name, key in zip(("surrogate", "posterior"), keys, strict=True)
+        }
+        return cls(**nets, normaliser=normaliser, meta=meta, verified=True)
+
+    def save(self, folder: Path) -> None:
+        """Write all files, the manifest last."""
+        for name, net in ((SURROGATE, self.surrogate), (POSTERIOR, self.posterior)):
+            with artifacts.atomic(folder / name) as temporary:
+                eqx.tree_serialise_leaves(temporary, net)
+        artifacts.save_arrays(folder / NORMALIZERS, self.normaliser._asdict())
+        artifacts.write_json(folder / META, self.meta)
+        artifacts.write_manifest(folder, list(FILES), self.meta["settings"])
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Checkpoint":
+        """Read a checkpoint folder, or the folder of a file in it.
+
+        Raises:
+            ArtifactError: If a file is missing, damaged, or not what the manifest says.
+        """
+        path = Path(path)
+        folder = path if path.is_dir() else path.parent
+        if not path.exists():
+            raise ArtifactError(f"{path}: no such checkpoint")
+        verified = artifacts.verify(folder, list(FILES))
+        meta = artifacts.read_json(folder / META)
+        arrays = artifacts.load_arrays(folder / NORMALIZERS)
+        try:
+            normaliser = Normaliser(**{name: arrays[name] for name in Normaliser._fields})
+            blank = cls.untrained(meta, normaliser, jax.random.key(0))
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(f"{folder}: not a checkpoint of this model ({error})") from None
+        nets = {}
+        for name, file in (("surrogate", SURROGATE), ("posterior", POSTERIOR)):
+            try:
+                nets[name] = eqx.tree_deserialise_leaves(folder / file, getattr(blank, name))
+            except (RuntimeError, ValueError, EOFError, OSError) as error:
+                raise ArtifactError(f"{folder / file}: not the network of {META} ({error})") from None
+        for net in nets.values():
+            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(eqx.filter(net, eqx.is_array))):
+                raise ArtifactError(f"{folder}: a network holds weights that are not finite")
+        return cls(**nets, normaliser=normaliser, meta=meta, verified=verified)

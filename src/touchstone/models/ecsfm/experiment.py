@@ -1,0 +1,44 @@
+"""What an experimenter does and knows: the applied potential, the electrode, the solution."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from .simulator import Electrode
+
+
+class Experiment(NamedTuple):
+    """What was done, all of it known; N samples, S couples.
+
+    Attributes:
+        potential: Applied potential at the samples, V, shape (N,).
+        duration: s.
+        radius: Of the disc or sphere, cm.
+        curvature: 1/cm; 0 for a disc.
+        temperature: K.
+        present: Whether O and R of each couple are in the cell, shape (S, 2).
+    """
+
+    potential: Array
+    duration: Array
+    radius: Array
+    curvature: Array
+    temperature: Array
+    present: Array
+
+    @property
+    def area(self) -> Array:
+        """Geometric area, cm^2: of a disc, or of a sphere."""
+        return jnp.pi * self.radius**2 * jnp.where(self.curvature > 0, 4.0, 1.0)
+
+    @property
+    def electrode(self) -> Electrode:
+        """The electrode, as the simulator takes it."""
+        return Electrode(self.area, self.temperature, self.curvature)
+
+    @property
+    def window(self) -> tuple[Array, Array]:
+        """Centre and half-width of the window that E0 is in, V."""
+        low, high = self.potential.min(-1), self.potential.max(-1)
+        return (low + high) / 2, jnp.maximum(0.4 * (high - low), 0.15)

@@ -1,0 +1,80 @@
+"""The instrument: what stands between the electrode and the record."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .transport import phi_functions
+
+
+class Instrument(NamedTuple):
+    """Uncompensated resistance and double layer; scalars.
+
+    Attributes:
+        resistance: ohm.
+        capacitance: F/cm^2.
+    """
+
+    resistance: Array
+    capacitance: Array
+
+
+class Charging(NamedTuple):
+    """Exact response over a step of R C dE/dt = V - E to a drive V linear in time.
+
+    Attributes:
+        new, old: Weights in E of the drive at the end and at the start of the step.
+        kept: Weight of what E and its slope were.
+        step: Length of the step.
+    """
+
+    new: Array
+    old: Array
+    kept: Array
+    step: Array
+
+    @classmethod
+    def over(cls, step: Array, time_constant: Array) -> "Charging":
+        """Weights for a step and R C, in the same unit; R C = 0 is a limit, not a case."""
+        # The bound keeps x finite where R C = 0, and its effect is below rounding.
+        x = step / jnp.maximum(time_constant, 1e-9 * step)
+        phi1, phi2 = phi_functions(x)
+        return cls(x * phi2, x * (phi1 - phi2), 1 - x * phi1, step)
+
+    def slope(self, old_slope: Array, new_drive: Array, old_drive: Array) -> Array:
+        """dE/dt at the end of the step; E is then the drive less R C times this."""
+        return (1 - self.kept) * (new_drive - old_drive) / self.step + self.kept * old_slope
+
+
+def noise(key: Array, n_samples: int, sd: Array, correlation: Array = 0.0) -> Array:
+    """Stationary Gaussian noise, white or AR(1), shape (n_samples,).
+
+    Args:
+        key: For the noise.
+        n_samples: Length of the record.
+        sd: Standard deviation of a sample.
+        correlation: Between neighbouring samples, in [0, 1).
+    """
+    white = jax.random.normal(key, (n_samples,))
+    innovation = jnp.sqrt(1 - jnp.square(correlation))
+
+    def step(last, fresh):
+        value = correlation * last + innovation * fresh
+        return value, value
+
+    _, rest = jax.lax.scan(step, white[0], white[1:])
+    return sd * jnp.concatenate([white[:1], rest])
+
+
+def random_mask(key: Array, n_samples: int, keep: Array) -> Array:
+    """Samples observed when each is kept with the same probability, shape (n_samples,)."""
+    return jax.random.bernoulli(key, keep, (n_samples,))
+
+
+def gap_mask(key: Array, n_samples: int) -> Array:
+    """All samples but one gap of half the record, which may lie partly outside it."""
+    start = jax.random.randint(key, (), -n_samples // 2, n_samples)
+    index = jnp.arange(n_samples)
+    return (index < start) | (index >= start + n_samples // 2)

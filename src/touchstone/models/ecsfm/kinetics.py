@@ -1,0 +1,67 @@
+"""Butler-Volmer kinetics at a surface whose concentrations are linear in the flux."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+FARADAY = 96485.33212  # C/mol, CODATA 2018
+GAS_CONSTANT = 8.314462618  # J/(mol K)
+
+
+class Couples(NamedTuple):
+    """Redox couples O + e- = R, one entry each; a couple with no O and no R is absent.
+
+    Attributes:
+        d_ox, d_red: Diffusion coefficients, cm^2/s, shape (S,).
+        c_ox, c_red: Bulk concentrations, mol/cm^3, shape (S,).
+        e0: Formal potentials, V, shape (S,).
+        k0: Standard rate constants, cm/s, shape (S,).
+        transfer_coefficient: alpha, shape (S,).
+    """
+
+    d_ox: Array
+    d_red: Array
+    c_ox: Array
+    c_red: Array
+    e0: Array
+    k0: Array
+    transfer_coefficient: Array
+
+
+def inverse_thermal_voltage(temperature: Array) -> Array:
+    """f = F/RT in 1/V, with the temperature in K."""
+    return FARADAY / (GAS_CONSTANT * temperature)
+
+
+def flux(
+    x: Array, rate: Array, transfer_coefficient: Array, ox: tuple[Array, Array], red: tuple
+) -> tuple[Array, Array]:
+    """Net flux j = k (C_red e^{(1-alpha)x} - C_ox e^{-alpha x}) and its slope dj/dx.
+
+    The surface concentrations C_ox = h_ox + g_ox j and C_red = h_red - g_red j make the rate law
+    linear in j. Numerator and denominator are divided by e^{-alpha x}(1 + e^x), which keeps every
+    term bounded from the irreversible foot to the diffusion limit.
+
+    Args:
+        x: f (E - E0), shape (S,).
+        rate: Rate constant k, cm per unit of time, shape (S,).
+        transfer_coefficient: alpha, shape (S,).
+        ox: (h_ox, g_ox): concentration without this flux, and its response to it; shape (S,).
+        red: (h_red, g_red), likewise.
+
+    Returns:
+        Flux in mol/cm^2 per unit of time, oxidation positive, and its derivative by x.
+    """
+    (h_ox, g_ox), (h_red, g_red) = ox, red
+    reduced = jax.nn.sigmoid(x)
+    oxidised = jax.nn.sigmoid(-x)
+    slow = jnp.exp(transfer_coefficient * x - jax.nn.softplus(x))
+    drive = rate * (h_red * reduced - h_ox * oxidised)
+    drag = slow + rate * (g_red * reduced + g_ox * oxidised)
+    j = drive / drag
+    bend = reduced * oxidised
+    d_drive = rate * (h_red + h_ox) * bend
+    d_drag = slow * (transfer_coefficient - reduced) + rate * (g_red - g_ox) * bend
+    return j, (d_drive - j * d_drag) / drag

@@ -1,0 +1,330 @@
+"""Voltammetry in the workflow: simulate, train, stress and infer."""
+
+import math
+from functools import cached_property, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.special import logsumexp, ndtri
+from jax.scipy.stats import norm
+
+from ...inference import flow
+from ...inference.cem import cross_entropy
+from ...parallel import map_batches
+from ..base import Cases, Check, Model, Posterior
+from . import checks, family, networks, training
+from .checkpoint import Checkpoint
+from .dataset import Chunk, load_chunk
+from .experiment import Experiment
+from .fouling import Fouling
+from .instrument import noise, random_mask
+from .prior import Prior
+from .simulator import Response, simulate
+from .training import Trained
+from .waveforms import Waveform, resolve
+
+_NODES_PER_SAMPLE = 2.5  # solver steps: room for the graded steps of every technique
+
+
+class BaseCases(NamedTuple):
+    """What the variants of a stress have in common.
+
+    Attributes:
+        z: True parameters, standard coordinates, shape (n, P).
+        experiment: The experiments.
+        waveform: The same, for the solver.
+        mask: Observed samples, shape (n, N).
+        known: Parameters known by design or absent, shape (n, P).
+        signal: Root mean square of the clean current, A: the unit of baseline and noise.
+        task: Index of the task, shape (n,).
+    """
+
+    z: np.ndarray
+    experiment: Experiment
+    waveform: Waveform
+    mask: np.ndarray
+    known: np.ndarray
+    signal: np.ndarray
+    task: np.ndarray
+
+
+class Ecsfm(Model):
+    """Electrochemical sensing: redox couples at an electrode, seen through an instrument."""
+
+    def __init__(self, config: dict):
+        super().__init__(config)
+        self.max_couples = config["max_couples"]
+        self.prior = Prior(config, self.max_couples)
+        self.task_names = tuple(config["tasks"])
+        self.stage_names = tuple(config["levels"])
+        self.by_design = np.isin(self.prior.blocks, config["known_by_design"])
+
+    # Forward ----------------------------------------------------------------------------------
+
+    def current(
+        self, z: Array, experiment: Experiment, waveform: Waveform, fouling: Fouling | None = None
+    ) -> Array:
+        """Noise-free current of one experiment, without baseline, A, shape (N,)."""
+        natural = self.prior.natural(z, experiment)
+        return self._response(natural, experiment, waveform, fouling).current
+
+    def _response(self, natural, experiment, waveform, fouling) -> Response:
+        return simulate(
+            waveform,
+            self.prior.couples(natural, experiment),
+            experiment.electrode,
+            self.prior.instrument(natural, experiment),
+            fouling,
+        )
+
+    @cached_property
+    def _currents(self):
+        return jax.jit(jax.vmap(self.current))
+
+    def _resolve(self, experiment: Experiment) -> Waveform:
+        n_nodes = int(_NODES_PER_SAMPLE * experiment.potential.shape[1])
+        return resolve(experiment.potential, experiment.duration, n_nodes)
+
+    def simulate(
+        self, rng: np.random.Generator, n_traces: int, n_points: int, levels: dict[str, float]
+    ) -> Chunk:
+        """Draw a chunk of the training family.
+
+        Args:
+            rng: Source of randomness.
+            n_traces: Number of experiments.
+            n_points: Samples of each.
+            levels: Share of each curriculum level.
+        """
+        draws = family.draw(rng, self.config, n_traces, n_points, self.prior.size, levels)
+        experiment = draws.experiment
+        z = np.asarray(ndtri(draws.quantile), np.float32)
+        current = map_batches(
+            self._currents, z, experiment, self._resolve(experiment), batch_size=64, label="simulate"
+        )
+        natural = np.asarray(jax.jit(jax.vmap(self.prior.natural))(z, experiment))
+        instrument = jax.jit(jax.vmap(self.prior.instrument))(natural, experiment)
+        return Chunk(
+            current=1e3 * current,
+            potential=experiment.potential,
+            parameters=self.prior.to_file(natural, experiment.present),
+            task=draws.task,
+            stage=draws.level,
+            task_names=self.task_names,
+            stage_names=self.stage_names,
+            settings={
+                "duration": experiment.duration,
+                "radius": experiment.radius,
+                "curvature": experiment.curvature,
+                "temperature": experiment.temperature,
+                "resistance": np.asarray(instrument.resistance),
+                "capacitance": 1e6 * np.asarray(instrument.capacitance),
+                "noise_std": 1e3 * np.sqrt((current**2).mean(1)) * np.exp(natural[:, -1]),
+            },
+            group=np.arange(n_traces),
+            assumed=(),
+        )
+
+    def checks(self) -> list[Check]:
+        """The simulator beside exact answers."""
+        return checks.physics_checks()
+
+    # Training ---------------------------------------------------------------------------------
+
+    def train(self, chunks: list[Chunk], settings: dict, key: Array, folder: Path) -> Trained:
+        """Train both networks and write the checkpoint; see `training.train`."""
+        return training.train(chunks, self.prior, self.by_design, settings, key, folder)
+
+    def evaluate(self, trained: Trained, key: Array, n_draws: int) -> dict:
+        """How the networks do on held-out rows; see `training.evaluate`."""
+        return training.evaluate(trained, self.prior, self.by_design, key, n_draws)
+
+    # Stress -----------------------------------------------------------------------------------
+
+    def base_cases(
+        self, rng: np.random.Generator, n_cases: int, n_points: int, keep: float, noise_std: float
+    ) -> BaseCases:
+        """Draw what the variants of each stressed case have in common.
+
+        Args:
+            rng: Source of randomness.
+            n_cases: Number of cases.
+            n_points: Samples of each.
+            keep: Probability that a sample is observed.
+            noise_std: White noise, in units of the clean signal.
+        """
+        draws = family.draw(rng, self.config, n_cases, n_points, self.prior.size, {"frontier": 1.0})
+        z = np.array(ndtri(draws.quantile), np.float32)
+        index = self.prior.names.index("noise")
+        noise_prior = self.prior.parameters[index]
+        fraction = ((math.log(noise_std) - noise_prior.location) / noise_prior.scale + 1) / 2
+        z[:, index] = ndtri(fraction)
+        waveform = self._resolve(draws.experiment)
+        clean = map_batches(self._currents, z, draws.experiment, waveform, batch_size=64)
+        active = np.asarray(self.prior.active(draws.experiment.present))
+        mask = rng.random((n_cases, n_points)) < keep
+        mask[:, : min(n_points, 8)] |= ~mask.any(1, keepdims=True)
+        return BaseCases(
+            z=z,
+            experiment=draws.experiment,
+            waveform=waveform,
+            mask=mask,
+            known=self.by_design | ~active,
+            signal=np.sqrt((clean**2).mean(1)),
+            task=draws.task,
+        )
+
+    def variant(
+        self, base: BaseCases, key: Array, stress: str | None = None, severity: float = 0.0
+    ) -> tuple[Cases, np.ndarray]:
+        """The base cases under a stress, with noise of their own.
+
+        Args:
+            base: The cases.
+            key: For the noise: another for each variant.
+            stress: Name in the model's `stresses`; None for the training family's own simulator.
+            severity: In [0, 1].
+
+        Returns:
+            The observations, and the coverage at the end of each, shape (n,).
+        """
+        fouling = None
+        if stress is not None:
+            fouling = self._fouling(stress, base).at_severity(np.float32(severity))
+            fouling = jax.tree.map(
+                lambda a: np.broadcast_to(np.float32(a), base.signal.shape), fouling
+            )
+
+        def observe(index, z, experiment, waveform, signal, fouling):
+            natural = self.prior.natural(z, experiment)
+            response = self._response(natural, experiment, waveform, fouling)
+            n_samples = response.current.shape[0]
+            white = noise(jax.random.fold_in(key, index), n_samples, self.prior.noise(natural))
+            rest = self.prior.baseline(natural, experiment) + white
+            return response.current + signal * rest, response.coverage[-1]
+
+        observed, coverage = map_batches(
+            jax.jit(jax.vmap(observe)),
+            np.arange(len(base.z)),
+            base.z,
+            base.experiment,
+            base.waveform,
+            base.signal,
+            fouling,
+            batch_size=64,
+        )
+        return Cases(observed, base.mask, base.experiment, base.z, base.known), coverage
+
+    def _fouling(self, stress: str, base: BaseCases) -> Fouling:
+        settings = dict(self.config["stresses"][stress])
+        final = settings.pop("final_coverage", None)
+        fouling = Fouling(**settings)
+        if final is None:
+            return fouling
+        natural = jax.vmap(self.prior.natural)(base.z, base.experiment)
+        couples = jax.vmap(self.prior.couples)(natural, base.experiment)
+        present = np.asarray(couples.c_ox + couples.c_red)[:, 0]
+        k_ads = -np.log1p(-final) / (present * base.experiment.duration)
+        ratio = fouling.k_reaction / fouling.k_ads
+        return fouling._replace(k_ads=k_ads, k_reaction=ratio * k_ads)
+
+    # Inference --------------------------------------------------------------------------------
+
+    def infer(
+        self, checkpoint: Checkpoint, cases: Cases, key: Array, *, method: str, label: str | None = None, **budget
+    ) -> Posterior:
+        """Posterior of each case, and what the exact simulator predicts from it.
+
+        Args:
+            checkpoint: The trained networks.
+            cases: Observations of the checkpoint's record length.
+            key: For all randomness; the draws of a case depend on its place among the cases only.
+            method: "flow", or "cem" over the likelihood of the surrogate.
+            label: Shows progress bars under this name.
+            budget: For flow `n_draws` and `n_steps`; for cem `n_particles`, `n_iterations`,
+                `elite_fraction`, `n_mc` and `n_steps`.
+        """
+        one = {"flow": self._flow_draws, "cem": self._cem_draws}[method]
+
+        @jax.jit
+        def draws(nets, index, cases):
+            keys = jax.vmap(partial(jax.random.fold_in, key))(index)
+            each = partial(one, eqx.combine(nets, static), checkpoint.normaliser, **budget)
+            return jax.vmap(each)(keys, cases)
+
+        net = checkpoint.posterior if method == "flow" else checkpoint.surrogate
+        nets, static = eqx.partition(net, eqx.is_array)
+        index = np.arange(len(cases.observed))
+        z, weight = map_batches(
+            partial(draws, nets), index, cases, batch_size=32 if method == "flow" else 4,
+            label=label and f"{label}: draw",
+        )
+        mean, sd, noise_sd = map_batches(
+            self._predictions, z, weight, cases.experiment, self._resolve(cases.experiment),
+            batch_size=4, label=label and f"{label}: predict",
+        )
+        return Posterior(z, weight, mean, sd, noise_sd)
+
+    def _flow_draws(self, net, normaliser, key, case: Cases, *, n_draws: int, n_steps: int):
+        active = self.prior.active(case.experiment.present)
+        context = networks.posterior_context(
+            case.observed, case.mask, case.experiment, case.z, case.known, active, normaliser
+        )
+        z = flow.sample(net, context, ~case.known, n_draws, n_steps, key)
+        z = jnp.where(case.known, case.z, z)
+        return z, jnp.full(n_draws, 1 / n_draws)
+
+    def _cem_draws(
+        self, net, normaliser, key, case: Cases, *, n_particles: int, n_iterations: int,
+        elite_fraction: float, n_mc: int, n_steps: int,
+    ):
+        active = self.prior.active(case.experiment.present)
+
+        def log_likelihood(z, key):
+            natural = self.prior.natural(z, case.experiment)
+            context = networks.surrogate_context(z, case.experiment, active, normaliser)
+            everything = jnp.ones(case.observed.shape[0] + 1, bool)
+            targets = flow.sample(net, context, everything, n_mc, n_steps, key)
+
+            def given(target):
+                current = networks.surrogate_current(target, case.experiment, normaliser)
+                mean, sd = self._observation(natural, current, case.experiment)
+                return jnp.where(case.mask, norm.logpdf(case.observed, mean, sd), 0.0).sum()
+
+            return logsumexp(jax.vmap(given)(targets)) - math.log(n_mc)
+
+        def of_particles(z, key):
+            return jax.vmap(log_likelihood)(z, jax.random.split(key, z.shape[0]))
+
+        return cross_entropy(
+            of_particles, case.z, case.known, key,
+            n_particles=n_particles, n_iterations=n_iterations, elite_fraction=elite_fraction,
+        )
+
+    def _observation(self, natural: Array, current: Array, experiment: Experiment):
+        """Mean and standard deviation of the observation of a noise-free current."""
+        signal = jnp.sqrt((current**2).mean())
+        mean = current + signal * self.prior.baseline(natural, experiment)
+        return mean, signal * self.prior.noise(natural)
+
+    @cached_property
+    def _predictions(self):
+        """Predictive mean, standard deviation, and noise, of weighted draws."""
+
+        def predict(z, weight, experiment, waveform):
+            def one(z):
+                current = self.current(z, experiment, waveform)
+                natural = self.prior.natural(z, experiment)
+                return self._observation(natural, current, experiment)
+
+            fit, sd = jax.vmap(one)(z)
+            mean = weight @ fit
+            noise_sd = jnp.sqrt(weight @ sd**2)
+            return mean, jnp.sqrt(weight @ (fit - mean) ** 2 + noise_sd**2), noise_sd
+
+        return jax.jit(jax.vmap(predict))

@@ -1,0 +1,230 @@
+"""What the two networks see: dimensionless shapes, and the logarithms that scale them.
+
+Time is counted in durations, potential from the centre of the window in its half-widths, current
+in its own root mean square; the logarithm of that, against F A c sqrt(D/T) at 1 mM and
+1e-5 cm^2/s, is one more number. Duration, radius, curvature, temperature and the width of the
+window go in as numbers too, since the priors are in physical units.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ...inference.flow import Example
+from .experiment import Experiment
+from .instrument import gap_mask, noise, random_mask
+from .kinetics import FARADAY, inverse_thermal_voltage
+from .prior import Prior
+
+# The numbers of `settings` that have a trained range, in their order.
+SETTINGS = ("ln duration/s", "ln radius/cm", "ln curvature", "temperature/K", "ln half-window·F/RT")
+_D, _C = 1e-5, 1e-6  # cm^2/s, mol/cm^3
+_N_UNSIMULATED = 3  # the last parameters (offset, slope, noise) do not enter the simulation
+_LEAST_OBSERVED = 0.2  # part of the samples that a random mask of the training keeps at least
+
+
+class Normaliser(NamedTuple):
+    """Means and standard deviations, over the training data, of what the networks see.
+
+    Attributes:
+        setting_mean, setting_sd: Of `settings`.
+        size_mean, size_sd: Of the log of the rms current over the reference current.
+    """
+
+    setting_mean: Array
+    setting_sd: Array
+    size_mean: Array
+    size_sd: Array
+
+    @classmethod
+    def fit(cls, current: np.ndarray, experiment: Experiment) -> "Normaliser":
+        """Normaliser of noise-free currents (A, shape (n, N)) and their experiments."""
+        numbers = np.asarray(jax.vmap(settings)(experiment))
+        scale = np.asarray(jax.vmap(reference_current)(experiment))
+        size = np.log(_rms(current, np.ones_like(current)) / scale)
+        spread = numbers.std(0)
+        return cls(
+            *(
+                np.asarray(value, np.float32)
+                for value in (
+                    numbers.mean(0),
+                    np.where(spread > 0, spread, 1.0),
+                    size.mean(),
+                    size.std() or 1.0,
+                )
+            )
+        )
+
+
+def reference_current(experiment: Experiment) -> Array:
+    """F A c sqrt(D/T) at 1 mM and 1e-5 cm^2/s, in A."""
+    return FARADAY * experiment.area * _C * jnp.sqrt(_D / experiment.duration)
+
+
+def settings(experiment: Experiment) -> Array:
+    """The numbers of an experiment: all that is not its waveform's shape."""
+    _, half = experiment.window
+    curvature = jnp.sqrt(_D * experiment.duration) * experiment.curvature
+    return jnp.stack(
+        [
+            jnp.log(experiment.duration),
+            jnp.log(experiment.radius),
+            jnp.log(curvature + 1e-3),
+            experiment.temperature,
+            jnp.log(half * inverse_thermal_voltage(experiment.temperature)),
+            *experiment.present.astype(jnp.float32).ravel(),
+        ]
+    )
+
+
+def _shape(experiment: Experiment) -> Array:
+    centre, half = experiment.window
+    return (experiment.potential - centre) / half
+
+
+def _rms(current, mask):
+    return np.sqrt((mask * current**2).sum(-1) / np.maximum(mask.sum(-1), 1))
+
+
+def posterior_context(
+    observed: Array,
+    mask: Array,
+    experiment: Experiment,
+    z: Array,
+    known: Array,
+    active: Array,
+    normaliser: Normaliser,
+) -> Array:
+    """Context of the posterior network.
+
+    Missing samples are bridged by straight lines, and the mask says which they are.
+
+    Args:
+        observed: Current, A, shape (N,).
+        mask: Which samples were observed, shape (N,).
+        experiment: The experiment.
+        z: Standard coordinates, of which the known ones are used, shape (P,).
+        known: Shape (P,).
+        active: Parameters that exist, shape (P,).
+        normaliser: Of the checkpoint.
+
+    Returns:
+        Shape (C,).
+    """
+    seen = mask.astype(observed.dtype)
+    rms = jnp.sqrt((seen * observed**2).sum() / jnp.maximum(seen.sum(), 1))
+    rms = jnp.maximum(rms, 1e-30)
+    size = jnp.log(rms / reference_current(experiment))
+    given = known & active
+    return jnp.concatenate(
+        [
+            _bridge(observed / rms, mask),
+            seen,
+            _shape(experiment),
+            (settings(experiment) - normaliser.setting_mean) / normaliser.setting_sd,
+            ((size - normaliser.size_mean) / normaliser.size_sd)[None],
+            jnp.where(given, z, 0.0),
+            given.astype(observed.dtype),
+        ]
+    )
+
+
+def _bridge(values: Array, mask: Array) -> Array:
+    """Straight lines over missing samples; the nearest observed value beyond the ends."""
+    n = values.shape[0]
+    index = jnp.arange(n)
+    left = jax.lax.cummax(jnp.where(mask, index, -1))
+    right = jax.lax.cummin(jnp.where(mask, index, n), reverse=True)
+    left, right = jnp.where(left < 0, right, left), jnp.where(right >= n, left, right)
+    left, right = jnp.clip(left, 0, n - 1), jnp.clip(right, 0, n - 1)
+    part = (index - left) / jnp.maximum(right - left, 1)
+    return values[left] + part * (values[right] - values[left])
+
+
+def surrogate_context(
+    z: Array, experiment: Experiment, active: Array, normaliser: Normaliser
+) -> Array:
+    """Context of the surrogate network: parameters of the simulation and the waveform."""
+    used = (jnp.arange(z.shape[0]) < z.shape[0] - _N_UNSIMULATED) & active
+    return jnp.concatenate(
+        [
+            _shape(experiment),
+            (settings(experiment) - normaliser.setting_mean) / normaliser.setting_sd,
+            jnp.where(used, z, 0.0),
+            active.astype(z.dtype),
+        ]
+    )
+
+
+def surrogate_target(current: Array, experiment: Experiment, normaliser: Normaliser) -> Array:
+    """Shape of a noise-free current and its normalised size, shape (N + 1,)."""
+    rms = jnp.sqrt((current**2).mean())
+    size = jnp.log(rms / reference_current(experiment))
+    size = (size - normaliser.size_mean) / normaliser.size_sd
+    return jnp.concatenate([current / rms, size[None]])
+
+
+def surrogate_current(target: Array, experiment: Experiment, normaliser: Normaliser) -> Array:
+    """Current in A from a target; inverse of `surrogate_target`."""
+    size = target[-1] * normaliser.size_sd + normaliser.size_mean
+    return target[:-1] * reference_current(experiment) * jnp.exp(size)
+
+
+def draw_mask(key: Array, n_samples: int) -> Array:
+    """A mask of the training: everything, a random part, or everything but one gap."""
+    kind_key, part_key, point_key, gap_key = jax.random.split(key, 4)
+    part = jax.random.uniform(part_key, minval=_LEAST_OBSERVED)
+    options = [
+        jnp.ones(n_samples, bool),
+        random_mask(point_key, n_samples, part),
+        gap_mask(gap_key, n_samples),
+    ]
+    kind = jax.random.choice(kind_key, 3, p=jnp.array([0.25, 0.6, 0.15]))
+    return jnp.stack(options)[kind]
+
+
+def draw_known(key: Array, by_design: Array) -> Array:
+    """Which parameters are known in a training example: none, those by design, or any subset."""
+    kind_key, part_key, each_key = jax.random.split(key, 3)
+    part = jax.random.uniform(part_key)
+    subset = jax.random.bernoulli(each_key, part, by_design.shape)
+    kind = jax.random.choice(kind_key, 4, p=jnp.array([0.15, 0.35, 0.25, 0.25]))
+    options = [jnp.zeros_like(by_design), by_design, subset, by_design | subset]
+    return jnp.stack(options)[kind]
+
+
+def posterior_example(
+    key: Array, row: Any, prior: Prior, by_design: Array, normaliser: Normaliser, training=True
+) -> Example:
+    """A noise-free row of the data with fresh baseline and noise, as the posterior learns it.
+
+    In training the mask and the known parameters are drawn, too; otherwise everything is observed
+    and what is known by design is known.
+    """
+    nuisance_key, noise_key, mask_key, known_key = jax.random.split(key, 4)
+    experiment, current = row.experiment, row.current
+    fresh = jax.random.normal(nuisance_key, (_N_UNSIMULATED,))
+    z = row.z.at[-_N_UNSIMULATED:].set(fresh)
+    natural = prior.natural(z, experiment)
+    n_samples = current.shape[0]
+    white = noise(noise_key, n_samples, prior.noise(natural))
+    signal = jnp.sqrt((current**2).mean())
+    observed = current + signal * (prior.baseline(natural, experiment) + white)
+    active = prior.active(experiment.present)
+    mask, known = jnp.ones(n_samples, bool), by_design
+    if training:
+        mask, known = draw_mask(mask_key, n_samples), draw_known(known_key, by_design)
+    context = posterior_context(observed, mask, experiment, z, known, active, normaliser)
+    return Example(z, active & ~known, context)
+
+
+def surrogate_example(row: Any, prior: Prior, normaliser: Normaliser) -> Example:
+    """A row of the data, as the surrogate learns it."""
+    experiment = row.experiment
+    target = surrogate_target(row.current, experiment, normaliser)
+    active = prior.active(experiment.present)
+    context = surrogate_context(row.z, experiment, active, normaliser)
+    return Example(target, jnp.ones(target.shape, bool), context)

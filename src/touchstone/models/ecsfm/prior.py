@@ -1,0 +1,159 @@
+"""From standard coordinates, whose prior is N(0, 1), to couples and an instrument, and back."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.special import ndtr, ndtri
+
+from ..base import Parameter
+from .dataset import Chunk
+from .experiment import Experiment
+from .kinetics import Couples
+from .instrument import Instrument
+
+BLOCKS = ("D_ox", "D_ratio", "C_ox", "C_red", "E0", "k0", "alpha")
+NUISANCES = ("resistivity", "C_dl", "offset", "slope", "noise")
+_MM = 1e-6  # mol/cm^3 in 1 mM
+
+
+class Prior:
+    """The prior of all parameters of an experiment with up to S couples.
+
+    The parameter vector has the seven blocks of `BLOCKS`, each S wide, then `NUISANCES`.
+
+    Args:
+        config: The model's `config.yaml`.
+        max_couples: S.
+    """
+
+    def __init__(self, config: dict, max_couples: int):
+        self.max_couples = max_couples
+        self.parameters = [
+            Parameter.from_config(f"{block}_{s + 1}", config["couple_parameters"][block])
+            for block in BLOCKS
+            for s in range(max_couples)
+        ] + [Parameter.from_config(name, config["nuisances"][name]) for name in NUISANCES]
+        self.names = [p.name for p in self.parameters]
+        self.blocks = [b for b in BLOCKS for _ in range(max_couples)] + list(NUISANCES)
+        self.size = len(self.names)
+        self._location = jnp.array([p.location for p in self.parameters])
+        self._scale = jnp.array([p.scale for p in self.parameters])
+        self._bounded = jnp.array([p.bounded for p in self.parameters])
+
+    def _block(self, name: str) -> slice:
+        first = BLOCKS.index(name) * self.max_couples
+        return slice(first, first + self.max_couples)
+
+    def active(self, present: Array) -> Array:
+        """Parameters that exist, given which forms are in the cell, shape (P,)."""
+        ox, red = present[..., 0], present[..., 1]
+        couple = ox | red
+        blocks = [couple, couple, ox, red, couple, couple, couple]
+        nuisances = jnp.ones((*couple.shape[:-1], len(NUISANCES)), bool)
+        return jnp.concatenate([*blocks, nuisances], axis=-1)
+
+    def natural(self, z: Array, experiment: Experiment) -> Array:
+        """Natural coordinates (logarithms for log-priors) of standard ones, shape (P,)."""
+        spread = jnp.where(self._bounded, 2 * ndtr(z) - 1, z)
+        e0 = self._block("E0")
+        order = _ordered(ndtr(z[e0]), experiment.present.any(-1).sum())
+        centre, half = experiment.window
+        natural = self._location + self._scale * spread
+        return natural.at[e0].set(centre + half * (2 * order - 1))
+
+    def standard(self, natural: Array, experiment: Experiment) -> Array:
+        """Standard coordinates of natural ones; values beyond a bound land near it."""
+        unit = (natural - self._location) / self._scale
+        e0 = self._block("E0")
+        centre, half = experiment.window
+        order = ((natural[e0] - centre) / half + 1) / 2
+        fraction = _unordered(order, experiment.present.any(-1).sum())
+        fraction = ((unit + 1) / 2).at[e0].set(fraction)
+        return jnp.where(self._bounded, ndtri(jnp.clip(fraction, 1e-6, 1 - 1e-6)), unit)
+
+    def moments(self, experiment: Experiment) -> tuple[Array, Array]:
+        """Prior mean and standard deviation of the natural coordinates, shape (P,) each."""
+        sd = self._scale / jnp.where(self._bounded, 3**0.5, 1.0)
+        n = experiment.present.any(-1).sum()
+        rank = jnp.arange(1, self.max_couples + 1)
+        centre, half = experiment.window
+        e0 = self._block("E0")
+        order_mean = rank / (n + 1)
+        order_sd = jnp.sqrt(jnp.maximum(rank * (n + 1 - rank), 0) / (n + 2)) / (n + 1)
+        mean = self._location.at[e0].set(centre + half * (2 * order_mean - 1))
+        return mean, sd.at[e0].set(2 * half * order_sd)
+
+    def couples(self, natural: Array, experiment: Experiment) -> Couples:
+        """Couples in the simulator's units; forms that are not present have no concentration."""
+        block = {name: natural[self._block(name)] for name in BLOCKS}
+        ox, red = experiment.present[:, 0], experiment.present[:, 1]
+        return Couples(
+            d_ox=jnp.exp(block["D_ox"]),
+            d_red=jnp.exp(block["D_ox"] + block["D_ratio"]),
+            c_ox=jnp.where(ox, _MM * jnp.exp(block["C_ox"]), 0.0),
+            c_red=jnp.where(red, _MM * jnp.exp(block["C_red"]), 0.0),
+            e0=block["E0"],
+            k0=jnp.exp(block["k0"]),
+            transfer_coefficient=block["alpha"],
+        )
+
+    def instrument(self, natural: Array, experiment: Experiment) -> Instrument:
+        """Uncompensated resistance of the electrode in its electrolyte, and double layer."""
+        resistivity, c_dl = natural[-5], natural[-4]
+        return Instrument(jnp.exp(resistivity) / (4 * experiment.radius), 1e-6 * jnp.exp(c_dl))
+
+    def baseline(self, natural: Array, experiment: Experiment) -> Array:
+        """Offset and slope of the baseline, in units of the signal, shape (N,)."""
+        centre, half = experiment.window
+        return natural[-3] + natural[-2] * (experiment.potential - centre) / half
+
+    def noise(self, natural: Array) -> Array:
+        """Standard deviation of the white noise, in units of the signal."""
+        return jnp.exp(natural[-1])
+
+    def to_file(self, natural: np.ndarray, present: np.ndarray) -> np.ndarray:
+        """Rows `p` of a chunk: [ln D_ox, ln D_red, C_ox, C_red, E0, ln k0, alpha], mM and V."""
+        block = {name: np.array(natural[:, self._block(name)]) for name in BLOCKS}
+        block["D_ratio"] = block["D_ox"] + block["D_ratio"]
+        for name, form in (("C_ox", 0), ("C_red", 1)):
+            block[name] = np.where(present[:, :, form], np.exp(block[name]), 0.0)
+        return np.concatenate([block[name] for name in BLOCKS], axis=1)
+
+
+    def from_file(self, chunk: Chunk) -> np.ndarray:
+        """Natural coordinates of the rows of a chunk; inverse of `to_file`, shape (n, P).
+
+        Baseline and noise, which are not in a chunk, get their prior means.
+        """
+        blocks = chunk.parameters.reshape(len(chunk), len(BLOCKS), self.max_couples).copy()
+        d_ox, d_red, c_ox, c_red = range(4)
+        blocks[:, d_red] -= blocks[:, d_ox]
+        for form in (c_ox, c_red):
+            present = blocks[:, form] > 0
+            blocks[:, form] = np.log(np.where(present, blocks[:, form], 1.0))
+        resistivity = np.log(4 * chunk.settings["radius"] * chunk.settings["resistance"])
+        c_dl = np.log(chunk.settings["capacitance"])
+        rest = np.tile(self._location[-3:], (len(chunk), 1))
+        flat = blocks.reshape(len(chunk), -1)
+        return np.column_stack([flat, resistivity, c_dl, rest]).astype(np.float32)
+
+
+def _ordered(fractions: Array, n: Array) -> Array:
+    """Order statistics of n uniforms from independent uniforms (Rosenblatt), one after another."""
+    values, last = [], 0.0
+    for k in range(fractions.shape[-1]):
+        left = jnp.maximum(n - k, 1)
+        last = last + (1 - last) * (1 - (1 - fractions[k]) ** (1 / left))
+        values.append(last)
+    return jnp.stack(values)
+
+
+def _unordered(values: Array, n: Array) -> Array:
+    """Inverse of `_ordered`."""
+    fractions, last = [], 0.0
+    for k in range(values.shape[-1]):
+        left = jnp.maximum(n - k, 1)
+        room = jnp.maximum(1 - last, 1e-6)
+        fractions.append(1 - jnp.clip(1 - (values[k] - last) / room, 0.0, 1.0) ** left)
+        last = values[k]
+    return jnp.stack(fractions)

@@ -1,0 +1,141 @@
+"""Diffusion to an electrode, planar or spherical, carried by a few decaying exponentials.
+
+The surface concentration is linear in the past of the flux j. With time in units of the duration
+of the experiment, and a = sqrt(D)/r (0 for a plane), both kernels are one integral,
+
+    sqrt(D) K(t) = (2/pi) int u^2/(u^2 + a^2) exp(-u^2 t) du,
+
+(Laplace transform 1/(sqrt(p) + a); Carslaw & Jaeger 1959, 14.2). With u = e^y the trapezoid rule
+turns it into positive weights and rates that do not depend on D, so one set of memories serves
+both forms of a couple, each advanced by one multiply-add a step and nothing cancels in float32.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.special import erfc
+
+# The window of y beyond [log sqrt(1), log sqrt(1/shortest step)] and the spacing inside it: they
+# balance the three errors (cut above, collapsed tail below, trapezoid) at a kernel error of 1e-5.
+_BELOW, _ABOVE, _SPACING = 2.0, 0.87, 0.37
+_TAIL = 40  # nodes below the window, collapsed into the slowest memory
+
+
+class Memory(NamedTuple):
+    """The exponentials that stand for the diffusion kernel.
+
+    Attributes:
+        rates: Decay rates, shape (K,), in 1/duration; the last is the collapsed tail's.
+        nodes: Rates of all nodes of the trapezoid, shape (K - 1 + tail,).
+        weights: Their weights at a = 0, same shape.
+    """
+
+    rates: np.ndarray
+    nodes: np.ndarray
+    weights: np.ndarray
+
+    def kernel_weights(self, a: Array) -> Array:
+        """Weight of each memory in sqrt(D) K for a = sqrt(D)/r.
+
+        Args:
+            a: Curvature, dimensionless, shape (S,).
+
+        Returns:
+            Weights, shape (K, S).
+        """
+        nodes = jnp.asarray(self.nodes, a.dtype)[:, None]
+        each = jnp.asarray(self.weights, a.dtype)[:, None] * nodes / (nodes + a**2)
+        split = len(self.rates) - 1
+        return jnp.concatenate([each[:split], each[split:].sum(0, keepdims=True)])
+
+
+def memory(shortest_step: float) -> Memory:
+    """Exponentials that hold the kernel to 1e-5 between the shortest step and the duration.
+
+    The nodes below the window decay so slowly that their sum is one exponential: its weight and
+    rate keep the sum's value and first moment, which is ten times closer than a constant.
+
+    Args:
+        shortest_step: Shortest time step, in durations.
+    """
+    top = 0.5 * math.log(1.0 / shortest_step) + _ABOVE
+    n = math.ceil((top + _BELOW) / _SPACING) + 1
+    y = top - _SPACING * np.arange(n + _TAIL)
+    nodes = np.exp(2 * y)
+    weights = 2 / np.pi * _SPACING * np.exp(y)
+    slow = np.average(nodes[n:], weights=weights[n:])
+    return Memory(np.append(nodes[:n], slow), nodes, weights)
+
+
+def hat_integrals(rates: Array, step: Array) -> tuple[Array, Array, Array]:
+    """Decay of each memory over a step, and what a flux linear over the step adds to it.
+
+    Args:
+        rates: Decay rates, shape (K,), in 1/duration.
+        step: Length of the step, in durations.
+
+    Returns:
+        Decay factors, weights of the flux at the start, weights of the flux at the end; (K,).
+    """
+    x = rates * step
+    phi1, phi2 = phi_functions(x)
+    return jnp.exp(-x), step * (phi1 - phi2), step * phi2
+
+
+def phi_functions(x: Array) -> tuple[Array, Array]:
+    """(1 - e^-x)/x and (x - 1 + e^-x)/x^2 without cancellation at small x >= 0."""
+    small = x < 0.3
+    safe = jnp.where(small, 1.0, x)
+    decay = jnp.exp(-safe)
+    series = jnp.zeros_like(x)
+    for n in range(9, -1, -1):
+        series = 1 / math.factorial(n + 2) - x * series
+    phi2 = jnp.where(small, series, (safe - 1 + decay) / safe**2)
+    phi1 = jnp.where(small, 1 - x * series, (1 - decay) / safe)
+    return phi1, phi2
+
+
+def own_weights(step: Array, a: Array | None) -> tuple[Array, Array]:
+    """Exact contribution of a step's own, linear flux to sqrt(D) times the concentration change.
+
+    From the single and double integrals of the kernel, inverse transforms of
+    1/(p (sqrt(p) + a)) and 1/(p^2 (sqrt(p) + a)).
+
+    Args:
+        step: Length of the step, in durations.
+        a: Curvature sqrt(D)/r, dimensionless, any shape; None for a plane.
+
+    Returns:
+        Weights of the flux at the start and at the end of the step, each of the shape of `a`.
+    """
+    root = jnp.sqrt(step)
+    if a is None:
+        return root * (2 / 3 / math.sqrt(math.pi)), root * (4 / 3 / math.sqrt(math.pi))
+    once, twice = _kernel_integrals(a * root)
+    return root * (once - twice), root * twice
+
+
+def _kernel_integrals(z: Array) -> tuple[Array, Array]:
+    """Integrals of the spherical kernel over a unit step: sum_n (-z)^n / Gamma(n/2 + 3/2 or 5/2)."""
+    small = z < 0.5
+    once, twice = jnp.zeros_like(z), jnp.zeros_like(z)
+    for n in range(15, -1, -1):
+        once = 1 / math.gamma(n / 2 + 1.5) - z * once
+        twice = 1 / math.gamma(n / 2 + 2.5) - z * twice
+    safe = jnp.where(small, 1.0, z)
+    rise = 1 - _erfcx(safe)
+    once = jnp.where(small, once, rise / safe)
+    twice = jnp.where(small, twice, (1 - (2 / math.sqrt(math.pi) - rise / safe) / safe) / safe)
+    return once, twice
+
+
+def _erfcx(z: Array) -> Array:
+    """exp(z^2) erfc(z) for z > 0, to 1e-7."""
+    far = z > 5
+    near = jnp.where(far, 1.0, z)
+    w = 1 / jnp.where(far, z, 5.0) ** 2
+    tail = 1 - w * (0.5 - w * (0.75 - w * (1.875 - w * (6.5625 - w * 29.53125))))
+    return jnp.where(far, tail * jnp.sqrt(w / math.pi), jnp.exp(near**2) * erfc(near))
