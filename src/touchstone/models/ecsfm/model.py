@@ -13,21 +13,39 @@ from jax import Array
 from jax.scipy.special import logsumexp, ndtri
 from jax.scipy.stats import norm
 
+from ...artifacts import ArtifactError
 from ...inference import flow
 from ...inference.cem import cross_entropy
 from ...parallel import map_batches
 from ..base import Cases, Check, Model, Posterior
-from . import checks, family, networks, training
+from . import checks, family, measurement, networks, training
 from .checkpoint import Checkpoint
 from .dataset import Chunk, load_chunk
 from .experiment import Experiment
 from .fouling import Fouling
-from .instrument import noise, random_mask
+from .instrument import noise
+from .measurement import Trace
 from .prior import Prior
 from .simulator import Response, simulate
 from .training import Trained
 from .waveforms import Waveform, resolve
 
+_EXAMPLE_SAMPLES = 1000
+_EDGE = 4.0  # a known value farther out, in standard coordinates, was hardly ever trained on
+_UNITS = {
+    "D_ox": "cm²/s",
+    "D_red": "cm²/s",
+    "C_ox": "mM",
+    "C_red": "mM",
+    "E0": "V",
+    "k0": "cm/s",
+    "alpha": "",
+    "R_u": "Ω",
+    "C_dl": "µF/cm²",
+    "offset": "µA",
+    "slope": "µA/V",
+    "noise": "µA",
+}
 _NODES_PER_SAMPLE = 2.5  # solver steps: room for the graded steps of every technique
 
 
@@ -328,3 +346,117 @@ class Ecsfm(Model):
             return mean, jnp.sqrt(weight @ (fit - mean) ** 2 + noise_sd**2), noise_sd
 
         return jax.jit(jax.vmap(predict))
+
+    # Measurements -----------------------------------------------------------------------------
+
+    def example(self, rng: np.random.Generator, trace_path: Path, meta_path: Path) -> None:
+        """Write a simulated measurement, marked as such, in the form that `read` takes."""
+        task = {"cv_reversible": self.config["tasks"]["cv_reversible"]}
+        draws = family.draw(
+            rng,
+            {**self.config, "tasks": task},
+            1,
+            _EXAMPLE_SAMPLES,
+            self.prior.size,
+            {self.stage_names[0]: 1.0},
+        )
+        z = np.asarray(ndtri(draws.quantile), np.float32)
+        experiment = draws.experiment
+        natural = np.asarray(jax.vmap(self.prior.natural)(z, experiment))
+        clean = self._currents(z, experiment, self._resolve(experiment))
+        mean, sd = (np.asarray(a)[0] for a in jax.vmap(self._observation)(natural, clean, experiment))
+        one = jax.tree.map(lambda a: np.asarray(a)[0], experiment)
+        observed = mean + sd * rng.standard_normal(mean.shape)
+        truth = {name: float(v) for name, v in self._quantities(natural[0], one, sd).items()}
+        measurement.write(trace_path, meta_path, observed, one, truth)
+
+    def read(self, trace_path: Path, meta_path: Path, n_points: int) -> tuple[Cases, Trace]:
+        """A measurement from disk as one case; see `measurement` for formats and metadata."""
+        meta = measurement.read_meta(meta_path)
+        trace = measurement.read_trace(trace_path, meta)
+        try:
+            return measurement.to_case(trace, meta, self.prior, n_points), trace
+        except ValueError as error:
+            raise ArtifactError(f"{meta_path}: {error}") from None
+
+    def outside_trained_range(self, checkpoint: Checkpoint, case: Cases) -> list[str]:
+        """What of a case lies outside what the networks were trained on, in words."""
+        numbers = np.asarray(jax.vmap(networks.settings)(case.experiment))[0]
+        ranges = checkpoint.meta["trained_range"].items()
+        outside = [
+            f"{name} is {value:.3g}, trained from {low:.3g} to {high:.3g}"
+            for (name, (low, high)), value in zip(ranges, numbers, strict=False)
+            if not low - 1e-3 <= value <= high + 1e-3
+        ]
+        active = np.asarray(self.prior.active(case.experiment.present))[0]
+        return outside + [
+            f"the known {name} is at or beyond the edge of its prior"
+            for name, z, known in zip(self.prior.names, case.z[0], case.known[0] & active, strict=True)
+            if known and abs(z) > _EDGE
+        ]
+
+    def table(self, posterior: Posterior, case: Cases, rng: np.random.Generator) -> list[dict]:
+        """Posterior of one case in the units of a reader, beside its prior.
+
+        Args:
+            posterior: Of one case (leading axis of length one).
+            case: The case.
+            rng: For draws of the prior.
+
+        Returns:
+            A row for each quantity that inference did not know: name, unit, mean, median, 90 %
+            interval, and 90 % interval of the prior.
+        """
+        experiment = jax.tree.map(lambda a: np.asarray(a)[0], case.experiment)
+        z_prior = rng.standard_normal((4000, self.prior.size)).astype(np.float32)
+        z_prior = np.where(case.known, case.z, z_prior)
+        signal = np.sqrt((posterior.mean[0] ** 2).mean())
+
+        def values(z):
+            natural = jax.vmap(self.prior.natural, in_axes=(0, None))(z, experiment)
+            columns = jax.vmap(self._quantities, in_axes=(0, None, None))(natural, experiment, signal)
+            return {name: np.asarray(column) for name, column in columns.items()}
+
+        ours, before = values(posterior.z[0]), values(z_prior)
+        rows = []
+        for name, column in ours.items():
+            if np.ptp(before[name]) == 0:
+                continue
+            low, median, high = np.quantile(
+                column, [0.05, 0.5, 0.95], weights=posterior.weight[0], method="inverted_cdf"
+            )
+            rows.append(
+                {
+                    "quantity": name,
+                    "unit": _UNITS[name.rsplit("_", 1)[0] if name[-1].isdigit() else name],
+                    "mean": float(posterior.weight[0] @ column),
+                    "median": float(median),
+                    "interval_90": [float(low), float(high)],
+                    "prior_interval_90": [float(q) for q in np.quantile(before[name], [0.05, 0.95])],
+                }
+            )
+        return rows
+
+    def _quantities(self, natural: Array, experiment: Experiment, signal: Array) -> dict[str, Array]:
+        """What a reader wants to know, in the units of `_UNITS`; the signal is in A."""
+        couples = self.prior.couples(natural, experiment)
+        instrument = self.prior.instrument(natural, experiment)
+        quantities = {}
+        for k in range(self.max_couples):
+            quantities |= {
+                f"D_ox_{k + 1}": couples.d_ox[k],
+                f"D_red_{k + 1}": couples.d_red[k],
+                f"C_ox_{k + 1}": 1e6 * couples.c_ox[k],
+                f"C_red_{k + 1}": 1e6 * couples.c_red[k],
+                f"E0_{k + 1}": couples.e0[k],
+                f"k0_{k + 1}": couples.k0[k],
+                f"alpha_{k + 1}": couples.transfer_coefficient[k],
+            }
+        _, half = experiment.window
+        return quantities | {
+            "R_u": instrument.resistance,
+            "C_dl": 1e6 * instrument.capacitance,
+            "offset": 1e6 * signal * natural[-3],
+            "slope": 1e6 * signal * natural[-2] / half,
+            "noise": 1e6 * signal * self.prior.noise(natural),
+        }
