@@ -1,5 +1,7 @@
 """JSON reports: strict, validated against their schema, and carrying their lineage."""
 
+import hashlib
+import json
 import subprocess
 from datetime import UTC, datetime
 from functools import cache
@@ -13,6 +15,7 @@ import yaml
 from . import artifacts
 
 SCHEMA_VERSION = 1
+_VOLATILE = ("timing", "date", "revision")
 _SCHEMAS = Path(__file__).parent / "schemas"
 
 
@@ -22,7 +25,8 @@ def lineage(settings: dict, seed: int, inputs: dict[str, Path | str], **facts: A
     Args:
         settings: Of the stage.
         seed: Of the run.
-        inputs: Files the stage read, by role. The lineage of a JSON report among them is kept.
+        inputs: Files the stage read, by role. The lineage of a JSON report among them is kept,
+            and its digest is that of its content without timing, dates and revisions.
         facts: Anything more that a reader must know (overrides, what was assumed).
 
     Returns:
@@ -36,7 +40,7 @@ def lineage(settings: dict, seed: int, inputs: dict[str, Path | str], **facts: A
         "settings": settings,
         "seed": seed,
         "inputs": {
-            role: {"path": str(path), "sha256": artifacts.sha256(path)}
+            role: {"path": str(path), "sha256": digest(path)}
             for role, path in inputs.items()
         },
         "versions": artifacts.versions(),
@@ -45,6 +49,21 @@ def lineage(settings: dict, seed: int, inputs: dict[str, Path | str], **facts: A
         **facts,
         "parents": parents,
     }
+
+
+def digest(path: Path | str) -> str:
+    """Hex sha256 of a file; of a JSON report, that of what another run would reproduce."""
+    if Path(path).suffix != ".json":
+        return artifacts.sha256(path)
+    content = json.dumps(reproducible(artifacts.read_json(path)), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def reproducible(content: Any) -> Any:
+    """A report without what differs between two runs of the same: timing, dates, revisions."""
+    if isinstance(content, dict):
+        return {k: reproducible(v) for k, v in content.items() if k not in _VOLATILE}
+    return [reproducible(item) for item in content] if isinstance(content, list) else content
 
 
 def write(path: Path | str, kind: str, body: dict, lineage: dict, timing: dict) -> dict:

@@ -45,14 +45,14 @@ class Checkpoint:
         }
         return cls(**nets, normaliser=normaliser, meta=meta, verified=True)
 
-    def save(self, folder: Path) -> None:
-        """Write all files, the manifest last."""
+    def save(self, folder: Path, lineage: dict) -> None:
+        """Write all files, the manifest with the lineage of the training last."""
         for name, net in ((SURROGATE, self.surrogate), (POSTERIOR, self.posterior)):
             with artifacts.atomic(folder / name) as temporary:
                 eqx.tree_serialise_leaves(temporary, net)
         artifacts.save_arrays(folder / NORMALIZERS, self.normaliser._asdict())
         artifacts.write_json(folder / META, self.meta)
-        artifacts.write_manifest(folder, list(FILES), self.meta["settings"])
+        artifacts.write_manifest(folder, list(FILES), self.meta["settings"], lineage)
 
     @classmethod
     def load(cls, path: Path | str) -> "Checkpoint":

@@ -17,20 +17,20 @@ from ...artifacts import ArtifactError
 from ...inference import flow
 from ...inference.cem import cross_entropy
 from ...parallel import map_batches
-from ..base import Cases, Check, Model, Posterior
+from ..base import Cases, Check, Model, Parameter, Posterior, View
 from . import checks, family, measurement, networks, training
 from .checkpoint import Checkpoint
 from .dataset import Chunk, load_chunk
 from .experiment import Experiment
 from .fouling import Fouling
 from .instrument import noise
-from .measurement import Trace
 from .prior import Prior
 from .simulator import Response, simulate
 from .training import Trained
-from .waveforms import Waveform, resolve
+from .waveforms import Waveform, find_jumps, resolve
 
 _EXAMPLE_SAMPLES = 1000
+_MOST_TURNS = 8  # of the potential in a record that is drawn as a voltammogram
 _EDGE = 4.0  # a known value farther out, in standard coordinates, was hardly ever trained on
 _UNITS = {
     "D_ox": "cm²/s",
@@ -59,7 +59,7 @@ class BaseCases(NamedTuple):
         mask: Observed samples, shape (n, N).
         known: Parameters known by design or absent, shape (n, P).
         signal: Root mean square of the clean current, A: the unit of baseline and noise.
-        task: Index of the task, shape (n,).
+        task: Name of the task, shape (n,).
     """
 
     z: np.ndarray
@@ -69,6 +69,12 @@ class BaseCases(NamedTuple):
     known: np.ndarray
     signal: np.ndarray
     task: np.ndarray
+
+    def take(self, index) -> "BaseCases":
+        """Some of the cases, by index or slice."""
+        rest = self._replace(waveform=None)
+        waveform = jax.tree.map(lambda a: np.asarray(a)[index], self.waveform)
+        return jax.tree.map(lambda a: np.asarray(a)[index], rest)._replace(waveform=waveform)
 
 
 class Ecsfm(Model):
@@ -108,18 +114,17 @@ class Ecsfm(Model):
         n_nodes = int(_NODES_PER_SAMPLE * experiment.potential.shape[1])
         return resolve(experiment.potential, experiment.duration, n_nodes)
 
-    def simulate(
-        self, rng: np.random.Generator, n_traces: int, n_points: int, levels: dict[str, float]
-    ) -> Chunk:
+    def simulate(self, rng: np.random.Generator, settings: dict) -> Chunk:
         """Draw a chunk of the training family.
 
         Args:
             rng: Source of randomness.
-            n_traces: Number of experiments.
-            n_points: Samples of each.
-            levels: Share of each curriculum level.
+            settings: `n_traces`, `n_points` and `levels`, the share of each curriculum level.
         """
-        draws = family.draw(rng, self.config, n_traces, n_points, self.prior.size, levels)
+        n_traces = settings["n_traces"]
+        draws = family.draw(
+            rng, self.config, n_traces, settings["n_points"], self.prior.size, settings["levels"]
+        )
         experiment = draws.experiment
         z = np.asarray(ndtri(draws.quantile), np.float32)
         current = map_batches(
@@ -148,44 +153,73 @@ class Ecsfm(Model):
             assumed=(),
         )
 
+    def load_chunk(self, path: Path, n_points: int) -> Chunk:
+        """Read a chunk at a record length; see `dataset.load_chunk`."""
+        return load_chunk(path, n_points, self.max_couples)
+
+    def gallery(self, chunk: Chunk, n: int) -> dict[str, list[tuple[View, np.ndarray]]]:
+        """Up to n noise-free traces of each task of a chunk, of the widest level there is."""
+        by_level = np.argsort(-chunk.stage, kind="stable")
+        chosen = {
+            name: [i for i in by_level if chunk.task[i] == task][:n]
+            for task, name in enumerate(chunk.task_names)
+        }
+        experiment = chunk.experiment
+        return {
+            name: [
+                (_view(chunk.potential[i], experiment.duration[i]), 1e-3 * chunk.current[i])
+                for i in rows
+            ]
+            for name, rows in chosen.items()
+            if rows
+        }
+
     def checks(self) -> list[Check]:
         """The simulator beside exact answers."""
         return checks.physics_checks()
 
     # Training ---------------------------------------------------------------------------------
 
-    def train(self, chunks: list[Chunk], settings: dict, key: Array, folder: Path) -> Trained:
+    def train(
+        self, chunks: list[Chunk], settings: dict, key: Array, folder: Path, lineage: dict
+    ) -> Trained:
         """Train both networks and write the checkpoint; see `training.train`."""
-        return training.train(chunks, self.prior, self.by_design, settings, key, folder)
+        return training.train(
+            chunks, self.prior, self.by_design, settings, key, folder, lineage
+        )
 
     def evaluate(self, trained: Trained, key: Array, n_draws: int) -> dict:
         """How the networks do on held-out rows; see `training.evaluate`."""
         return training.evaluate(trained, self.prior, self.by_design, key, n_draws)
 
+    def load_checkpoint(self, path: Path) -> Checkpoint:
+        """Read a checkpoint folder, or the folder of a file in it."""
+        return Checkpoint.load(path)
+
     # Stress -----------------------------------------------------------------------------------
 
     def base_cases(
-        self, rng: np.random.Generator, n_cases: int, n_points: int, keep: float, noise_std: float
+        self, rng: np.random.Generator, settings: dict, n_points: int
     ) -> BaseCases:
         """Draw what the variants of each stressed case have in common.
 
         Args:
             rng: Source of randomness.
-            n_cases: Number of cases.
+            settings: `n_cases`, `observed` (probability that a sample is) and `noise` (standard
+                deviation of white noise, in units of the clean signal).
             n_points: Samples of each.
-            keep: Probability that a sample is observed.
-            noise_std: White noise, in units of the clean signal.
         """
+        n_cases = settings["n_cases"]
         draws = family.draw(rng, self.config, n_cases, n_points, self.prior.size, {"frontier": 1.0})
         z = np.array(ndtri(draws.quantile), np.float32)
         index = self.prior.names.index("noise")
         noise_prior = self.prior.parameters[index]
-        fraction = ((math.log(noise_std) - noise_prior.location) / noise_prior.scale + 1) / 2
+        fraction = ((math.log(settings["noise"]) - noise_prior.location) / noise_prior.scale + 1) / 2
         z[:, index] = ndtri(fraction)
         waveform = self._resolve(draws.experiment)
         clean = map_batches(self._currents, z, draws.experiment, waveform, batch_size=64)
         active = np.asarray(self.prior.active(draws.experiment.present))
-        mask = rng.random((n_cases, n_points)) < keep
+        mask = rng.random((n_cases, n_points)) < settings["observed"]
         mask[:, : min(n_points, 8)] |= ~mask.any(1, keepdims=True)
         return BaseCases(
             z=z,
@@ -194,12 +228,12 @@ class Ecsfm(Model):
             mask=mask,
             known=self.by_design | ~active,
             signal=np.sqrt((clean**2).mean(1)),
-            task=draws.task,
+            task=np.array(self.task_names)[draws.task],
         )
 
     def variant(
         self, base: BaseCases, key: Array, stress: str | None = None, severity: float = 0.0
-    ) -> tuple[Cases, np.ndarray]:
+    ) -> Cases:
         """The base cases under a stress, with noise of their own.
 
         Args:
@@ -209,7 +243,7 @@ class Ecsfm(Model):
             severity: In [0, 1].
 
         Returns:
-            The observations, and the coverage at the end of each, shape (n,).
+            The observations.
         """
         fouling = None
         if stress is not None:
@@ -224,9 +258,9 @@ class Ecsfm(Model):
             n_samples = response.current.shape[0]
             white = noise(jax.random.fold_in(key, index), n_samples, self.prior.noise(natural))
             rest = self.prior.baseline(natural, experiment) + white
-            return response.current + signal * rest, response.coverage[-1]
+            return response.current + signal * rest
 
-        observed, coverage = map_batches(
+        observed = map_batches(
             jax.jit(jax.vmap(observe)),
             np.arange(len(base.z)),
             base.z,
@@ -236,10 +270,11 @@ class Ecsfm(Model):
             fouling,
             batch_size=64,
         )
-        return Cases(observed, base.mask, base.experiment, base.z, base.known), coverage
+        return Cases(observed, base.mask, base.experiment, base.z, base.known)
 
     def _fouling(self, stress: str, base: BaseCases) -> Fouling:
         settings = dict(self.config["stresses"][stress])
+        del settings["group"]
         final = settings.pop("final_coverage", None)
         fouling = Fouling(**settings)
         if final is None:
@@ -252,6 +287,28 @@ class Ecsfm(Model):
         return fouling._replace(k_ads=k_ads, k_reaction=ratio * k_ads)
 
     # Inference --------------------------------------------------------------------------------
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """All parameters, in the order of `Cases.z`."""
+        return self.prior.parameters
+
+    def natural(self, z: np.ndarray, cases: Cases) -> np.ndarray:
+        """Natural coordinates of standard ones, shape (n, draws, P)."""
+        return np.asarray(self._natural(z, cases.experiment))
+
+    @cached_property
+    def _natural(self):
+        return jax.jit(jax.vmap(jax.vmap(self.prior.natural, in_axes=(0, None))))
+
+    def prior_moments(self, cases: Cases) -> tuple[np.ndarray, np.ndarray]:
+        """Prior mean and standard deviation of the natural coordinates, shape (n, P) each."""
+        return jax.tree.map(np.asarray, jax.vmap(self.prior.moments)(cases.experiment))
+
+    def view(self, cases: Cases, index: int) -> View:
+        """Current against potential for cyclic voltammetry, else against time."""
+        experiment = cases.experiment
+        return _view(experiment.potential[index], experiment.duration[index])
 
     def infer(
         self, checkpoint: Checkpoint, cases: Cases, key: Array, *, method: str, label: str | None = None, **budget
@@ -370,12 +427,12 @@ class Ecsfm(Model):
         truth = {name: float(v) for name, v in self._quantities(natural[0], one, sd).items()}
         measurement.write(trace_path, meta_path, observed, one, truth)
 
-    def read(self, trace_path: Path, meta_path: Path, n_points: int) -> tuple[Cases, Trace]:
+    def read(self, trace_path: Path, meta_path: Path, n_points: int) -> tuple[Cases, list[str]]:
         """A measurement from disk as one case; see `measurement` for formats and metadata."""
         meta = measurement.read_meta(meta_path)
         trace = measurement.read_trace(trace_path, meta)
         try:
-            return measurement.to_case(trace, meta, self.prior, n_points), trace
+            return measurement.to_case(trace, meta, self.prior, n_points), list(trace.notes)
         except ValueError as error:
             raise ArtifactError(f"{meta_path}: {error}") from None
 
@@ -460,3 +517,12 @@ class Ecsfm(Model):
             "slope": 1e6 * signal * natural[-2] / half,
             "noise": 1e6 * signal * self.prior.noise(natural),
         }
+
+
+def _view(potential: np.ndarray, duration: float) -> View:
+    """A sweep is drawn against its potential, anything else against time."""
+    turns = np.count_nonzero(np.diff(np.sign(np.diff(potential))))
+    if turns <= _MOST_TURNS and not find_jumps(potential):
+        return View(potential, "Potential (V)", "Current (µA)", 1e6)
+    time = duration * np.arange(1, len(potential) + 1) / len(potential)
+    return View(time, "Time (s)", "Current (µA)", 1e6)

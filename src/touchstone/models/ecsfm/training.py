@@ -74,9 +74,20 @@ class Trained(NamedTuple):
     task: np.ndarray
     n_rows: int
 
+    @property
+    def n_held_out(self) -> int:
+        """Number of rows that were not trained on."""
+        return len(self.task)
+
 
 def train(
-    chunks: list[Chunk], prior: Prior, by_design: np.ndarray, settings: dict, key: Array, folder: Path
+    chunks: list[Chunk],
+    prior: Prior,
+    by_design: np.ndarray,
+    settings: dict,
+    key: Array,
+    folder: Path,
+    lineage: dict,
 ) -> Trained:
     """Train the surrogate and the posterior, and write the checkpoint.
 
@@ -87,6 +98,7 @@ def train(
         settings: The train section of the configuration, and the seed.
         key: For all randomness.
         folder: Of the checkpoint, and of the state of an interrupted run.
+        lineage: Where the training comes from, for the manifest.
 
     Raises:
         ArtifactError: If asked to resume from a run with other settings.
@@ -130,7 +142,7 @@ def train(
         )
         losses[name] = np.asarray(loss)
     checkpoint = Checkpoint(**nets, normaliser=normaliser, meta=meta, verified=True)
-    checkpoint.save(folder)
+    checkpoint.save(folder, lineage)
     for name in (*(f".{name}.state" for name in NETWORKS), _CLAIM):
         (folder / name).unlink(missing_ok=True)
     task = np.concatenate([np.array(c.task_names)[c.task] for c in chunks])
