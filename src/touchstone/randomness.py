@@ -15,6 +15,4 @@ def generator(seed: int, stage: str, index: int = 0) -> np.random.Generator:
 
 def key(seed: int, stage: str, index: int = 0) -> jax.Array:
     """JAX key of a stage, distinct for each stage and index."""
-    return jax.random.fold_in(
-        jax.random.fold_in(jax.random.key(seed), _STAGES.index(stage)), index
-    )
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _STAGES.index(stage)), index)

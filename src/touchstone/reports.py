@@ -83,7 +83,7 @@ def write(path: Path | str, kind: str, body: dict, lineage: dict, timing: dict) 
         {"schema_version": SCHEMA_VERSION, "kind": kind, **body, "lineage": lineage,
          "timing": timing}
     )
-    jsonschema.validate(content, schema(kind))
+    jsonschema.Draft202012Validator(schema(kind)).validate(content)
     artifacts.write_json(path, content)
     return content
 
@@ -91,7 +91,11 @@ def write(path: Path | str, kind: str, body: dict, lineage: dict, timing: dict) 
 @cache
 def schema(kind: str) -> dict:
     """JSON schema of a kind of report."""
-    return yaml.safe_load((_SCHEMAS / f"{kind}.yaml").read_text(encoding="utf-8"))
+    own, common = (
+        yaml.safe_load((_SCHEMAS / f"{name}.yaml").read_text(encoding="utf-8"))
+        for name in (kind, "common")
+    )
+    return {**own, "$defs": common}
 
 
 def plain(value: Any) -> Any:

@@ -35,9 +35,11 @@ def cross_entropy(
 ) -> CemResult:
     """Posterior of one case under a standard normal prior (Rubinstein & Kroese 2004, alg. 4.1).
 
-    Each iteration draws particles from an independent Gaussian for each parameter, weighs them by
-    prior x likelihood, and refits the Gaussian to the elite. The last draws are weighted by
-    prior x likelihood / proposal.
+    Each iteration draws particles from an independent Gaussian for each parameter and weighs them
+    by prior x likelihood / proposal; to the weighted particles it refits the Gaussian. The weights
+    of the elite are cut to the least of them (Koblents & Miguez 2015), so that no single particle
+    decides, and yet a Gaussian that has reached the posterior stays as wide as that. The last
+    draws keep their weights uncut.
 
     Args:
         log_likelihood: `log_likelihood(z, key)` of particles, shape (n_particles, P), summed over
@@ -47,7 +49,7 @@ def cross_entropy(
         key: For all randomness.
         n_particles: Particles an iteration.
         n_iterations: Number of times the proposal is refitted.
-        elite_fraction: Part of the particles that it is refitted to.
+        elite_fraction: Part of the particles whose weights are cut.
 
     Returns:
         The last particles and their weights.
@@ -58,20 +60,21 @@ def cross_entropy(
         z = mean + sd * jax.random.normal(key, (n_particles, mean.shape[0]))
         return jnp.where(known, z_known, z)
 
-    def log_target(z, key):
-        prior = jnp.where(known, 0.0, norm.logpdf(z)).sum(-1)
-        return prior + log_likelihood(z, key)
+    def log_weight(z, mean, sd, key):
+        ratio = norm.logpdf(z) - norm.logpdf(z, mean, sd)
+        return jnp.where(known, 0.0, ratio).sum(-1) + log_likelihood(z, key)
 
     def refit(proposal, key):
         draw_key, likelihood_key = jax.random.split(key)
         z = draw(draw_key, *proposal)
-        _, best = jax.lax.top_k(log_target(z, likelihood_key), n_elite)
-        elite = z[best]
-        return (elite.mean(0), jnp.maximum(elite.std(0), _LEAST_SD)), None
+        log_w = log_weight(z, *proposal, likelihood_key)
+        least = jax.lax.top_k(log_w, n_elite)[0][-1]
+        weight = jax.nn.softmax(jnp.minimum(log_w, least))
+        mean = weight @ z
+        return (mean, jnp.maximum(jnp.sqrt(weight @ (z - mean) ** 2), _LEAST_SD)), None
 
     keys = jax.random.split(key, n_iterations + 2)
     start = (jnp.zeros_like(z_known), jnp.ones_like(z_known))
     (mean, sd), _ = jax.lax.scan(refit, start, keys[:n_iterations])
     z = draw(keys[-2], mean, sd)
-    proposal = jnp.where(known, 0.0, norm.logpdf(z, mean, sd)).sum(-1)
-    return CemResult(z, jax.nn.softmax(log_target(z, keys[-1]) - proposal))
+    return CemResult(z, jax.nn.softmax(log_weight(z, mean, sd, keys[-1])))

@@ -40,7 +40,7 @@ class Checkpoint:
         """Networks of the sizes in `meta`, with fresh weights."""
         keys = jax.random.split(key)
         nets = {
-            name: VectorFieldNet(**meta["networks"][name],  key=key)
+            name: VectorFieldNet(**meta["networks"][name], key=key)
             for name, key in zip(("surrogate", "posterior"), keys, strict=True)
         }
         return cls(**nets, normaliser=normaliser, meta=meta, verified=True)
@@ -71,15 +71,19 @@ class Checkpoint:
         try:
             normaliser = Normaliser(**{name: arrays[name] for name in Normaliser._fields})
             blank = cls.untrained(meta, normaliser, jax.random.key(0))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{folder}: not a checkpoint of this model ({error})") from None
+        if not all(np.isfinite(value).all() for value in normaliser):
+            raise ArtifactError(f"{folder / NORMALIZERS}: holds values that are not finite")
         nets = {}
         for name, file in (("surrogate", SURROGATE), ("posterior", POSTERIOR)):
             try:
-                nets[name] = eqx.tree_deserialise_leaves(folder / file, getattr(blank, name))
+                net = eqx.tree_deserialise_leaves(folder / file, getattr(blank, name))
             except (RuntimeError, ValueError, EOFError, OSError) as error:
-                raise ArtifactError(f"{folder / file}: not the network of {META} ({error})") from None
-        for net in nets.values():
-            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(eqx.filter(net, eqx.is_array))):
-                raise ArtifactError(f"{folder}: a network holds weights that are not finite")
+                message = f"{folder / file}: not the network of {META} ({error})"
+                raise ArtifactError(message) from None
+            weights = jax.tree.leaves(eqx.filter(net, eqx.is_array))
+            if not all(np.isfinite(leaf).all() for leaf in weights):
+                raise ArtifactError(f"{folder / file}: holds weights that are not finite")
+            nets[name] = net
         return cls(**nets, normaliser=normaliser, meta=meta, verified=verified)

@@ -19,6 +19,7 @@ ASSUMED = {
     "resistance": 100.0,  # ohm
     "capacitance": 20.0,  # uF/cm^2
 }
+_SETTINGS = {**ASSUMED, "noise_std": 0.0}  # mA
 
 
 @dataclass(frozen=True)
@@ -102,25 +103,25 @@ def load_chunk(path: Path | str, n_samples: int, max_couples: int) -> Chunk:
     missing = [key for key in KEYS if key not in raw]
     if missing:
         raise ArtifactError(f"{path}: lacks the keys {', '.join(missing)}")
-    n = len(raw["i"])
-    if raw["i"].ndim != 2 or raw["e"].shape != raw["i"].shape or n == 0:
+    if raw["i"].ndim != 2 or raw["e"].shape != raw["i"].shape or raw["i"].size == 0:
         raise ArtifactError(
             f"{path}: i {raw['i'].shape} and e {raw['e'].shape} must be one shape (cases, samples)"
         )
-    if raw["p"].ndim != 2 or raw["p"].shape[1] % 7 or len(raw["p"]) != n:
+    n = len(raw["i"])
+    if raw["p"].ndim != 2 or raw["p"].shape[1] % 7 or len(raw["p"]) != n or raw["p"].size == 0:
         raise ArtifactError(f"{path}: p has shape {raw['p'].shape}, expected ({n}, 7 x species)")
-    for key in ("task_id", "stage_id"):
-        if raw[key].shape != (n,):
-            raise ArtifactError(f"{path}: {key} has shape {raw[key].shape}, expected ({n},)")
-    for key in ("i", "e", "p", *ASSUMED):
+    for key in ("i", "e", "p", "task_id", "stage_id", "aug_id", *_SETTINGS):
+        if key in raw and raw[key].dtype.kind not in "fiu":
+            raise ArtifactError(f"{path}: {key} holds {raw[key].dtype}, expected numbers")
         if key in raw and not np.isfinite(raw[key]).all():
             raise ArtifactError(f"{path}: {key} holds values that are not finite")
-    settings = {}
-    for name, value in {**ASSUMED, "noise_std": 0.0}.items():
-        given = raw.get(name, np.full(n, value))
-        if given.shape != (n,):
-            raise ArtifactError(f"{path}: {name} has shape {given.shape}, expected ({n},)")
-        settings[name] = given
+    for key in ("task_id", "stage_id", "aug_id", *_SETTINGS):
+        if key in raw and raw[key].shape != (n,):
+            raise ArtifactError(f"{path}: {key} has shape {raw[key].shape}, expected ({n},)")
+    for key, names in (("task_id", "task_names"), ("stage_id", "stage_names")):
+        if not np.isin(raw[key], np.arange(raw[names].size)).all():
+            raise ArtifactError(f"{path}: {key} must be indices into {names}")
+    settings = {name: raw.get(name, np.full(n, value)) for name, value in _SETTINGS.items()}
     for name in ("duration", "radius", "temperature"):
         if (settings[name] <= 0).any():
             raise ArtifactError(f"{path}: {name} must be positive")
@@ -134,8 +135,8 @@ def load_chunk(path: Path | str, n_samples: int, max_couples: int) -> Chunk:
         parameters=parameters[fits],
         task=raw["task_id"][fits],
         stage=raw["stage_id"][fits],
-        task_names=tuple(str(name) for name in raw["task_names"]),
-        stage_names=tuple(str(name) for name in raw["stage_names"]),
+        task_names=tuple(str(name) for name in raw["task_names"].ravel()),
+        stage_names=tuple(str(name) for name in raw["stage_names"].ravel()),
         settings={name: value[fits] for name, value in settings.items()},
         group=np.cumsum(~twin)[fits],
         assumed=tuple(name for name in ASSUMED if name not in raw),

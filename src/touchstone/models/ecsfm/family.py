@@ -7,6 +7,8 @@ import numpy as np
 from .experiment import Experiment
 from .prior import BLOCKS
 
+_EDGE = 1e-7  # a quantile nearer to 0 or 1 has no finite standard coordinate in float32
+
 
 class Draws(NamedTuple):
     """Experiments with the fractions at which to draw their parameters.
@@ -89,7 +91,7 @@ def draw(
         _range(config["settings"]["temperature"], central()),
     )
     experiment = Experiment(*(np.asarray(value, np.float32) for value in numbers), present)
-    return Draws(experiment, quantile, task, level)
+    return Draws(experiment, np.clip(quantile, _EDGE, 1 - _EDGE), task, level)
 
 
 class _Settings:

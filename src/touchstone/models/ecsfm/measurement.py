@@ -1,5 +1,6 @@
 """Measurements from disk: what a potentiostat wrote, and what the experimenter says about it."""
 
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _FEWEST = 24  # samples that a measurement must have
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 # A heading such as "Potential, V", "<I>/mA", "Time (s)" or "current_uA": a name, then a unit.
 _HEADING = re.compile(r"\s*(?P<name>.+?)\s*[/,(\[_ ]\s*(?P<unit>[^\s/,()\[\]_]+(/s)?)\s*[)\]]?\s*")
+_REFERENCE = re.compile(r"\s+vs\b[^()\[\]]*", re.IGNORECASE)  # "E (V vs. Ag/AgCl)" is in V
 _NAMES = {
     "time": ("time", "t", "elapsed time"),
     "potential": ("ewe", "vf", "potential", "e", "voltage", "working electrode potential"),
@@ -74,6 +76,7 @@ def read_meta(path: Path | str) -> dict:
     try:
         meta = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         jsonschema.validate(meta, yaml.safe_load(_META_SCHEMA.read_text(encoding="utf-8")))
+        json.dumps(meta, allow_nan=False, default=str)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -81,6 +84,8 @@ def read_meta(path: Path | str) -> dict:
     except jsonschema.ValidationError as error:
         where = ".".join(str(part) for part in error.absolute_path) or "metadata"
         raise ArtifactError(f"{path}: {where}: {error.message}") from None
+    except ValueError:
+        raise ArtifactError(f"{path}: holds a number that is not finite") from None
     return meta
 
 
@@ -190,7 +195,11 @@ def _read_ec_lab_binary(path: Path) -> pd.DataFrame:
 
 def _read_text(path: Path) -> pd.DataFrame:
     """A table in a text file, below whatever the instrument wrote before it."""
-    lines = path.read_bytes().decode("utf-8", errors="replace").removeprefix("\ufeff").splitlines()
+    content = path.read_bytes()
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        lines = content.decode("latin-1").splitlines()
     for separator in ("\t", ";", ",", None):
         first = next((n for n, line in enumerate(lines) if _is_row(line, separator)), None)
         if first is not None:
@@ -200,10 +209,10 @@ def _read_text(path: Path) -> pd.DataFrame:
     heading = next((n for n in range(first - 1, -1, -1) if lines[n].strip()), None)
     if heading is None:
         raise ArtifactError(f"{path}: the columns have no headings")
-    decimal = "," if separator != "," and "," in lines[first] else "."
-    body = [lines[heading], *(line for line in lines[first:] if line.strip())]
+    body = [line for line in lines[first:] if line.strip()]
+    decimal = "," if separator != "," and any("," in line for line in body) else "."
     return pd.read_csv(
-        StringIO("\n".join(body)),
+        StringIO("\n".join([lines[heading], *body])),
         sep=separator or r"\s+",
         decimal=decimal,
         skipinitialspace=True,
@@ -227,7 +236,7 @@ def _find_column(table: pd.DataFrame, quantity: str, wanted: str | None, path: P
         )
     for name in _NAMES[quantity]:
         for heading in [wanted] if wanted else table.columns:
-            parts = _HEADING.fullmatch(str(heading))
+            parts = _HEADING.fullmatch(_REFERENCE.sub("", str(heading)))
             if parts and (wanted or parts["name"].strip(" <>").lower() == name.strip("<>")):
                 factor = _UNITS[quantity].get(parts["unit"])
                 if factor is not None:
@@ -242,9 +251,9 @@ def _find_column(table: pd.DataFrame, quantity: str, wanted: str | None, path: P
 def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """A trace at the ends of N equal intervals.
 
-    Each sample is the mean of the readings within half an interval of it, for current and
-    potential alike, unless the potential jumps or the readings are too few; then they are
-    interpolated.
+    Each sample is the mean of the readings within half an interval of it, moved along the slope
+    there from their mean time to its own, for current and potential alike; it is interpolated if
+    the potential jumps or the readings are too few.
 
     Args:
         trace: The trace.
@@ -260,14 +269,21 @@ def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.
     first = np.searchsorted(trace.time, times - interval / 2)
     last = np.searchsorted(trace.time, times + interval / 2)
     count = last - first
-    nearest = np.abs(trace.time[None] - times[:, None]).min(1)
+    after = np.clip(np.searchsorted(trace.time, times), 1, len(trace.time) - 1)
+    nearest = np.minimum(*(np.abs(trace.time[after - back] - times) for back in (0, 1)))
     mask = nearest <= max(interval / 2, np.median(np.diff(trace.time)))
     averaged = (count >= 2) & (not find_jumps(trace.potential))
+    edges = np.clip(times + np.array([[-0.5], [0.5]]) * interval, trace.time[0], duration)
+
+    def mean(values):
+        total = np.concatenate([[0.0], np.cumsum(values)])
+        return (total[last] - total[first]) / np.maximum(count, 1)
+
     out = []
     for values in (trace.potential, trace.current):
-        total = np.concatenate([[0.0], np.cumsum(values)])
-        mean = (total[last] - total[first]) / np.maximum(count, 1)
-        out.append(np.where(averaged, mean, np.interp(times, trace.time, values)))
+        slope = np.diff(np.interp(edges, trace.time, values), axis=0)[0] / np.diff(edges, axis=0)[0]
+        moved = mean(values) + slope * (times - mean(trace.time))
+        out.append(np.where(averaged, moved, np.interp(times, trace.time, values)))
     return *out, mask, duration
 
 
@@ -288,8 +304,13 @@ def to_case(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Cases:
         if not present[k].any():
             raise ValueError(f"couples: neither form of couple {k + 1} is in the solution")
         for key, name, natural in _KNOWN:
-            if couple.get(key, "unknown") not in (0, "unknown"):
+            absent = key in ("C_ox_mM", "C_red_mM") and couple[key] == 0
+            if couple.get(key, "unknown") != "unknown" and not absent:
                 given[f"{name}_{k + 1}"] = natural(couple[key])
+    e0 = [couple.get("E0_V") for couple in couples]
+    stated = [value for value in e0 if value is not None]
+    if stated != e0[: len(stated)] or stated != sorted(stated):
+        raise ValueError("couples: E0_V must ascend, and be given for all couples before the last")
     if "resistance_ohm" in meta:
         given["resistivity"] = math.log(4 * radius * meta["resistance_ohm"])
     if "capacitance_uF_cm2" in meta:

@@ -8,8 +8,8 @@ from jax.scipy.special import ndtr, ndtri
 from ..base import Parameter
 from .dataset import Chunk
 from .experiment import Experiment
-from .kinetics import Couples
 from .instrument import Instrument
+from .kinetics import Couples
 
 BLOCKS = ("D_ox", "D_ratio", "C_ox", "C_red", "E0", "k0", "alpha")
 NUISANCES = ("resistivity", "C_dl", "offset", "slope", "noise")
@@ -118,7 +118,6 @@ class Prior:
         for name, form in (("C_ox", 0), ("C_red", 1)):
             block[name] = np.where(present[:, :, form], np.exp(block[name]), 0.0)
         return np.concatenate([block[name] for name in BLOCKS], axis=1)
-
 
     def from_file(self, chunk: Chunk) -> np.ndarray:
         """Natural coordinates of the rows of a chunk; inverse of `to_file`, shape (n, P).

@@ -125,7 +125,9 @@ def train(
     for name, net_key in zip(NETWORKS, train_keys, strict=True):
         budget = settings[name]
         draw = partial(
-            _draw, make=makers[name], ranges=_curriculum(ends, budget["n_steps"]),
+            _draw,
+            make=makers[name],
+            ranges=_curriculum(ends, budget["n_steps"]),
             batch_size=budget["batch_size"],
         )
         nets[name], loss = flow.train(
@@ -161,7 +163,7 @@ def _split(chunks: list[Chunk], part: float, key: Array) -> tuple[np.ndarray, np
     group = np.concatenate([c.group + start for c, start in zip(chunks, sizes, strict=False)])
     distinct = np.unique(group)
     chance = np.asarray(jax.random.uniform(key, (len(distinct),)))
-    held = np.isin(group, distinct[chance < part])
+    held = np.isin(group, distinct[chance <= max(part, chance.min())])  # at least one
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
@@ -228,7 +230,9 @@ def _claim(folder: Path, settings: dict) -> None:
     artifacts.write_json(folder / _CLAIM, ours)
 
 
-def evaluate(trained: Trained, prior: Prior, by_design: np.ndarray, key: Array, n_draws: int) -> dict:
+def evaluate(
+    trained: Trained, prior: Prior, by_design: np.ndarray, key: Array, n_draws: int
+) -> dict:
     """How the networks do on held-out rows, beside what needs no training.
 
     The surrogate draws one current for each row; its error is the rms difference over the rms
@@ -252,7 +256,12 @@ def evaluate(trained: Trained, prior: Prior, by_design: np.ndarray, key: Array, 
     def surrogate_error(net, index, row):
         example = networks.surrogate_example(row, prior, normaliser)
         drawn = flow.sample(
-            net, example.context, example.unknown, 1, surrogate_steps, jax.random.fold_in(key, index)
+            net,
+            example.context,
+            example.unknown,
+            1,
+            surrogate_steps,
+            jax.random.fold_in(key, index),
         )[0]
         current = networks.surrogate_current(drawn, row.experiment, normaliser)
         rms = jnp.sqrt((row.current**2).mean())
@@ -272,12 +281,17 @@ def evaluate(trained: Trained, prior: Prior, by_design: np.ndarray, key: Array, 
     index = np.arange(len(trained.task))
     error, shape = map_batches(
         jax.jit(lambda i, r: jax.vmap(partial(surrogate_error, checkpoint.surrogate))(i, r)),
-        index, trained.held_out, label="held out, surrogate",
+        index,
+        trained.held_out,
+        label="held out, surrogate",
     )
     of_mean = np.sqrt(((shape - shape.mean(0)) ** 2).mean(1))
     ours, prior_mean, unknown = map_batches(
         jax.jit(lambda i, r: jax.vmap(partial(posterior_error, checkpoint.posterior))(i, r)),
-        index, trained.held_out, batch_size=64, label="held out, posterior",
+        index,
+        trained.held_out,
+        batch_size=64,
+        label="held out, posterior",
     )
 
     def root_mean_square(values, where):
@@ -287,15 +301,17 @@ def evaluate(trained: Trained, prior: Prior, by_design: np.ndarray, key: Array, 
     for name in np.unique(trained.task):
         rows = trained.task == name
         where = unknown & rows[:, None]
-        tasks.append({
-            "task": str(name),
-            "n": int(rows.sum()),
-            "surrogate_error": float(np.median(error[rows])),
-            "mean_shape_error": float(np.median(of_mean[rows])),
-            "zero_error": 1.0,
-            "param_nrmse": root_mean_square(ours, where),
-            "prior_mean_nrmse": root_mean_square(prior_mean, where),
-        })
+        tasks.append(
+            {
+                "task": str(name),
+                "n": int(rows.sum()),
+                "surrogate_error": float(np.median(error[rows])),
+                "mean_shape_error": float(np.median(of_mean[rows])),
+                "zero_error": 1.0,
+                "param_nrmse": root_mean_square(ours, where),
+                "prior_mean_nrmse": root_mean_square(prior_mean, where),
+            }
+        )
     parameters = [
         {
             "parameter": name,

@@ -1,0 +1,131 @@
+# What all rules share: the checked configuration, the overrides, and how a notebook is run.
+import json
+import os
+import re
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from touchstone import summary
+from touchstone.artifacts import ArtifactError, overrides
+from touchstone.config import ConfigError, check_config
+
+try:
+    check_config(config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
+    OVERRIDES = {model_id: overrides(model_id) for model_id in config["models"]}
+except (ConfigError, ArtifactError) as error:
+    raise WorkflowError(str(error)) from None
+
+CHECKPOINT_FILES = (
+    "surrogate_model.eqx",
+    "posterior_model.eqx",
+    "normalizers.npz",
+    "model_meta.json",
+    "manifest.json",
+)
+# A change of the package reruns what it made.
+PACKAGE = sorted(
+    str(path) for path in Path("src/touchstone").rglob("*") if path.suffix in (".py", ".yaml")
+)
+# papermill writes to the log notebook, which is kept as the output only once it has succeeded.
+EXECUTE = (
+    "JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=10 papermill --kernel python3 --cwd . "
+    "--no-progress-bar --log-output {input.notebook:q} {log.notebook:q} "
+    "-r model_id {wildcards.model_id:q} -y {params.settings:q}"
+)
+KEEP = " 2>&1 | tee {log.text:q}; cp {log.notebook:q} {output.notebook:q}"
+
+
+wildcard_constraints:
+    model_id="|".join(config["models"]),
+    chunk=r"\d+",
+    name=r"[\w.+-]+",
+
+
+def settings(*sections, without=(), **more):
+    """Settings of some sections of the configuration and the seed, as one JSON string."""
+    chosen = {"seed": config["seed"], **more}
+    for section in sections:
+        chosen |= {k: v for k, v in config[section].items() if k not in without}
+    return json.dumps(chosen, sort_keys=True)
+
+
+def override(model_id, what):
+    """Path that the environment gives for a model, or None."""
+    return OVERRIDES[model_id].get(f"{model_id.upper()}_{what}")
+
+
+def chunks(wildcards):
+    """Chunks to train on: the override, or those that the simulation makes."""
+    given = override(wildcards.model_id, "DATASET_CHUNK")
+    numbers = range(config["simulate"]["n_chunks"])
+    folder = f"results/{wildcards.model_id}/datasets"
+    return [str(given)] if given else [f"{folder}/chunk_{number}.npz" for number in numbers]
+
+
+def audits(wildcards):
+    """Audits of the chunks; a chunk from elsewhere has none."""
+    if override(wildcards.model_id, "DATASET_CHUNK"):
+        return []
+    return [
+        f"results/{wildcards.model_id}/reports/simulate_{number}.json"
+        for number in range(config["simulate"]["n_chunks"])
+    ]
+
+
+def checkpoint_folder(wildcards):
+    """Folder of the checkpoint: the override, or the one that the training makes."""
+    given = override(wildcards.model_id, "CHECKPOINT")
+    if given is None:
+        return f"results/{wildcards.model_id}/checkpoints/trained"
+    return str(given if given.is_dir() else given.parent)
+
+
+def checkpoint(wildcards):
+    """Files of the checkpoint; one from elsewhere may lack the manifest."""
+    folder = Path(checkpoint_folder(wildcards))
+    if override(wildcards.model_id, "CHECKPOINT") is None:
+        return [str(folder / name) for name in CHECKPOINT_FILES]
+    return [str(folder / name) for name in CHECKPOINT_FILES if (folder / name).exists()]
+
+
+def trace_name():
+    """Name under which the measurement of the configuration is reported."""
+    trace = config["infer"]["trace"]
+    return re.sub(r"[^\w.+-]", "_", Path(trace).stem) if trace else "example"
+
+
+def measurement(wildcards):
+    """The record and its metadata: what the configuration names, or the simulated example."""
+    trace, meta = config["infer"]["trace"], config["infer"]["meta"]
+    if not trace:
+        folder = f"results/{wildcards.model_id}/traces"
+        return {"trace": f"{folder}/example.csv", "meta": f"{folder}/example.yaml"}
+    meta = meta or str(Path(trace).with_suffix(".yaml"))
+    for key, path in (("trace", trace), ("meta", meta)):
+        if not Path(path).is_file():
+            raise WorkflowError(f"infer.{key}: {path} does not exist (see README, own data)")
+    return {"trace": trace, "meta": meta}
+
+
+def stage_notebooks(model_id):
+    """Executed notebooks of a model that this run makes or needs, without their suffix."""
+    own_training = override(model_id, "CHECKPOINT") is None
+    own_data = own_training and override(model_id, "DATASET_CHUNK") is None
+    names = ["3_stress", "4_guardrail", f"5_infer_{trace_name()}"]
+    if own_training:
+        names.insert(0, "2_train")
+    if own_data:
+        names[:0] = [f"1_simulate_{n}" for n in range(config["simulate"]["n_chunks"])]
+    return [f"results/{model_id}/notebooks/{name}" for name in names]
+
+
+def closing_words():
+    """The verdicts, as text, once everything that was asked for is there."""
+    reports = [Path(f"results/{model_id}/reports") for model_id in config["models"]]
+    return summary.text(reports, trace_name(), Path("results/report.html"))
+
+
+def failing_words():
+    """The last error in the newest log of a stage."""
+    return summary.last_error(Path("results").glob("*/logs/*.log"))

@@ -1,0 +1,39 @@
+rule notebook_html:
+    input:
+        notebook="{folder}/notebooks/{stem}.ipynb",
+        template="workflow/report/notebook.html.j2",
+        style="workflow/report/style.css",
+    output:
+        "{folder}/notebooks/{stem}.html",
+    log:
+        "{folder}/logs/{stem}_html.log",
+    script:
+        "../scripts/notebook_html.py"
+
+
+rule report:
+    input:
+        notebooks=[
+            f"{stem}.html" for model_id in config["models"] for stem in stage_notebooks(model_id)
+        ],
+        guardrail=expand(
+            "results/{model_id}/reports/posterior_failure_mode_report.json",
+            model_id=config["models"],
+        ),
+        infer=expand(
+            "results/{model_id}/reports/infer_{name}.json",
+            model_id=config["models"],
+            name=trace_name(),
+        ),
+        template="workflow/report/report.html.j2",
+        style="workflow/report/style.css",
+        package=PACKAGE,
+    output:
+        "results/report.html",
+    log:
+        "results/logs/report.log",
+    params:
+        models=config["models"],
+        name=trace_name(),
+    script:
+        "../scripts/report.py"

@@ -1,0 +1,40 @@
+rule simulate:
+    input:
+        notebook="notebooks/1_simulate.ipynb",
+        package=PACKAGE,
+    output:
+        chunk="results/{model_id}/datasets/chunk_{chunk}.npz",
+        report="results/{model_id}/reports/simulate_{chunk}.json",
+        figure=report(
+            "results/{model_id}/figures/simulate_{chunk}.png",
+            caption="../report/simulate.rst",
+            category="1 simulate",
+            labels={"model": "{model_id}", "chunk": "{chunk}"},
+        ),
+        notebook="results/{model_id}/notebooks/1_simulate_{chunk}.ipynb",
+    log:
+        notebook="results/{model_id}/logs/1_simulate_{chunk}.ipynb",
+        text="results/{model_id}/logs/1_simulate_{chunk}.log",
+    params:
+        settings=settings("simulate", without=["n_chunks"]),
+    resources:
+        kernels=1,
+    shell:
+        EXECUTE + " -p chunk {wildcards.chunk} -r chunk_file {output.chunk:q}"
+        " -r report_file {output.report:q} -r figure_file {output.figure:q}" + KEEP
+
+
+rule example:
+    input:
+        package=PACKAGE,
+    output:
+        trace="results/{model_id}/traces/example.csv",
+        meta="results/{model_id}/traces/example.yaml",
+    log:
+        "results/{model_id}/logs/example.log",
+    params:
+        seed=config["seed"],
+    resources:
+        kernels=1,
+    script:
+        "../scripts/example.py"

@@ -1,0 +1,34 @@
+rule train:
+    input:
+        notebook="notebooks/2_train.ipynb",
+        package=PACKAGE,
+        chunks=chunks,
+        audits=audits,
+    output:
+        checkpoint=expand(
+            "results/{{model_id}}/checkpoints/trained/{name}", name=CHECKPOINT_FILES
+        ),
+        report="results/{model_id}/reports/train_report.json",
+        figure=report(
+            "results/{model_id}/figures/training.png",
+            caption="../report/train.rst",
+            category="2 train",
+            labels={"model": "{model_id}"},
+        ),
+        notebook="results/{model_id}/notebooks/2_train.ipynb",
+    log:
+        notebook="results/{model_id}/logs/2_train.ipynb",
+        text="results/{model_id}/logs/2_train.log",
+    params:
+        settings=lambda wildcards: settings(
+            "train",
+            n_points=config["simulate"]["n_points"],
+            chunks=chunks(wildcards),
+            audits=audits(wildcards),
+        ),
+        folder=checkpoint_folder,
+    resources:
+        kernels=1,
+    shell:
+        EXECUTE + " -r checkpoint_folder {params.folder:q}"
+        " -r report_file {output.report:q} -r figure_file {output.figure:q}" + KEEP

@@ -1,0 +1,57 @@
+"""The page that a run ends with: the verdicts first, what they rest on after."""
+
+import base64
+from pathlib import Path
+
+import jinja2
+
+from touchstone import summary
+from touchstone.artifacts import atomic, read_json
+from touchstone.models.registry import load_model
+
+def embedded(path: str | Path) -> str:
+    """A figure as a data URL, so that the page is one file."""
+    return "data:image/png;base64," + base64.b64encode(Path(path).read_bytes()).decode()
+
+
+def of_model(model_id: str) -> dict:
+    """What the page shows of a model."""
+    folder = Path("results") / model_id
+    stems = [Path(p) for p in snakemake.input.notebooks if Path(p).is_relative_to(folder)]
+    audits = [folder / f"reports/simulate_{p.stem.rpartition('_')[2]}.json" for p in stems
+              if p.stem.startswith("1_simulate")]
+    training = folder / "reports/train_report.json"
+    guardrail = read_json(folder / "reports/posterior_failure_mode_report.json")
+    return {
+        "model_id": model_id,
+        "title": load_model(model_id).config["title"],
+        "infer": read_json(folder / f"reports/infer_{snakemake.params.name}.json"),
+        "guardrail": guardrail,
+        "checks": read_json(audits[0])["checks"] if audits else None,
+        "training": read_json(training) if any(p.stem == "2_train" for p in stems) else None,
+        "split_table": summary.split_table(guardrail),
+        "rule": summary.rule_sentence(guardrail),
+        "control": summary.control_sentence(guardrail),
+        "undetected": summary.undetected(guardrail),
+        "figures": {
+            name: embedded(folder / f"figures/{file}.png")
+            for name, file in {
+                "infer": f"infer_{snakemake.params.name}",
+                "separation": "guardrail",
+                "severity": "posterior_against_severity",
+                "worst": "posterior_worst_stress_trace",
+            }.items()
+        },
+        "notebooks": [p.relative_to("results") for p in stems],
+    }
+
+
+environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+page = environment.from_string(
+    Path(snakemake.input.template).read_text(encoding="utf-8")
+).render(
+    style=Path(snakemake.input.style).read_text(encoding="utf-8"),
+    models=[of_model(model_id) for model_id in snakemake.params.models],
+)
+with atomic(snakemake.output[0]) as temporary:
+    temporary.write_text(page, encoding="utf-8")
