@@ -420,7 +420,7 @@ def surface(times, flux, diffusion, curvature):
 class Family:
     """Experiments of the training family, half of them at corners of the prior, all nodes read."""
 
-    n_samples = 128
+    n_samples = 256
 
     def __init__(self, n, seed=7):
         rng = np.random.default_rng(seed)
@@ -442,7 +442,7 @@ class Family:
         k_ads = growing * 1.6 / (total * self.experiment.duration)
         fouling = Fouling(initial_coverage=0.78 * covered, k_ads=k_ads, k_reaction=1e-6 * k_ads)
         self.fouling = jax.tree.map(
-            lambda a: np.broadcast_to(np.float32(a), (n,)), fouling._replace(site_density=0.0)
+            lambda a: np.broadcast_to(np.float32(a), (n,)), fouling
         )
         every = np.tile(np.arange(1, n_nodes + 1), (n, 1))
         everywhere = eqx.tree_at(lambda w: w.sample, self.waveform, every)

@@ -25,7 +25,9 @@ CHECKPOINT_FILES = (
 )
 # A change of the package reruns what it made.
 PACKAGE = sorted(
-    str(path) for path in Path("src/touchstone").rglob("*") if path.suffix in (".py", ".yaml")
+    str(path)
+    for path in Path("src/touchstone").rglob("*")
+    if path.suffix in (".py", ".yaml")
 )
 # papermill writes to the log notebook, which is kept as the output only once it has succeeded.
 EXECUTE = (
@@ -60,7 +62,11 @@ def chunks(wildcards):
     given = override(wildcards.model_id, "DATASET_CHUNK")
     numbers = range(config["simulate"]["n_chunks"])
     folder = f"results/{wildcards.model_id}/datasets"
-    return [str(given)] if given else [f"{folder}/chunk_{number}.npz" for number in numbers]
+    return (
+        [str(given)]
+        if given
+        else [f"{folder}/chunk_{number}.npz" for number in numbers]
+    )
 
 
 def audits(wildcards):
@@ -104,7 +110,9 @@ def measurement(wildcards):
     meta = meta or str(Path(trace).with_suffix(".yaml"))
     for key, path in (("trace", trace), ("meta", meta)):
         if not Path(path).is_file():
-            raise WorkflowError(f"infer.{key}: {path} does not exist (see README, own data)")
+            raise WorkflowError(
+                f"infer.{key}: {path} does not exist (see README, own data)"
+            )
     return {"trace": trace, "meta": meta}
 
 

@@ -15,10 +15,12 @@ rule guardrail:
     log:
         notebook="results/{model_id}/logs/4_guardrail.ipynb",
         text="results/{model_id}/logs/4_guardrail.log",
-    params:
-        settings=settings("guardrail", alpha=config["alpha"]),
     resources:
         kernels=1,
+    params:
+        settings=settings("guardrail", alpha=config["alpha"]),
+    message:
+        "{wildcards.model_id}: fit and score the guardrail"
     shell:
         EXECUTE + " -r stress_file {input.stress:q} -r report_file {output.report:q}"
         " -r figure_file {output.figure:q}" + KEEP

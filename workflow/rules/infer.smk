@@ -17,11 +17,13 @@ rule infer:
     log:
         notebook="results/{model_id}/logs/5_infer_{name}.ipynb",
         text="results/{model_id}/logs/5_infer_{name}.log",
+    resources:
+        kernels=1,
     params:
         settings=settings("infer", without=["trace", "meta"]),
         checkpoint=checkpoint_folder,
-    resources:
-        kernels=1,
+    message:
+        "{wildcards.model_id}: infer {input.trace}"
     shell:
         EXECUTE + " -r trace {input.trace:q} -r meta {input.meta:q}"
         " -r checkpoint {params.checkpoint:q} -r guardrail_file {input.guardrail:q}"

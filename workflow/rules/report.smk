@@ -7,6 +7,8 @@ rule notebook_html:
         "{folder}/notebooks/{stem}.html",
     log:
         "{folder}/logs/{stem}_html.log",
+    message:
+        "Render {output}"
     script:
         "../scripts/notebook_html.py"
 
@@ -14,7 +16,9 @@ rule notebook_html:
 rule report:
     input:
         notebooks=[
-            f"{stem}.html" for model_id in config["models"] for stem in stage_notebooks(model_id)
+            f"{stem}.html"
+            for model_id in config["models"]
+            for stem in stage_notebooks(model_id)
         ],
         guardrail=expand(
             "results/{model_id}/reports/posterior_failure_mode_report.json",
@@ -35,5 +39,7 @@ rule report:
     params:
         models=config["models"],
         name=trace_name(),
+    message:
+        "Write {output}"
     script:
         "../scripts/report.py"

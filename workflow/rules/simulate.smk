@@ -15,10 +15,12 @@ rule simulate:
     log:
         notebook="results/{model_id}/logs/1_simulate_{chunk}.ipynb",
         text="results/{model_id}/logs/1_simulate_{chunk}.log",
-    params:
-        settings=settings("simulate", without=["n_chunks"]),
     resources:
         kernels=1,
+    params:
+        settings=settings("simulate", without=["n_chunks"]),
+    message:
+        "{wildcards.model_id}: simulate chunk {wildcards.chunk}"
     shell:
         EXECUTE + " -p chunk {wildcards.chunk} -r chunk_file {output.chunk:q}"
         " -r report_file {output.report:q} -r figure_file {output.figure:q}" + KEEP
@@ -32,9 +34,11 @@ rule example:
         meta="results/{model_id}/traces/example.yaml",
     log:
         "results/{model_id}/logs/example.log",
-    params:
-        seed=config["seed"],
     resources:
         kernels=1,
+    params:
+        seed=config["seed"],
+    message:
+        "{wildcards.model_id}: simulate the example measurement"
     script:
         "../scripts/example.py"

@@ -27,12 +27,15 @@ rule stress:
     log:
         notebook="results/{model_id}/logs/3_stress.ipynb",
         text="results/{model_id}/logs/3_stress.log",
+    resources:
+        kernels=1,
     params:
         settings=settings("stress"),
         checkpoint=checkpoint_folder,
-    resources:
-        kernels=1,
+    message:
+        "{wildcards.model_id}: stress the posterior"
     shell:
-        EXECUTE + " -r checkpoint {params.checkpoint:q} -r report_file {output.report:q}"
+        EXECUTE
+        + " -r checkpoint {params.checkpoint:q} -r report_file {output.report:q}"
         " -r separation_file {output.separation:q} -r worst_file {output.worst:q}"
         " -r severity_file {output.severity:q}" + KEEP

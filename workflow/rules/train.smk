@@ -19,6 +19,8 @@ rule train:
     log:
         notebook="results/{model_id}/logs/2_train.ipynb",
         text="results/{model_id}/logs/2_train.log",
+    resources:
+        kernels=1,
     params:
         settings=lambda wildcards: settings(
             "train",
@@ -27,8 +29,8 @@ rule train:
             audits=audits(wildcards),
         ),
         folder=checkpoint_folder,
-    resources:
-        kernels=1,
+    message:
+        "{wildcards.model_id}: train the two networks"
     shell:
         EXECUTE + " -r checkpoint_folder {params.folder:q}"
         " -r report_file {output.report:q} -r figure_file {output.figure:q}" + KEEP

@@ -273,7 +273,8 @@ def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.
     nearest = np.minimum(*(np.abs(trace.time[after - back] - times) for back in (0, 1)))
     mask = nearest <= max(interval / 2, np.median(np.diff(trace.time)))
     averaged = (count >= 2) & (not find_jumps(trace.potential))
-    edges = np.clip(times + np.array([[-0.5], [0.5]]) * interval, trace.time[0], duration)
+    start, end = (np.clip(times + h * interval, trace.time[0], duration) for h in (-0.5, 0.5))
+    width = np.where(averaged, end - start, 1.0)
 
     def mean(values):
         total = np.concatenate([[0.0], np.cumsum(values)])
@@ -281,8 +282,8 @@ def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.
 
     out = []
     for values in (trace.potential, trace.current):
-        slope = np.diff(np.interp(edges, trace.time, values), axis=0)[0] / np.diff(edges, axis=0)[0]
-        moved = mean(values) + slope * (times - mean(trace.time))
+        rise = np.interp(end, trace.time, values) - np.interp(start, trace.time, values)
+        moved = mean(values) + rise / width * (times - mean(trace.time))
         out.append(np.where(averaged, moved, np.interp(times, trace.time, values)))
     return *out, mask, duration
 
@@ -310,7 +311,7 @@ def to_case(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Cases:
     e0 = [couple.get("E0_V") for couple in couples]
     stated = [value for value in e0 if value is not None]
     if stated != e0[: len(stated)] or stated != sorted(stated):
-        raise ValueError("couples: E0_V must ascend, and be given for all couples before the last")
+        raise ValueError("couples: E0_V must ascend, and needs that of the couples before")
     if "resistance_ohm" in meta:
         given["resistivity"] = math.log(4 * radius * meta["resistance_ohm"])
     if "capacitance_uF_cm2" in meta:
