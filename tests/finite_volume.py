@@ -6,6 +6,7 @@ Plain numbers go in and arrays come out. It knows nothing of the package, so tha
 in common is the physics.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -170,7 +171,7 @@ def simulate(
     state = (np.zeros(bands.shape[1]), segments[0][0], film["theta"])
     record = []
     for segment in segments:
-        for i, (start, end) in enumerate(zip(segment[:-1], segment[1:], strict=True)):
+        for i, (start, end) in enumerate(pairwise(segment)):
             if i == 0:
                 times = np.append(0.0, np.geomspace(1e-4, 1.0, 16 * substeps))
             else:
@@ -178,7 +179,9 @@ def simulate(
             for t, dt in zip(times[:-1], np.diff(times), strict=True):
                 h = STAGE * dt * interval
                 middle, _ = stage(state, h, start + (end - start) * (t + STAGE * dt))
-                base = tuple(y + (1 / STAGE - 1) * (m - y) for y, m in zip(state, middle, strict=True))
+                base = tuple(
+                    y + (1 / STAGE - 1) * (m - y) for y, m in zip(state, middle, strict=True)
+                )
                 state, current = stage(base, h, start + (end - start) * (t + dt))
             record.append((current, state[2], state[1]))
     return Trace(*np.array(record).T)

@@ -40,8 +40,7 @@ def lineage(settings: dict, seed: int, inputs: dict[str, Path | str], **facts: A
         "settings": settings,
         "seed": seed,
         "inputs": {
-            role: {"path": str(path), "sha256": digest(path)}
-            for role, path in inputs.items()
+            role: {"path": str(path), "sha256": digest(path)} for role, path in inputs.items()
         },
         "versions": artifacts.versions(),
         "revision": _revision(),
@@ -80,8 +79,13 @@ def write(path: Path | str, kind: str, body: dict, lineage: dict, timing: dict) 
         jsonschema.ValidationError: If the report is not what its schema says.
     """
     content = plain(
-        {"schema_version": SCHEMA_VERSION, "kind": kind, **body, "lineage": lineage,
-         "timing": timing}
+        {
+            "schema_version": SCHEMA_VERSION,
+            "kind": kind,
+            **body,
+            "lineage": lineage,
+            "timing": timing,
+        }
     )
     jsonschema.Draft202012Validator(schema(kind)).validate(content)
     artifacts.write_json(path, content)

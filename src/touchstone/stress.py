@@ -51,8 +51,15 @@ def variants(model: Model, severities: list[float]) -> list[Variant]:
 
 
 def run(
-    model: Model, checkpoint: Any, base: Any, severities: list[float], key: jax.Array, *,
-    method: str, budget: dict, label: str,
+    model: Model,
+    checkpoint: Any,
+    base: Any,
+    severities: list[float],
+    key: jax.Array,
+    *,
+    method: str,
+    budget: dict,
+    label: str,
 ) -> list[Outcome]:
     """Observe, infer and judge every variant of some base cases.
 

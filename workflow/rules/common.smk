@@ -35,7 +35,11 @@ EXECUTE = (
     "--no-progress-bar --log-output {input.notebook:q} {log.notebook:q} "
     "-r model_id {wildcards.model_id:q} -y {params.settings:q}"
 )
-KEEP = " 2>&1 | tee {log.text:q}; cp {log.notebook:q} {output.notebook:q}"
+# The terminal shows tables and progress; the log has everything.
+KEEP = (
+    r" 2>&1 | tee {log.text:q} | sed -E '/^((Executing|Ending) Cell|<|\[IPKernel|$)/d'; "
+    "cp {log.notebook:q} {output.notebook:q}"
+)
 
 
 wildcard_constraints:

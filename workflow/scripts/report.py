@@ -9,6 +9,7 @@ from touchstone import summary
 from touchstone.artifacts import atomic, read_json
 from touchstone.models.registry import load_model
 
+
 def embedded(path: str | Path) -> str:
     """A figure as a data URL, so that the page is one file."""
     return "data:image/png;base64," + base64.b64encode(Path(path).read_bytes()).decode()
@@ -18,8 +19,11 @@ def of_model(model_id: str) -> dict:
     """What the page shows of a model."""
     folder = Path("results") / model_id
     stems = [Path(p) for p in snakemake.input.notebooks if Path(p).is_relative_to(folder)]
-    audits = [folder / f"reports/simulate_{p.stem.rpartition('_')[2]}.json" for p in stems
-              if p.stem.startswith("1_simulate")]
+    audits = [
+        folder / f"reports/simulate_{p.stem.rpartition('_')[2]}.json"
+        for p in stems
+        if p.stem.startswith("1_simulate")
+    ]
     training = folder / "reports/train_report.json"
     guardrail = read_json(folder / "reports/posterior_failure_mode_report.json")
     return {
@@ -47,9 +51,7 @@ def of_model(model_id: str) -> dict:
 
 
 environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-page = environment.from_string(
-    Path(snakemake.input.template).read_text(encoding="utf-8")
-).render(
+page = environment.from_string(Path(snakemake.input.template).read_text(encoding="utf-8")).render(
     style=Path(snakemake.input.style).read_text(encoding="utf-8"),
     models=[of_model(model_id) for model_id in snakemake.params.models],
 )

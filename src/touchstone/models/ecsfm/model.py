@@ -86,6 +86,7 @@ class Ecsfm(Model):
         self.prior = Prior(config, self.max_couples)
         self.task_names = tuple(config["tasks"])
         self.stage_names = tuple(config["levels"])
+        self._samplers = {}
         self.by_design = np.isin(self.prior.blocks, config["known_by_design"])
 
     # Forward ----------------------------------------------------------------------------------
@@ -128,7 +129,12 @@ class Ecsfm(Model):
         experiment = draws.experiment
         z = np.asarray(ndtri(draws.quantile), np.float32)
         current = map_batches(
-            self._currents, z, experiment, self._resolve(experiment), batch_size=64, label="simulate"
+            self._currents,
+            z,
+            experiment,
+            self._resolve(experiment),
+            batch_size=64,
+            label="simulate",
         )
         natural = np.asarray(jax.jit(jax.vmap(self.prior.natural))(z, experiment))
         instrument = jax.jit(jax.vmap(self.prior.instrument))(natural, experiment)
@@ -184,9 +190,7 @@ class Ecsfm(Model):
         self, chunks: list[Chunk], settings: dict, key: Array, folder: Path, lineage: dict
     ) -> Trained:
         """Train both networks and write the checkpoint; see `training.train`."""
-        return training.train(
-            chunks, self.prior, self.by_design, settings, key, folder, lineage
-        )
+        return training.train(chunks, self.prior, self.by_design, settings, key, folder, lineage)
 
     def evaluate(self, trained: Trained, key: Array, n_draws: int) -> dict:
         """How the networks do on held-out rows; see `training.evaluate`."""
@@ -198,9 +202,7 @@ class Ecsfm(Model):
 
     # Stress -----------------------------------------------------------------------------------
 
-    def base_cases(
-        self, rng: np.random.Generator, settings: dict, n_points: int
-    ) -> BaseCases:
+    def base_cases(self, rng: np.random.Generator, settings: dict, n_points: int) -> BaseCases:
         """Draw what the variants of each stressed case have in common.
 
         Args:
@@ -214,7 +216,9 @@ class Ecsfm(Model):
         z = np.array(ndtri(draws.quantile), np.float32)
         index = self.prior.names.index("noise")
         noise_prior = self.prior.parameters[index]
-        fraction = ((math.log(settings["noise"]) - noise_prior.location) / noise_prior.scale + 1) / 2
+        fraction = (
+            (math.log(settings["noise"]) - noise_prior.location) / noise_prior.scale + 1
+        ) / 2
         z[:, index] = ndtri(fraction)
         waveform = self._resolve(draws.experiment)
         clean = map_batches(self._currents, z, draws.experiment, waveform, batch_size=64)
@@ -252,16 +256,8 @@ class Ecsfm(Model):
                 lambda a: np.broadcast_to(np.float32(a), base.signal.shape), fouling
             )
 
-        def observe(index, z, experiment, waveform, signal, fouling):
-            natural = self.prior.natural(z, experiment)
-            response = self._response(natural, experiment, waveform, fouling)
-            n_samples = response.current.shape[0]
-            white = noise(jax.random.fold_in(key, index), n_samples, self.prior.noise(natural))
-            rest = self.prior.baseline(natural, experiment) + white
-            return response.current + signal * rest
-
         observed = map_batches(
-            jax.jit(jax.vmap(observe)),
+            partial(self._observe, key),
             np.arange(len(base.z)),
             base.z,
             base.experiment,
@@ -271,6 +267,17 @@ class Ecsfm(Model):
             batch_size=64,
         )
         return Cases(observed, base.mask, base.experiment, base.z, base.known)
+
+    @cached_property
+    def _observe(self):
+        def observe(key, index, z, experiment, waveform, signal, fouling):
+            natural = self.prior.natural(z, experiment)
+            current = self._response(natural, experiment, waveform, fouling).current
+            noise_key = jax.random.fold_in(key, index)
+            white = noise(noise_key, current.shape[0], self.prior.noise(natural))
+            return current + signal * (self.prior.baseline(natural, experiment) + white)
+
+        return jax.jit(jax.vmap(observe, in_axes=(None, 0, 0, 0, 0, 0, 0)))
 
     def _fouling(self, stress: str, base: BaseCases) -> Fouling:
         settings = dict(self.config["stresses"][stress])
@@ -311,7 +318,14 @@ class Ecsfm(Model):
         return _view(experiment.potential[index], experiment.duration[index])
 
     def infer(
-        self, checkpoint: Checkpoint, cases: Cases, key: Array, *, method: str, label: str | None = None, **budget
+        self,
+        checkpoint: Checkpoint,
+        cases: Cases,
+        key: Array,
+        *,
+        method: str,
+        label: str | None = None,
+        **budget,
     ) -> Posterior:
         """Posterior of each case, and what the exact simulator predicts from it.
 
@@ -324,26 +338,37 @@ class Ecsfm(Model):
             budget: For flow `n_draws` and `n_steps`; for cem `n_particles`, `n_iterations`,
                 `elite_fraction`, `n_mc` and `n_steps`.
         """
-        one = {"flow": self._flow_draws, "cem": self._cem_draws}[method]
-
-        @jax.jit
-        def draws(nets, index, cases):
-            keys = jax.vmap(partial(jax.random.fold_in, key))(index)
-            each = partial(one, eqx.combine(nets, static), checkpoint.normaliser, **budget)
-            return jax.vmap(each)(keys, cases)
-
         net = checkpoint.posterior if method == "flow" else checkpoint.surrogate
-        nets, static = eqx.partition(net, eqx.is_array)
-        index = np.arange(len(cases.observed))
         z, weight = map_batches(
-            partial(draws, nets), index, cases, batch_size=32 if method == "flow" else 4,
+            partial(self._draws(method, budget), net, checkpoint.normaliser, key),
+            np.arange(len(cases.observed)),
+            cases,
+            batch_size=32 if method == "flow" else 4,
             label=label and f"{label}: draw",
         )
         mean, sd, noise_sd = map_batches(
-            self._predictions, z, weight, cases.experiment, self._resolve(cases.experiment),
-            batch_size=4, label=label and f"{label}: predict",
+            self._predictions,
+            z,
+            weight,
+            cases.experiment,
+            self._resolve(cases.experiment),
+            batch_size=4,
+            label=label and f"{label}: predict",
         )
         return Posterior(z, weight, mean, sd, noise_sd)
+
+    def _draws(self, method: str, budget: dict):
+        """Compiled sampler of a batch of cases, made once for each method and budget."""
+        made = self._samplers.get((method, *budget.items()))
+        if made is None:
+            one = {"flow": self._flow_draws, "cem": self._cem_draws}[method]
+
+            def draws(net, normaliser, key, index, cases):
+                keys = jax.vmap(partial(jax.random.fold_in, key))(index)
+                return jax.vmap(partial(one, net, normaliser, **budget))(keys, cases)
+
+            made = self._samplers[method, *budget.items()] = eqx.filter_jit(draws)
+        return made
 
     def _flow_draws(self, net, normaliser, key, case: Cases, *, n_draws: int, n_steps: int):
         active = self.prior.active(case.experiment.present)
@@ -355,8 +380,17 @@ class Ecsfm(Model):
         return z, jnp.full(n_draws, 1 / n_draws)
 
     def _cem_draws(
-        self, net, normaliser, key, case: Cases, *, n_particles: int, n_iterations: int,
-        elite_fraction: float, n_mc: int, n_steps: int,
+        self,
+        net,
+        normaliser,
+        key,
+        case: Cases,
+        *,
+        n_particles: int,
+        n_iterations: int,
+        elite_fraction: float,
+        n_mc: int,
+        n_steps: int,
     ):
         active = self.prior.active(case.experiment.present)
 
@@ -377,8 +411,13 @@ class Ecsfm(Model):
             return jax.vmap(log_likelihood)(z, jax.random.split(key, z.shape[0]))
 
         return cross_entropy(
-            of_particles, case.z, case.known, key,
-            n_particles=n_particles, n_iterations=n_iterations, elite_fraction=elite_fraction,
+            of_particles,
+            case.z,
+            case.known,
+            key,
+            n_particles=n_particles,
+            n_iterations=n_iterations,
+            elite_fraction=elite_fraction,
         )
 
     def _observation(self, natural: Array, current: Array, experiment: Experiment):
@@ -421,7 +460,9 @@ class Ecsfm(Model):
         experiment = draws.experiment
         natural = np.asarray(jax.vmap(self.prior.natural)(z, experiment))
         clean = self._currents(z, experiment, self._resolve(experiment))
-        mean, sd = (np.asarray(a)[0] for a in jax.vmap(self._observation)(natural, clean, experiment))
+        mean, sd = (
+            np.asarray(a)[0] for a in jax.vmap(self._observation)(natural, clean, experiment)
+        )
         one = jax.tree.map(lambda a: np.asarray(a)[0], experiment)
         observed = mean + sd * rng.standard_normal(mean.shape)
         truth = {name: float(v) for name, v in self._quantities(natural[0], one, sd).items()}
@@ -448,7 +489,9 @@ class Ecsfm(Model):
         active = np.asarray(self.prior.active(case.experiment.present))[0]
         return outside + [
             f"the known {name} is at or beyond the edge of its prior"
-            for name, z, known in zip(self.prior.names, case.z[0], case.known[0] & active, strict=True)
+            for name, z, known in zip(
+                self.prior.names, case.z[0], case.known[0] & active, strict=True
+            )
             if known and abs(z) > _EDGE
         ]
 
@@ -471,14 +514,16 @@ class Ecsfm(Model):
 
         def values(z):
             natural = jax.vmap(self.prior.natural, in_axes=(0, None))(z, experiment)
-            columns = jax.vmap(self._quantities, in_axes=(0, None, None))(natural, experiment, signal)
+            columns = jax.vmap(self._quantities, in_axes=(0, None, None))(
+                natural, experiment, signal
+            )
             return {name: np.asarray(column) for name, column in columns.items()}
 
         ours, before = values(posterior.z[0]), values(z_prior)
         rows = []
         for name, column in ours.items():
-            if np.ptp(before[name]) == 0:
-                continue
+            if np.ptp(before[name]) <= 1e-5 * np.abs(before[name]).max():
+                continue  # given, or of a couple that is not there
             low, median, high = np.quantile(
                 column, [0.05, 0.5, 0.95], weights=posterior.weight[0], method="inverted_cdf"
             )
@@ -489,12 +534,16 @@ class Ecsfm(Model):
                     "mean": float(posterior.weight[0] @ column),
                     "median": float(median),
                     "interval_90": [float(low), float(high)],
-                    "prior_interval_90": [float(q) for q in np.quantile(before[name], [0.05, 0.95])],
+                    "prior_interval_90": [
+                        float(q) for q in np.quantile(before[name], [0.05, 0.95])
+                    ],
                 }
             )
         return rows
 
-    def _quantities(self, natural: Array, experiment: Experiment, signal: Array) -> dict[str, Array]:
+    def _quantities(
+        self, natural: Array, experiment: Experiment, signal: Array
+    ) -> dict[str, Array]:
         """What a reader wants to know, in the units of `_UNITS`; the signal is in A."""
         couples = self.prior.couples(natural, experiment)
         instrument = self.prior.instrument(natural, experiment)

@@ -7,7 +7,6 @@ memories that carry the diffusion history: no spatial grid and no linear solve. 
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 

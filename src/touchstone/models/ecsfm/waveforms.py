@@ -91,9 +91,7 @@ def _counts(n_samples: int, jumps: tuple[int, ...], growth: float) -> list[int]:
 
 def _fit_counts(n_samples: int, jumps: tuple[int, ...], n_nodes: int) -> list[int]:
     growths = np.geomspace(_FINEST_GROWTH, 1 / RAMP, 60)
-    counts = next(
-        (c for g in growths if sum(c := _counts(n_samples, jumps, g)) <= n_nodes), None
-    )
+    counts = next((c for g in growths if sum(c := _counts(n_samples, jumps, g)) <= n_nodes), None)
     if counts is None:
         raise ValueError(
             f"n_nodes: {n_nodes} steps cannot resolve {n_samples} samples with {len(jumps)} jumps"
