@@ -73,27 +73,21 @@ def chunk_of(z, present, curvature=0.0):
     experiment = Experiment(potential, *map(np.float32, numbers.values()), present)
     values = np.asarray(natural(z, experiment))
     cell = PRIOR.instrument(values, experiment)
-    stated = {
-        "resistance": cell.resistance,
-        "capacitance": 1e6 * cell.capacitance,
-        "noise_std": 0.1,
-    }
-    return (
-        experiment,
-        values,
-        Chunk(
-            current=np.cos(TIME)[None].astype(np.float32),
-            potential=potential[None],
-            parameters=PRIOR.to_file(values[None], present[None]),
-            task=np.array([3]),
-            stage=np.array([1]),
-            task_names=tuple(TASKS),
-            stage_names=tuple(LEVELS),
-            settings={k: np.array([v], np.float32) for k, v in {**numbers, **stated}.items()},
-            group=np.arange(1),
-            assumed=(),
-        ),
+    capacitance = 1e6 * cell.capacitance
+    stated = {"resistance": cell.resistance, "capacitance": capacitance, "noise_std": 0.1}
+    chunk = Chunk(
+        current=np.cos(TIME)[None].astype(np.float32),
+        potential=potential[None],
+        parameters=PRIOR.to_file(values[None], present[None]),
+        task=np.array([3]),
+        stage=np.array([1]),
+        task_names=tuple(TASKS),
+        stage_names=tuple(LEVELS),
+        settings={k: np.array([v], np.float32) for k, v in {**numbers, **stated}.items()},
+        group=np.arange(1),
+        assumed=(),
     )
+    return experiment, values, chunk
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -107,7 +101,7 @@ def test_parameters_come_back_from_a_chunk_on_disk(tmp_path, z, present, curvatu
     loaded = load(tmp_path, chunk.arrays({"seed": 1}))
     there = jax.tree.map(lambda a: a[0], loaded.experiment)
     jax.tree.map(np.testing.assert_array_equal, there, experiment)
-    simulated = np.asarray(PRIOR.active(experiment.present))
+    simulated = np.array(PRIOR.active(experiment.present))
     simulated[-3:] = False  # offset, slope and noise are drawn afresh, and no part of a chunk
     back = PRIOR.from_file(loaded)[0]
     np.testing.assert_allclose(back[simulated], values[simulated], rtol=1e-5, atol=1e-5)

@@ -298,6 +298,7 @@ WHOLE = {
     "sphere": (CYCLE, 10.0, [QUASI], {"radius": 5e-3}),
     "cell": (CYCLE, 2.0, [QUASI], {"resistance": 800.0, "capacitance": 40e-6}),
     "stiff cell": (CYCLE, 0.5, [couple()], {"resistance": 5e3, "capacitance": 100e-6}),
+    "slow cell": (SPREAD, 1.0, [QUASI], {"resistance": 2e3, "capacitance": 500e-6}),
     "fouling slow cell": (
         SPREAD,
         1.0,
@@ -362,7 +363,11 @@ def test_finite_volumes_are_a_reference():
 RC_CHANGES = pytest.mark.xfail(
     strict=True, reason="dE/dt is carried from step to step as if R C had not changed"
 )
-CASES = [pytest.param(c, marks=RC_CHANGES if c == "fouling slow cell" else ()) for c in WHOLE]
+CHARGING_CANCELS = pytest.mark.xfail(
+    strict=True, reason="1 - kept loses its digits in float32 where the step is far below R C"
+)
+KNOWN = {"slow cell": CHARGING_CANCELS, "fouling slow cell": RC_CHANGES}
+CASES = [pytest.param(case, marks=KNOWN.get(case, ())) for case in WHOLE]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from . import __version__
+
 MANIFEST = "manifest.json"
-_PACKAGES = ("touchstone", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "pymc", "arviz")
+_PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "pymc", "arviz")
 
 
 class ArtifactError(ValueError):
@@ -44,7 +46,7 @@ def sha256(path: Path | str) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that numbers depend on."""
-    return {name: metadata.version(name) for name in _PACKAGES}
+    return {"touchstone": __version__, **{name: metadata.version(name) for name in _PACKAGES}}
 
 
 def write_json(path: Path | str, content: dict) -> None:

@@ -1,6 +1,7 @@
 """Plots: each function draws on the axes that it is given, and returns them."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,12 @@ _LABELS = {
 
 
 def traces(ax: Axes, title: str, curves: Sequence[tuple[View, np.ndarray]]) -> Axes:
-    """Observations, each on its own axis."""
+    """Observations of different sizes, each in units of its largest value, on shared axes."""
     for view, values in curves:
-        ax.plot(view.x, view.y_factor * values, lw=0.9)
-        ax.set(xlabel=view.x_label, ylabel=view.y_label)
+        part = view.x / view.x.max() if view.x_label.startswith("Time") else view.x
+        ax.plot(part, values / np.abs(values).max(), lw=0.9)
+        ax.set_xlabel("Part of the record" if part is not view.x else view.x_label)
+    ax.set_ylabel("Observation / largest")
     ax.set_title(title, fontsize=9)
     return ax
 
@@ -66,9 +69,9 @@ def separation(ax: Axes, runs: pd.DataFrame, metric: str, threshold: float | Non
         values = rows[metric].to_numpy()
         colour = _SPLIT_COLOURS.get(split) or _family_colour(runs, family)
         x = place + 0.3 * (spread.random(len(values)) - 0.5)
-        ax.plot(x, values, ".", ms=2.5, color=colour, alpha=0.6)
+        ax.plot(x, values, "o", ms=2.5, mew=0, color=colour, alpha=0.6)
         ax.hlines(np.median(values), place - 0.3, place + 0.3, color="black", lw=1.5)
-        labels.append("in distribution" if family is None else f"{family} {severity:g}")
+        labels.append("in distribution" if pd.isna(family) else f"{family} {severity:g}")
     if threshold is not None:
         ax.axhline(threshold, color="black", ls="--", lw=1, label=f"threshold {threshold:.3g}")
         ax.legend(fontsize=8)
@@ -122,6 +125,7 @@ def intervals(ax: Axes, table: Sequence[dict]) -> Axes:
         start, width = scale(low), scale(high) - scale(low)
         left, right = ((scale(v) - start) / width for v in row["interval_90"])
         ax.plot([0, 1], [place, place], color="0.85", lw=7, solid_capstyle="butt")
+        left, right = np.clip([left, right], -0.1, 1.1)
         ax.plot([left, right], [place, place], color="#4477aa", lw=4, solid_capstyle="butt")
         ax.plot((scale(row["median"]) - start) / width, place, "o", ms=4, color="black")
     ax.set_yticks(range(len(names)), names, fontsize=8)
@@ -139,4 +143,4 @@ def _monotonic(x: np.ndarray) -> list[slice]:
     """Stretches of a sweep that run one way, so that a band can be filled along each."""
     turns = np.flatnonzero(np.diff(np.sign(np.diff(x)))) + 1
     edges = [0, *turns, len(x) - 1]
-    return [slice(a, b + 1) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [slice(a, b + 1) for a, b in pairwise(edges) if b > a]

@@ -29,23 +29,30 @@ PACKAGE = sorted(
     for path in Path("src/touchstone").rglob("*")
     if path.suffix in (".py", ".yaml")
 )
-# papermill writes to the log notebook, which is kept as the output only once it has succeeded.
-EXECUTE = (
-    "JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=10 papermill --kernel python3 --cwd . "
-    "--no-progress-bar --log-output {input.notebook:q} {log.notebook:q} "
-    "-r model_id {wildcards.model_id:q} -y {params.settings:q}"
-)
-# The terminal shows tables and progress; the log has everything.
-KEEP = (
-    r" 2>&1 | tee {log.text:q} | sed -E '/^((Executing|Ending) Cell|<|\[IPKernel|$)/d'; "
-    "cp {log.notebook:q} {output.notebook:q}"
-)
+# Rules that run in an environment of their own find the package here, too.
+os.environ["PYTHONPATH"] = str(Path(workflow.basedir) / "src")
 
 
 wildcard_constraints:
     model_id="|".join(config["models"]),
     chunk=r"\d+",
     name=r"[\w.+-]+",
+
+
+def notebook(arguments):
+    """Shell command that runs the notebook of a rule.
+
+    papermill writes to the log notebook, which is kept as the output only once it has succeeded.
+    The terminal shows tables and progress; the log has everything.
+    """
+    return (
+        "JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=10 papermill --kernel python3 --cwd . "
+        "--no-progress-bar --log-output {input.notebook:q} {log.notebook:q} "
+        f"-r model_id {{wildcards.model_id:q}} -y {{params.settings:q}} {arguments} 2>&1 "
+        "| tee {log.text:q} "
+        "| {{ grep -vE '^((Executing|Ending) Cell|<|.IPKernel|$)' || true; }}; "
+        "cp {log.notebook:q} {output.notebook:q}"
+    )
 
 
 def settings(*sections, without=(), **more):

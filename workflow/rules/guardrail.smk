@@ -15,6 +15,8 @@ rule guardrail:
     log:
         notebook="results/{model_id}/logs/4_guardrail.ipynb",
         text="results/{model_id}/logs/4_guardrail.log",
+    conda:
+        "../../environment.yml"
     resources:
         kernels=1,
     params:
@@ -22,5 +24,7 @@ rule guardrail:
     message:
         "{wildcards.model_id}: fit and score the guardrail"
     shell:
-        EXECUTE + " -r stress_file {input.stress:q} -r report_file {output.report:q}"
-        " -r figure_file {output.figure:q}" + KEEP
+        notebook(
+            "-r stress_file {input.stress:q} -r report_file {output.report:q}"
+            " -r figure_file {output.figure:q}"
+        )

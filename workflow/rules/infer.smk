@@ -17,6 +17,8 @@ rule infer:
     log:
         notebook="results/{model_id}/logs/5_infer_{name}.ipynb",
         text="results/{model_id}/logs/5_infer_{name}.log",
+    conda:
+        "../../environment.yml"
     resources:
         kernels=1,
     params:
@@ -25,9 +27,11 @@ rule infer:
     message:
         "{wildcards.model_id}: infer {input.trace}"
     shell:
-        EXECUTE + " -r trace {input.trace:q} -r meta {input.meta:q}"
-        " -r checkpoint {params.checkpoint:q} -r guardrail_file {input.guardrail:q}"
-        " -r report_file {output.report:q} -r figure_file {output.figure:q}" + KEEP
+        notebook(
+            "-r trace {input.trace:q} -r meta {input.meta:q}"
+            " -r checkpoint {params.checkpoint:q} -r guardrail_file {input.guardrail:q}"
+            " -r report_file {output.report:q} -r figure_file {output.figure:q}"
+        )
 
 
 rule measurement:

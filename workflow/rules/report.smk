@@ -7,6 +7,8 @@ rule notebook_html:
         "{folder}/notebooks/{stem}.html",
     log:
         "{folder}/logs/{stem}_html.log",
+    conda:
+        "../../environment.yml"
     message:
         "Render {output}"
     script:
@@ -36,6 +38,8 @@ rule report:
         "results/report.html",
     log:
         "results/logs/report.log",
+    conda:
+        "../../environment.yml"
     params:
         models=config["models"],
         name=trace_name(),

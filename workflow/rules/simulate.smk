@@ -15,6 +15,8 @@ rule simulate:
     log:
         notebook="results/{model_id}/logs/1_simulate_{chunk}.ipynb",
         text="results/{model_id}/logs/1_simulate_{chunk}.log",
+    conda:
+        "../../environment.yml"
     resources:
         kernels=1,
     params:
@@ -22,8 +24,10 @@ rule simulate:
     message:
         "{wildcards.model_id}: simulate chunk {wildcards.chunk}"
     shell:
-        EXECUTE + " -p chunk {wildcards.chunk} -r chunk_file {output.chunk:q}"
-        " -r report_file {output.report:q} -r figure_file {output.figure:q}" + KEEP
+        notebook(
+            "-p chunk {wildcards.chunk} -r chunk_file {output.chunk:q}"
+            " -r report_file {output.report:q} -r figure_file {output.figure:q}"
+        )
 
 
 rule example:
@@ -34,6 +38,8 @@ rule example:
         meta="results/{model_id}/traces/example.yaml",
     log:
         "results/{model_id}/logs/example.log",
+    conda:
+        "../../environment.yml"
     resources:
         kernels=1,
     params:

@@ -27,6 +27,8 @@ rule stress:
     log:
         notebook="results/{model_id}/logs/3_stress.ipynb",
         text="results/{model_id}/logs/3_stress.log",
+    conda:
+        "../../environment.yml"
     resources:
         kernels=1,
     params:
@@ -35,7 +37,8 @@ rule stress:
     message:
         "{wildcards.model_id}: stress the posterior"
     shell:
-        EXECUTE
-        + " -r checkpoint {params.checkpoint:q} -r report_file {output.report:q}"
-        " -r separation_file {output.separation:q} -r worst_file {output.worst:q}"
-        " -r severity_file {output.severity:q}" + KEEP
+        notebook(
+            "-r checkpoint {params.checkpoint:q} -r report_file {output.report:q}"
+            " -r separation_file {output.separation:q} -r worst_file {output.worst:q}"
+            " -r severity_file {output.severity:q}"
+        )

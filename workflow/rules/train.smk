@@ -19,6 +19,8 @@ rule train:
     log:
         notebook="results/{model_id}/logs/2_train.ipynb",
         text="results/{model_id}/logs/2_train.log",
+    conda:
+        "../../environment.yml"
     resources:
         kernels=1,
     params:
@@ -32,5 +34,7 @@ rule train:
     message:
         "{wildcards.model_id}: train the two networks"
     shell:
-        EXECUTE + " -r checkpoint_folder {params.folder:q}"
-        " -r report_file {output.report:q} -r figure_file {output.figure:q}" + KEEP
+        notebook(
+            "-r checkpoint_folder {params.folder:q}"
+            " -r report_file {output.report:q} -r figure_file {output.figure:q}"
+        )

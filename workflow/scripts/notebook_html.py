@@ -28,6 +28,7 @@ metadata = {
 }
 exporter = HTMLExporter(
     template_name="basic",
+    exclude_output_prompt=True,
     raw_template=Path(snakemake.input.template).read_text(encoding="utf-8"),
 )
 page, _ = exporter.from_notebook_node(notebook, resources={"metadata": metadata})

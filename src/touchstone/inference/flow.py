@@ -269,8 +269,8 @@ def train(
             until = min(n_steps, done + _STEPS_A_CALL)
             state = advance(state, jnp.asarray(until), data)
             recent = float(state.losses[done:until].mean())
+            bar.set_postfix(loss=f"{recent:.3f}", refresh=False)
             bar.update(until - done)
-            bar.set_postfix(loss=f"{recent:.3f}")
             done = until
             if state_file is not None and done < n_steps and done % (10 * _STEPS_A_CALL) == 0:
                 with artifacts.atomic(state_file) as temporary:

@@ -95,7 +95,7 @@ class Fouling(NamedTuple):
 
 
 def advance_coverage(coverage: Array, growth: Array, loss: Array, step: Array) -> Array:
-    """Exact solution of dtheta/dt = growth (1 - theta) - loss theta over a step of constant rates."""
+    """Exact solution of dtheta/dt = growth (1 - theta) - loss theta over a step."""
     total = growth + loss
     settled = growth / jnp.where(total > 0, total, 1.0)
     return settled + (coverage - settled) * jnp.exp(-total * step)

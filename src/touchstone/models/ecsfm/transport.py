@@ -119,7 +119,7 @@ def own_weights(step: Array, a: Array | None) -> tuple[Array, Array]:
 
 
 def _kernel_integrals(z: Array) -> tuple[Array, Array]:
-    """Integrals of the spherical kernel over a unit step: sum_n (-z)^n / Gamma(n/2 + 3/2 or 5/2)."""
+    """Integrals of the spherical kernel over a step: sum_n (-z)^n / Gamma(n/2 + 3/2 or 5/2)."""
     small = z < 0.5
     once, twice = jnp.zeros_like(z), jnp.zeros_like(z)
     for n in range(15, -1, -1):
