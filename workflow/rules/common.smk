@@ -30,7 +30,7 @@ PACKAGE = sorted(
     if path.suffix in (".py", ".yaml")
 )
 # Rules that run in an environment of their own find the package here, too.
-os.environ["PYTHONPATH"] = str(Path(workflow.basedir) / "src")
+os.environ.update(PYTHONPATH=str(Path(workflow.basedir) / "src"))
 
 
 wildcard_constraints:
