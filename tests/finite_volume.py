@@ -133,24 +133,25 @@ def simulate(
         gain_ox, gain_red = np.split(solved[first, 1] + half, 2)
         kept_ox, kept_red = kept_ox + c_ox, kept_red + c_red
         cleaning = film["k_des"] + film["k_clean"] * (applied >= film["threshold"])
-        e, theta = old_e, old_theta
-        while True:
+
+        def settle(e, theta):
+            """Potential, flux, current and new coverage where the coverage acts as `theta`."""
             bare = film["a_min"] + (1 - film["a_min"]) * (1 - theta) ** film["p"]
             k = bare * k0 * np.exp(-film["c"] * theta)
             ohms = resistance + film_scale * (film["r_0"] + film["r_max"] * theta ** film["q"])
             farads = max((1 - film["d"] * theta) * bare, film["floor"]) * capacitance * area
             adsorption = area * film["n"] * F * film["gamma"] * (theta - old_theta) / h
 
-            def flux(e, k=k):
+            def flux(e):
                 forward = k * np.exp(-alpha * f * (e - e0))
                 backward = k * np.exp((1 - alpha) * f * (e - e0))
                 drag = 1 + backward * gain_red + forward * gain_ox
                 return (backward * kept_red - forward * kept_ox) / drag
 
-            def current(e, flux=flux, farads=farads, adsorption=adsorption):
+            def current(e):
                 return F * area * flux(e).sum() + farads * (e - old_e) / h + adsorption
 
-            def loop(e, ohms=ohms, current=current):
+            def loop(e):
                 return e + ohms * current(e) - applied
 
             if ohms == 0:
@@ -161,12 +162,16 @@ def simulate(
             j = flux(e)
             present = kept_ox[0] + kept_red[0] + (gain_ox[0] - gain_red[0]) * j[0]
             gaining = film["k_ads"] * present + film["k_reaction"] * abs(F * j.sum())
-            last, theta = theta, (old_theta + h * gaining) / (1 + h * (gaining + cleaning))
-            if abs(theta - last) < 1e-9:
-                break
+            covered = (old_theta + h * gaining) / (1 + h * (gaining + cleaning))
+            return e, j, current(e), covered
+
+        e, theta, change = old_e, old_theta, 1.0
+        while change > 1e-9:
+            e, j, total, covered = settle(e, theta)
+            theta, change = covered, abs(covered - theta)
         flow = np.repeat([1, -1], len(couples)) * np.tile(j, 2)
         c = solved[:, 0] + solved[:, 1] * np.repeat(flow, np.diff([*first, len(old_c)]))
-        return (c, e, theta), current(e)
+        return (c, e, theta), total
 
     state = (np.zeros(bands.shape[1]), segments[0][0], film["theta"])
     record = []

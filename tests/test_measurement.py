@@ -21,20 +21,20 @@ META = {"electrode": {"radius_mm": 1.5}, "couples": [{"C_ox_mM": 1.0, "C_red_mM"
 
 N = 60
 TIME = 0.1 * np.arange(1, N + 1)
-POTENTIAL = 0.3 - 0.25 * np.abs(np.linspace(-1, 1, N))
+POTENTIAL = 0.2 - 0.25 * np.abs(np.linspace(-1, 1, N))
 CURRENT = 1e-6 * (np.sin(4 * TIME) + 0.2)
 
 
 def table(headings, columns, separator=",", decimal="."):
     """Text of a file with columns of numbers below their headings."""
-    rows = [[f"{value:.9e}".replace(".", decimal) for value in row] for row in zip(*columns)]  # noqa: B905
+    rows = np.char.replace(np.char.mod("%.9e", np.transpose(columns)), ".", decimal)
     return "".join(separator.join(row) + "\n" for row in [headings, *rows])
 
 
 def plain(**changed):
     """Text of a plain record, some of whose columns are changed."""
     columns = {"time/s": TIME, "potential/V": POTENTIAL, "current/A": CURRENT, **changed}
-    return table(list(columns), columns.values())
+    return table(columns, list(columns.values()))
 
 
 def read(folder, content, name="trace.csv", **meta):
@@ -64,16 +64,16 @@ CHI = "formats/50uM_PYO_soak_GC_1.txt"
         (f"{GLASSY}/1.00E-01.csv", 1, ",", 0, 1, 1.0, 1600),
         (GAMRY, 64, "\t", 3, 4, 1.0, 3202),
         (EC_LAB, 73, "\t", 8, 9, 1e-3, 223),
-        (CHI, 21, ",", 0, 1, 1.0, 1200),
+        (CHI, 22, ",", 0, 1, 1.0, 1200),
     ],
 )
 def test_readings_are_those_in_the_file(file, above, separator, potential, current, unit, n):
     trace = read_trace(DATA / file, {"scan_rate_V_s": 0.1})
-    lines = (DATA / file).read_text(encoding="latin-1").splitlines()
+    text = (DATA / file).read_text(encoding="latin-1")
+    lines = (text.replace(",", ".") if file == EC_LAB else text).splitlines()
     assert len(trace.time) == len(trace.potential) == len(trace.current) == n
     for row in (0, 1, 2, 50, 100, 200, 222):
-        fields = lines[above + row].replace(*((",", ".") if file == EC_LAB else ("", "")))
-        fields = fields.split(separator)
+        fields = lines[above + row].split(separator)
         assert trace.potential[row] == pytest.approx(float(fields[potential]), rel=1e-9)
         assert trace.current[row] == pytest.approx(unit * float(fields[current]), rel=1e-9)
 
@@ -159,7 +159,7 @@ def test_separators_line_ends_and_text_above_the_table_do_not_matter(
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
 def test_encodings_and_paths_with_spaces_do_not_matter(tmp_path, encoding):
-    content = "Größe\n" + table(("time/s", "E/V", "I/µA"), (TIME, POTENTIAL, 1e6 * CURRENT))
+    content = table(("time/s", "E/V", "I/µA"), (TIME, POTENTIAL, 1e6 * CURRENT))
     assert_is_the_record(read(tmp_path, content.encode(encoding), "my gold électrode 1.csv"))
 
 
@@ -172,7 +172,7 @@ def test_other_columns_in_any_order_do_not_matter(tmp_path):
         "E/V": POTENTIAL,
         "time/s": TIME,
     }
-    assert_is_the_record(read(tmp_path, table(list(columns), columns.values())))
+    assert_is_the_record(read(tmp_path, table(columns, list(columns.values()))))
 
 
 def test_whole_numbers_before_the_first_decimal_comma_do_not_matter(tmp_path):
@@ -483,8 +483,9 @@ def test_the_example_reads_back_as_it_was_written(example):
     time, potential, microampere = np.array(rows, float).T
     cases, notes = MODEL.read(trace_path, meta_path, len(rows))
     case = jax.tree.map(lambda a: a[0], cases)
-    np.testing.assert_allclose(case.observed, 1e-6 * microampere, rtol=1e-6)
-    np.testing.assert_allclose(case.experiment.potential, potential, rtol=1e-6)
+    current = 1e-6 * microampere
+    np.testing.assert_allclose(case.observed, current, atol=1e-6 * np.abs(current).max())
+    np.testing.assert_allclose(case.experiment.potential, potential, atol=1e-6)
     assert case.experiment.duration == pytest.approx(time[-1])
     assert case.mask.all()
     assert any("current/uA" in note for note in notes)

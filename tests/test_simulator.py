@@ -339,11 +339,8 @@ def both(record, duration, rows, settings, **resolution):
     if "resistance" in settings:
         cell = Instrument(settings["resistance"], settings["capacitance"])
     if foul is not None:
-        # the film's resistance is stated for 0.01 cm^2
-        fouling = Fouling(
-            initial_coverage=foul["theta"], k_ads=foul["k_ads"], k_reaction=foul["k_reaction"],
-            k_clean=foul["k_clean"],
-        )  # fmt: skip
+        names = {"initial_coverage": "theta"} | {k: k for k in ("k_ads", "k_reaction", "k_clean")}
+        fouling = Fouling(**{ours: foul[theirs] for ours, theirs in names.items()})
     electrode = Electrode(AREA, ROOM, 1 / radius if radius else None)
     single = jax.tree.map(jnp.float32, (electrode, cell, fouling))
     return (waveform(record, duration), couples(*rows), *single), reference
@@ -360,17 +357,7 @@ def test_finite_volumes_are_a_reference():
     assert errors[1] < errors[0] / 3
 
 
-RC_CHANGES = pytest.mark.xfail(
-    strict=True, reason="dE/dt is carried from step to step as if R C had not changed"
-)
-CHARGING_CANCELS = pytest.mark.xfail(
-    strict=True, reason="1 - kept loses its digits in float32 where the step is far below R C"
-)
-KNOWN = {"slow cell": CHARGING_CANCELS, "fouling slow cell": RC_CHANGES}
-CASES = [pytest.param(case, marks=KNOWN.get(case, ())) for case in WHOLE]
-
-
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", WHOLE)
 def test_agrees_with_finite_volumes(case):
     arguments, reference = both(*WHOLE[case])
     response = run(*arguments)
@@ -447,7 +434,7 @@ def surface(times, flux, diffusion, curvature):
 class Family:
     """Experiments of the training family, half of them at corners of the prior, all nodes read."""
 
-    n_samples, n_nodes = 256, 640  # as data sets are made
+    n_samples, n_nodes = 256, 768  # as data sets are made
 
     def __init__(self, n, seed=7):
         rng = np.random.default_rng(seed)
@@ -511,7 +498,6 @@ def test_no_concentration_at_the_electrode_falls_below_zero(drawn):
     assert np.concatenate(lowest).min() > -1e-4
 
 
-@RC_CHANGES
 def test_current_times_resistance_is_the_potential_that_is_lost(drawn):
     """Kirchhoff's law at every node, with the film's resistance as it has grown."""
     applied = np.asarray(drawn.waveform.potential, float)[:, 1:]
@@ -556,16 +542,7 @@ def converged(drawn):
         return default, np.asarray(run_batch(fine, *double(arguments)).current)
 
 
-FEW_STEPS_TO_A_PULSE = pytest.mark.xfail(
-    strict=True, reason="ten geometric steps to a pulse of four samples leave 1 to 5 %"
-)
-TASKS = [
-    pytest.param(task, marks=FEW_STEPS_TO_A_PULSE if task == "swv_pulse" else ())
-    for task in CONFIG["tasks"]
-]
-
-
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CONFIG["tasks"])
 def test_default_steps_resolve_each_task(drawn, converged, task):
     """Discretisation stays below the least noise of the prior, 0.2 % of the signal, as a rule."""
     chosen = drawn.task == list(CONFIG["tasks"]).index(task)

@@ -87,9 +87,14 @@ def write(path: Path | str, kind: str, body: dict, lineage: dict, timing: dict) 
             "timing": timing,
         }
     )
-    jsonschema.Draft202012Validator(schema(kind)).validate(content)
+    validate(content)
     artifacts.write_json(path, content)
     return content
+
+
+def validate(report: dict) -> None:
+    """Hold a report against the schema of its kind; a `ValidationError` says where it differs."""
+    jsonschema.Draft202012Validator(schema(report["kind"])).validate(report)
 
 
 @cache

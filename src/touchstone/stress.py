@@ -113,6 +113,7 @@ def judge(model: Model, cases: Cases, posterior: Posterior) -> pd.DataFrame:
             "param_nrmse": parameter_nrmse(estimate, truth, sd, unknown),
             "prior_mean_nrmse": parameter_nrmse(mean, truth, sd, unknown),
             **metrics,
+            "efficiency": posterior.efficiency,
         }
     )
     names = [parameter.name for parameter in model.parameters]

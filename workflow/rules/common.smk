@@ -1,9 +1,9 @@
 # What all rules share: the checked configuration, the overrides, and how a notebook is run.
-import json
 import os
 import re
 from pathlib import Path
 
+import yaml
 from snakemake.exceptions import WorkflowError
 
 from touchstone import summary
@@ -56,11 +56,12 @@ def notebook(arguments):
 
 
 def settings(*sections, without=(), **more):
-    """Settings of some sections of the configuration and the seed, as one JSON string."""
+    """Settings of some sections of the configuration and the seed, as one line of YAML."""
     chosen = {"seed": config["seed"], **more}
     for section in sections:
         chosen |= {k: v for k, v in config[section].items() if k not in without}
-    return json.dumps(chosen, sort_keys=True)
+    # papermill reads YAML, where JSON's 1e-05 would be a text.
+    return yaml.safe_dump(chosen, default_flow_style=True, width=float("inf")).strip()
 
 
 def override(model_id, what):

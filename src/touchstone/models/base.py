@@ -92,6 +92,8 @@ class Posterior(NamedTuple):
         mean: Predictive mean of a new observation, shape (n, N).
         sd: Predictive standard deviation, noise included, shape (n, N).
         noise: Standard deviation of the noise alone, shape (n,).
+        efficiency: Effective over simulated draws of an importance sampler, shape (n,); NaN where
+            the draws were not weighted.
     """
 
     z: np.ndarray
@@ -99,6 +101,7 @@ class Posterior(NamedTuple):
     mean: np.ndarray
     sd: np.ndarray
     noise: np.ndarray
+    efficiency: np.ndarray
 
 
 class Check(NamedTuple):

@@ -52,9 +52,13 @@ def wilson(part: float, n: int, level: float = 0.95) -> Interval:
 
 
 def halves(n_cases: int, part: float, rng: np.random.Generator) -> np.ndarray:
-    """Which base cases a rule is fitted on, shape (n_cases,); it is scored on the others."""
+    """Which base cases a rule is fitted on, shape (n_cases,); it is scored on the others.
+
+    There is at least one of each.
+    """
     fit = np.zeros(n_cases, bool)
-    fit[rng.permutation(n_cases)[: round(part * n_cases)]] = True
+    n_fit = min(max(round(part * n_cases), 1), n_cases - 1)
+    fit[rng.permutation(n_cases)[:n_fit]] = True
     return fit
 
 

@@ -71,7 +71,7 @@ class Checkpoint:
         try:
             normaliser = Normaliser(**{name: arrays[name] for name in Normaliser._fields})
             blank = cls.untrained(meta, normaliser, jax.random.key(0))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError) as error:
             raise ArtifactError(f"{folder}: not a checkpoint of this model ({error})") from None
         if not all(np.isfinite(value).all() for value in normaliser):
             raise ArtifactError(f"{folder / NORMALIZERS}: holds values that are not finite")

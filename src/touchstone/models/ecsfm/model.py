@@ -1,5 +1,6 @@
 """Voltammetry in the workflow: simulate, train, stress and infer."""
 
+import json
 import math
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.scipy.special import logsumexp, ndtri
+from jax.scipy.special import ndtri
 from jax.scipy.stats import norm
 
 from ...artifacts import ArtifactError
-from ...inference import flow
+from ...inference import flow, importance
 from ...inference.cem import cross_entropy
 from ...parallel import map_batches
 from ..base import Cases, Check, Model, Parameter, Posterior, View
@@ -32,6 +33,7 @@ from .waveforms import Waveform, find_jumps, resolve
 _EXAMPLE_SAMPLES = 1000
 _MOST_TURNS = 8  # of the potential in a record that is drawn as a voltammogram
 _EDGE = 4.0  # a known value farther out, in standard coordinates, was hardly ever trained on
+_BATCH = {"flow": 32, "reweighted": 16, "cem": 4}  # cases inferred at once
 _UNITS = {
     "D_ox": "cm²/s",
     "D_red": "cm²/s",
@@ -46,7 +48,7 @@ _UNITS = {
     "slope": "µA/V",
     "noise": "µA",
 }
-_NODES_PER_SAMPLE = 2.5  # solver steps: room for the graded steps of every technique
+_NODES_PER_SAMPLE = 3.0  # solver steps: room for the graded steps of every technique
 
 
 class BaseCases(NamedTuple):
@@ -333,17 +335,21 @@ class Ecsfm(Model):
             checkpoint: The trained networks.
             cases: Observations of the checkpoint's record length.
             key: For all randomness; the draws of a case depend on its place among the cases only.
-            method: "flow", or "cem" over the likelihood of the surrogate.
+            method: "flow"; "reweighted", the flow's draws carried to the likelihood of the exact
+                simulator; or "cem", over the likelihood of the surrogate.
             label: Shows progress bars under this name.
-            budget: For flow `n_draws` and `n_steps`; for cem `n_particles`, `n_iterations`,
-                `elite_fraction`, `n_mc` and `n_steps`.
+            budget: For flow `n_draws` and `n_steps`; for reweighted also `reweight`, the sizes of
+                `importance.reweight`; for cem `n_particles`, `n_iterations`, `elite_fraction`,
+                `n_mc` and `n_steps`.
         """
-        net = checkpoint.posterior if method == "flow" else checkpoint.surrogate
-        z, weight = map_batches(
+        net = checkpoint.surrogate if method == "cem" else checkpoint.posterior
+        waveform = self._resolve(cases.experiment)
+        z, weight, efficiency = map_batches(
             partial(self._draws(method, budget), net, checkpoint.normaliser, key),
             np.arange(len(cases.observed)),
             cases,
-            batch_size=32 if method == "flow" else 4,
+            waveform,
+            batch_size=_BATCH[method],
             label=label and f"{label}: draw",
         )
         mean, sd, noise_sd = map_batches(
@@ -351,33 +357,52 @@ class Ecsfm(Model):
             z,
             weight,
             cases.experiment,
-            self._resolve(cases.experiment),
+            waveform,
             batch_size=4,
             label=label and f"{label}: predict",
         )
-        return Posterior(z, weight, mean, sd, noise_sd)
+        return Posterior(z, weight, mean, sd, noise_sd, efficiency)
 
     def _draws(self, method: str, budget: dict):
         """Compiled sampler of a batch of cases, made once for each method and budget."""
-        made = self._samplers.get((method, *budget.items()))
-        if made is None:
-            one = {"flow": self._flow_draws, "cem": self._cem_draws}[method]
+        name = json.dumps([method, budget])
+        if name not in self._samplers:
+            one = getattr(self, f"_{method}_draws")
 
-            def draws(net, normaliser, key, index, cases):
+            def draws(net, normaliser, key, index, cases, waveform):
                 keys = jax.vmap(partial(jax.random.fold_in, key))(index)
-                return jax.vmap(partial(one, net, normaliser, **budget))(keys, cases)
+                return jax.vmap(partial(one, net, normaliser, **budget))(keys, cases, waveform)
 
-            made = self._samplers[method, *budget.items()] = eqx.filter_jit(draws)
-        return made
+            self._samplers[name] = eqx.filter_jit(draws)
+        return self._samplers[name]
 
-    def _flow_draws(self, net, normaliser, key, case: Cases, *, n_draws: int, n_steps: int):
+    def _flow_draws(self, net, normaliser, key, case: Cases, waveform, *, n_draws, n_steps):
         active = self.prior.active(case.experiment.present)
         context = networks.posterior_context(
             case.observed, case.mask, case.experiment, case.z, case.known, active, normaliser
         )
         z = flow.sample(net, context, ~case.known, n_draws, n_steps, key)
         z = jnp.where(case.known, case.z, z)
-        return z, jnp.full(n_draws, 1 / n_draws)
+        return z, jnp.full(n_draws, 1 / n_draws), jnp.nan
+
+    def _reweighted_draws(
+        self, net, normaliser, key, case: Cases, waveform, *, n_draws, n_steps, reweight
+    ):
+        flow_key, weight_key, last_key = jax.random.split(key, 3)
+        z, weight, _ = self._flow_draws(
+            net, normaliser, flow_key, case, waveform, n_draws=n_draws, n_steps=n_steps
+        )
+
+        def predict(z):
+            natural = self.prior.natural(z, case.experiment)
+            current = self.current(z, case.experiment, waveform)
+            return self._observation(natural, current, case.experiment)
+
+        exact = importance.reweight(
+            predict, case.observed, case.mask, z, case.known, weight_key, **reweight
+        )
+        z = importance.resample(last_key, exact, n_draws)
+        return z, weight, importance.effective_part(exact.log_weight)
 
     def _cem_draws(
         self,
@@ -385,6 +410,7 @@ class Ecsfm(Model):
         normaliser,
         key,
         case: Cases,
+        waveform,
         *,
         n_particles: int,
         n_iterations: int,
@@ -400,17 +426,20 @@ class Ecsfm(Model):
             everything = jnp.ones(case.observed.shape[0] + 1, bool)
             targets = flow.sample(net, context, everything, n_mc, n_steps, key)
 
-            def given(target):
-                current = networks.surrogate_current(target, case.experiment, normaliser)
-                mean, sd = self._observation(natural, current, case.experiment)
-                return jnp.where(case.mask, norm.logpdf(case.observed, mean, sd), 0.0).sum()
-
-            return logsumexp(jax.vmap(given)(targets)) - math.log(n_mc)
+            # The scatter of the surrogate's draws is its own doubt about the trace: without it the
+            # likelihood, at a noise far below that doubt, would pick particles by chance.
+            currents = jax.vmap(
+                lambda target: networks.surrogate_current(target, case.experiment, normaliser)
+            )(targets)
+            mean, sd = self._observation(natural, currents.mean(0), case.experiment)
+            doubt = currents.var(0).mean() * (n_mc + 1) / max(n_mc - 1, 1)
+            density = norm.logpdf(case.observed, mean, jnp.sqrt(sd**2 + doubt))
+            return jnp.where(case.mask, density, 0.0).sum()
 
         def of_particles(z, key):
             return jax.vmap(log_likelihood)(z, jax.random.split(key, z.shape[0]))
 
-        return cross_entropy(
+        z, weight = cross_entropy(
             of_particles,
             case.z,
             case.known,
@@ -419,6 +448,7 @@ class Ecsfm(Model):
             n_iterations=n_iterations,
             elite_fraction=elite_fraction,
         )
+        return z, weight, importance.effective_part(jnp.log(weight))
 
     def _observation(self, natural: Array, current: Array, experiment: Experiment):
         """Mean and standard deviation of the observation of a noise-free current."""

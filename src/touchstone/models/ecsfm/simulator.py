@@ -57,7 +57,7 @@ class _State(NamedTuple):
     flux: Array  # shape (S,), mol/(cm^2 duration)
     drive: Array  # applied potential less the ohmic drop of I_F + I_ads, V
     interface: Array  # interfacial potential E, V
-    slope: Array  # dE/dt, V/duration
+    lag: Array  # drive - E = R C dE/dt, V
     coverage: Array
     growth: Array  # of the coverage, 1/duration
     loss: Array
@@ -129,7 +129,7 @@ def simulate(
         if instrument is None and fouling is None:
             j, _ = faradaic(applied)
             drive = interface = applied
-            slope = current = zero
+            lag = current = zero
         else:
             resistance, double_layer = film, zero
             if instrument is not None:
@@ -141,7 +141,7 @@ def simulate(
             ohmic = charging.new * resistance * amperes
             interface, j = _interfacial_potential(faradaic, rest, ohmic, f, state.flux, surface)
             drive = applied - resistance * (amperes * j.sum() + adsorption)
-            slope = charging.slope(state.slope, drive, state.drive)
+            lag, slope = charging.lag(state.lag, drive, state.drive)
             current = double_layer * slope / duration
 
         growth = zero
@@ -154,7 +154,7 @@ def simulate(
             current = current + _adsorption(fouling, coverage, growth, loss, duration) * area
 
         memories = faded + start[:, None] * state.flux + end[:, None] * j
-        new_state = _State(memories, j, drive, interface, slope, coverage, growth, loss)
+        new_state = _State(memories, j, drive, interface, lag, coverage, growth, loss)
         return new_state, (amperes * j.sum() + current, j / duration, coverage, interface)
 
     at_rest = waveform.potential[0]
@@ -168,7 +168,7 @@ def simulate(
         flux=jnp.zeros(n_couples, dtype),
         drive=at_rest,
         interface=at_rest,
-        slope=zero,
+        lag=zero,
         coverage=coverage,
         growth=growth,
         loss=zero,

@@ -81,21 +81,25 @@ def hat_integrals(rates: Array, step: Array) -> tuple[Array, Array, Array]:
         Decay factors, weights of the flux at the start, weights of the flux at the end; (K,).
     """
     x = rates * step
-    phi1, phi2 = phi_functions(x)
-    return jnp.exp(-x), step * (phi1 - phi2), step * phi2
+    decay = jnp.exp(-x)
+    phi1, phi2 = _phi(x, decay)
+    return decay, step * (phi1 - phi2), step * phi2
 
 
 def phi_functions(x: Array) -> tuple[Array, Array]:
     """(1 - e^-x)/x and (x - 1 + e^-x)/x^2 without cancellation at small x >= 0."""
+    return _phi(x, jnp.exp(-x))
+
+
+def _phi(x, decay):
     small = x < 0.3
     safe = jnp.where(small, 1.0, x)
-    decay = jnp.exp(-safe)
+    n_terms = 7 if x.dtype == jnp.float32 else 11
     series = jnp.zeros_like(x)
-    for n in range(9, -1, -1):
+    for n in range(n_terms - 1, -1, -1):
         series = 1 / math.factorial(n + 2) - x * series
     phi2 = jnp.where(small, series, (safe - 1 + decay) / safe**2)
-    phi1 = jnp.where(small, 1 - x * series, (1 - decay) / safe)
-    return phi1, phi2
+    return jnp.where(small, 1 - x * series, (1 - decay) / safe), phi2
 
 
 def own_weights(step: Array, a: Array | None) -> tuple[Array, Array]:

@@ -65,7 +65,11 @@ def time_steps(n_samples: int, jumps: tuple[int, ...] = (), n_nodes: int | None 
     steps = []
     for count, since in zip(counts, _since_jump(n_samples, jumps), strict=True):
         if since == 0:
-            edges = np.concatenate([[0.0], np.geomspace(RAMP, 1.0, count)])
+            # A power law whose first step is as long as the ramp before it: near 2, which would be
+            # even in the square root of time, where there are steps enough, and steeper where not.
+            power = -math.log(RAMP) / math.log(count - 1)
+            rest = RAMP + (1 - RAMP) * np.linspace(0, 1, count) ** power
+            edges = np.concatenate([[0.0], rest])
         else:
             edges = np.geomspace(since, since + 1.0, count + 1) - since
         steps.append(np.diff(edges) / n_samples)
