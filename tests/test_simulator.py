@@ -434,7 +434,7 @@ def surface(times, flux, diffusion, curvature):
 class Family:
     """Experiments of the training family, half of them at corners of the prior, all nodes read."""
 
-    n_samples, n_nodes = 256, 768  # as data sets are made
+    n_samples, n_nodes = 256, 640  # as data sets are made
 
     def __init__(self, n, seed=7):
         rng = np.random.default_rng(seed)

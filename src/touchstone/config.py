@@ -40,9 +40,7 @@ def check_config(config: dict, schema_file: Path | str) -> None:
         ConfigError: Naming every key that is wrong, its value, and what is allowed.
     """
     schema = yaml.safe_load(Path(schema_file).read_text(encoding="utf-8"))
-    errors = sorted(
-        _Validator(schema).iter_errors(config), key=lambda e: str(e.path)
-    )
+    errors = sorted(_Validator(schema).iter_errors(config), key=lambda e: str(e.path))
     if errors:
         raise ConfigError("configuration: " + "; ".join(_explain(error) for error in errors))
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .models.base import Cases, Model, Posterior
+from .reliability import guardrail
 from .reliability.metrics import parameter_nrmse, predictive_metrics
 
 
@@ -132,3 +133,28 @@ def summary(runs: pd.DataFrame) -> list[dict]:
     table = groups.mean().reset_index()
     table.insert(3, "n_cases", groups.size().to_numpy())
     return table.to_dict("records")
+
+
+def separation(runs: pd.DataFrame, scores: dict[str, int]) -> list[dict]:
+    """How well single numbers tell each stressed variant from the training family.
+
+    Args:
+        runs: As from `run`, of one method.
+        scores: Columns, with the sign that makes a suspicious case score high.
+
+    Returns:
+        A row for each family and severity: the chance that a stressed case scores higher.
+    """
+    reference = runs[runs["split"] == "in_distribution"]
+    rows = []
+    groups = runs.dropna(subset=["family"]).groupby(["family", "severity"], sort=False)
+    for (family, severity), stressed in groups:
+        is_stressed = np.repeat([False, True], [len(reference), len(stressed)])
+        areas = {
+            name: guardrail.separation(
+                sign * np.concatenate([reference[name], stressed[name]]), is_stressed
+            )
+            for name, sign in scores.items()
+        }
+        rows.append({"family": family, "severity": severity, "n": len(stressed), **areas})
+    return rows

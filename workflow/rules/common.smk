@@ -43,10 +43,13 @@ def notebook(arguments):
     """Shell command that runs the notebook of a rule.
 
     papermill writes to the log notebook, which is kept as the output only once it has succeeded.
-    The terminal shows tables and progress; the log has everything.
+    The terminal shows tables and progress; the log has everything. What JAX has compiled once
+    is kept for the next job.
     """
     return (
-        "JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=10 papermill --kernel python3 --cwd . "
+        "JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=10 "
+        "JAX_COMPILATION_CACHE_DIR=.snakemake/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.5 "
+        "papermill --kernel python3 --cwd . "
         "--no-progress-bar --log-output {input.notebook:q} {log.notebook:q} "
         f"-r model_id {{wildcards.model_id:q}} -y {{params.settings:q}} {arguments} 2>&1 "
         "| tee {log.text:q} "

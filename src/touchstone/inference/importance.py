@@ -44,6 +44,7 @@ def reweight(
     known: Array,
     key: Array,
     *,
+    varied: tuple[int, ...],
     n_starts: int,
     n_improve: int,
     n_rounds: int,
@@ -59,6 +60,7 @@ def reweight(
         draws: Where to start: of an amortised posterior, known entries at their values, (n, P).
         known: Entries that are not inferred, shape (P,).
         key: For all randomness.
+        varied: Entries that any case infers; derivatives are taken along these.
         n_starts: Draws that are improved, the most likely first.
         n_improve: Steps of Fisher scoring.
         n_rounds: Rounds of importance sampling.
@@ -70,48 +72,50 @@ def reweight(
     size = draws.shape[1]
     free = ~known
 
-    def log_likelihood(z):
-        mean, sd = predict(z)
-        return jnp.where(mask, norm.logpdf(observed, mean, sd), 0.0).sum()
-
-    def log_target(z):
-        value = log_likelihood(z) + jnp.where(free, norm.logpdf(z), 0.0).sum()
+    def log_posterior(z, mean, sd):
+        likelihood = jnp.where(mask, norm.logpdf(observed, mean, sd), 0.0).sum()
+        value = likelihood + jnp.where(free, norm.logpdf(z), 0.0).sum()
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
-    def score_and_information(z):
-        """Gradient of the log target, and expected information of likelihood and prior."""
-        (mean, sd), (d_mean, d_sd) = predict(z), jax.jacfwd(predict)(z)
+    def log_target(z):
+        return log_posterior(z, *predict(z))
+
+    along = jnp.eye(size)[jnp.array(varied)]
+
+    def examine(z):
+        """Log target, its gradient, and the expected information of likelihood and prior."""
+        push = jax.vmap(lambda tangent: jax.jvp(predict, (z,), (tangent,)), out_axes=(None, 0))
+        (mean, sd), (d_mean, d_sd) = push(along)
         weight = jnp.where(mask, 1.0, 0.0) / sd
-        sd, weight = jnp.broadcast_to(sd, mean.shape), jnp.broadcast_to(weight, mean.shape)
-        d_sd = jnp.broadcast_to(d_sd, d_mean.shape)
-        a, b = weight[:, None] * d_mean, weight[:, None] * d_sd
+        a, b = (
+            weight * d_mean,
+            weight * jnp.broadcast_to(d_sd.reshape(len(varied), -1), d_mean.shape),
+        )
         residual = jnp.where(mask, (observed - mean) / sd, 0.0)
-        score = a.T @ residual + b.T @ jnp.where(mask, residual**2 - 1, 0.0)
-        information = a.T @ a + 2 * b.T @ b
+        score = (a @ residual + b @ jnp.where(mask, residual**2 - 1, 0.0)) @ along
+        information = along.T @ (a @ a.T + 2 * b @ b.T) @ along
         both = free[:, None] & free[None, :]
         information = jnp.where(both, information, 0.0) + jnp.eye(size)
-        return jnp.where(free, score - z, 0.0), information
+        return log_posterior(z, mean, sd), jnp.where(free, score - z, 0.0), information
 
     def improve(state, _):
-        z, value, damping, _ = state
-        score, information = score_and_information(z)
+        z, value, score, information, damping = state
         damped = information + damping * jnp.diag(jnp.diag(information))
         step = jnp.clip(jnp.linalg.solve(damped, score), -_LONGEST_STEP, _LONGEST_STEP)
         trial = z + jnp.where(free, step, 0.0)
-        new = log_target(trial)
-        better = new > value
-        damping = jnp.where(better, damping / 5, damping * 4)
-        z, value = jnp.where(better, trial, z), jnp.where(better, new, value)
-        return (z, value, jnp.clip(damping, *_DAMPING), information), None
+        new = (trial, *examine(trial))
+        better = new[1] > value
+        kept = [jnp.where(better, n, o) for n, o in zip(new, state[:-1], strict=True)]
+        return (*kept, jnp.clip(damping * jnp.where(better, 0.2, 4.0), *_DAMPING)), None
 
-    def polish(start):
-        z, value = start
-        state = (z, value, jnp.asarray(_FIRST_DAMPING), jnp.eye(size))
-        (z, value, _, information), _ = jax.lax.scan(improve, state, None, length=n_improve)
+    def polish(z):
+        # The first step is none: it only looks around.
+        state = (z, -jnp.inf, jnp.zeros(size), jnp.eye(size), jnp.asarray(_FIRST_DAMPING))
+        (z, value, _, information, _), _ = jax.lax.scan(improve, state, length=n_improve + 1)
         return z, value, information
 
-    values, best = jax.lax.top_k(jax.vmap(log_target)(draws), n_starts)
-    modes, values, information = jax.vmap(polish)((draws[best], values))
+    _, best = jax.lax.top_k(jax.vmap(log_target)(draws), n_starts)
+    modes, values, information = jax.vmap(polish)(draws[best])
     factors = jnp.linalg.cholesky(jnp.linalg.inv(information))
     sound = jnp.isfinite(factors).all((1, 2), keepdims=True)
     factors = jnp.where(sound, factors, _ROUGH * jnp.eye(size))

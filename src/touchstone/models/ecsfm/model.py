@@ -31,6 +31,7 @@ from .training import Trained
 from .waveforms import Waveform, find_jumps, resolve
 
 _EXAMPLE_SAMPLES = 1000
+_OF_COUPLE = ("D_ox", "D_red", "C_ox", "C_red", "E0", "k0", "alpha")
 _MOST_TURNS = 8  # of the potential in a record that is drawn as a voltammogram
 _EDGE = 4.0  # a known value farther out, in standard coordinates, was hardly ever trained on
 _BATCH = {"flow": 32, "reweighted": 16, "cem": 4}  # cases inferred at once
@@ -48,7 +49,7 @@ _UNITS = {
     "slope": "µA/V",
     "noise": "µA",
 }
-_NODES_PER_SAMPLE = 3.0  # solver steps: room for the graded steps of every technique
+_NODES_PER_SAMPLE = 2.5  # solver steps: room for the graded steps of every technique
 
 
 class BaseCases(NamedTuple):
@@ -344,6 +345,9 @@ class Ecsfm(Model):
         """
         net = checkpoint.surrogate if method == "cem" else checkpoint.posterior
         waveform = self._resolve(cases.experiment)
+        if method == "reweighted":
+            varied = np.flatnonzero(~cases.known.all(0)).tolist()
+            budget = {**budget, "reweight": {**budget["reweight"], "varied": varied}}
         z, weight, efficiency = map_batches(
             partial(self._draws(method, budget), net, checkpoint.normaliser, key),
             np.arange(len(cases.observed)),
@@ -495,7 +499,12 @@ class Ecsfm(Model):
         )
         one = jax.tree.map(lambda a: np.asarray(a)[0], experiment)
         observed = mean + sd * rng.standard_normal(mean.shape)
-        truth = {name: float(v) for name, v in self._quantities(natural[0], one, sd).items()}
+        signal = np.sqrt((clean**2).mean())
+        truth = {
+            name: float(value)
+            for name, value in self._quantities(natural[0], one, signal).items()
+            if name not in self._absent(one)
+        }
         measurement.write(trace_path, meta_path, observed, one, truth)
 
     def read(self, trace_path: Path, meta_path: Path, n_points: int) -> tuple[Cases, list[str]]:
@@ -552,8 +561,9 @@ class Ecsfm(Model):
         ours, before = values(posterior.z[0]), values(z_prior)
         rows = []
         for name, column in ours.items():
-            if np.ptp(before[name]) <= 1e-5 * np.abs(before[name]).max():
-                continue  # given, or of a couple that is not there
+            given = np.ptp(before[name]) <= 1e-5 * np.abs(before[name]).max()
+            if given or name in self._absent(experiment):
+                continue
             low, median, high = np.quantile(
                 column, [0.05, 0.5, 0.95], weights=posterior.weight[0], method="inverted_cdf"
             )
@@ -570,6 +580,11 @@ class Ecsfm(Model):
                 }
             )
         return rows
+
+    def _absent(self, experiment: Experiment) -> list[str]:
+        """Quantities of the couples that are not in the cell."""
+        first = int(experiment.present.any(-1).sum())
+        return [f"{name}_{k + 1}" for k in range(first, self.max_couples) for name in _OF_COUPLE]
 
     def _quantities(
         self, natural: Array, experiment: Experiment, signal: Array

@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 RAMP = 1e-3  # a jump of the potential takes this fraction of a sampling interval
+_FEW = 20  # steps in the interval after a jump, below which they are not graded in even ratios
 _FINEST_GROWTH = 0.25  # step over time since the jump, where nodes are free
 
 
@@ -65,10 +66,11 @@ def time_steps(n_samples: int, jumps: tuple[int, ...] = (), n_nodes: int | None 
     steps = []
     for count, since in zip(counts, _since_jump(n_samples, jumps), strict=True):
         if since == 0:
-            # A power law whose first step is as long as the ramp before it: near 2, which would be
-            # even in the square root of time, where there are steps enough, and steeper where not.
-            power = -math.log(RAMP) / math.log(count - 1)
-            rest = RAMP + (1 - RAMP) * np.linspace(0, 1, count) ** power
+            rest = np.geomspace(RAMP, 1.0, count)
+            if count < _FEW:
+                # Too few steps for even ratios: a power law whose first step is the ramp's length.
+                power = -math.log(RAMP) / math.log(count - 1)
+                rest = RAMP + (1 - RAMP) * np.linspace(0, 1, count) ** power
             edges = np.concatenate([[0.0], rest])
         else:
             edges = np.geomspace(since, since + 1.0, count + 1) - since
