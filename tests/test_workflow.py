@@ -52,6 +52,8 @@ def project(folder: Path) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "environment.yml"):
         shutil.copy(ROOT / name, folder / name)
+    tiny = folder / "config/test.yaml"
+    tiny.write_text(tiny.read_text().replace("n_chunks: 1", "n_chunks: 2"))
     return folder
 
 

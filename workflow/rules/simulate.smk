@@ -40,8 +40,6 @@ rule example:
         "results/{model_id}/logs/example.log",
     conda:
         "../../environment.yml"
-    resources:
-        kernels=1,
     params:
         seed=config["seed"],
     message:

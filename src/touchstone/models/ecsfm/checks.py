@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.interpolate import CubicSpline
 
 from ..base import Check
 from .instrument import Instrument
@@ -39,6 +38,8 @@ def _sweep(start: float, end: float, duration: float) -> Waveform:
 
 def _peak(waveform: Waveform, couple: Couples) -> tuple[float, float, float]:
     """Height (A), potential and half-height potential (V) of the cathodic peak of a sweep."""
+    from scipy.interpolate import CubicSpline  # slow to import, and needed only here
+
     current = jax.jit(simulate)(waveform, couple, Electrode(_AREA, _T)).current
     x = -np.asarray(waveform.potential[1:], float)
     spline = CubicSpline(x, -np.asarray(current, float))
