@@ -151,7 +151,7 @@ def test_a_number_that_is_not_finite_is_refused(key, value):
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("stress.posterior", "nuts", "enum ['flow', 'cem']"),
+        ("stress.posterior", "nuts", "enum ['flow', 'reweighted', 'cem']"),
         ("simulate.n_chunks", 4.0, "type integer"),
         ("models", [], "minItems 1"),
         ("models", ["ecsfm", "ecsfm"], "uniqueItems True"),

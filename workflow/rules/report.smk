@@ -1,5 +1,6 @@
 rule notebook_html:
     input:
+        script="workflow/scripts/notebook_html.py",
         notebook="{folder}/notebooks/{stem}.ipynb",
         template="workflow/report/notebook.html.j2",
         style="workflow/report/style.css",
@@ -11,12 +12,14 @@ rule notebook_html:
         "../../environment.yml"
     message:
         "Render {output}"
-    script:
-        "../scripts/notebook_html.py"
+    shell:
+        "python workflow/scripts/notebook_html.py {input.notebook:q} {input.template:q}"
+        " {input.style:q} {output:q} 2>&1 | tee {log:q}"
 
 
 rule report:
     input:
+        script="workflow/scripts/report.py",
         notebooks=[
             f"{stem}.html"
             for model_id in config["models"]
@@ -41,9 +44,9 @@ rule report:
     conda:
         "../../environment.yml"
     params:
-        models=config["models"],
         name=trace_name(),
     message:
         "Write {output}"
-    script:
-        "../scripts/report.py"
+    shell:
+        "python workflow/scripts/report.py {input.template:q} {input.style:q} {output:q}"
+        " {params.name:q} {input.notebooks:q} 2>&1 | tee {log:q}"

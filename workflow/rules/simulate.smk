@@ -32,6 +32,7 @@ rule simulate:
 
 rule example:
     input:
+        script="workflow/scripts/example.py",
         package=PACKAGE,
     output:
         trace="results/{model_id}/traces/example.csv",
@@ -44,5 +45,6 @@ rule example:
         seed=config["seed"],
     message:
         "{wildcards.model_id}: simulate the example measurement"
-    script:
-        "../scripts/example.py"
+    shell:
+        "python workflow/scripts/example.py {wildcards.model_id:q} {params.seed}"
+        " {output.trace:q} {output.meta:q} 2>&1 | tee {log:q}"

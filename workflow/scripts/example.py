@@ -1,10 +1,14 @@
-"""Write the simulated measurement that is inferred when no record is given."""
+"""Write the simulated measurement that is inferred when no record is given.
 
+Arguments: model, seed, file of the record, file of its metadata.
+"""
+
+import sys
 from pathlib import Path
 
 from touchstone import randomness
 from touchstone.models.registry import load_model
 
-rng = randomness.generator(snakemake.params.seed, "infer", 1)
-model = load_model(snakemake.wildcards.model_id)
-model.example(rng, Path(snakemake.output.trace), Path(snakemake.output.meta))
+model_id, seed, trace, meta = sys.argv[1:]
+rng = randomness.generator(int(seed), "infer", 1)
+load_model(model_id).example(rng, Path(trace), Path(meta))

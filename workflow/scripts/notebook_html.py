@@ -1,6 +1,10 @@
-"""Render an executed notebook as one HTML file that reads with the network off."""
+"""Render an executed notebook as one HTML file that reads with the network off.
+
+Arguments: executed notebook, template, style sheet, page.
+"""
 
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -18,19 +22,20 @@ def mathml(match: re.Match) -> str:
     return convert(match[kind], display=kind)
 
 
-notebook = nbformat.read(snakemake.input.notebook, as_version=4)
+source, template, style, target = sys.argv[1:]
+notebook = nbformat.read(source, as_version=4)
 for cell in notebook.cells:
     if cell.cell_type == "markdown":
         cell.source = _MATHS.sub(mathml, cell.source)
 metadata = {
     "title": notebook.cells[0].source.splitlines()[0].lstrip("# "),
-    "style": Path(snakemake.input.style).read_text(encoding="utf-8"),
+    "style": Path(style).read_text(encoding="utf-8"),
 }
 exporter = HTMLExporter(
     template_name="basic",
     exclude_output_prompt=True,
-    raw_template=Path(snakemake.input.template).read_text(encoding="utf-8"),
+    raw_template=Path(template).read_text(encoding="utf-8"),
 )
 page, _ = exporter.from_notebook_node(notebook, resources={"metadata": metadata})
-with atomic(snakemake.output[0]) as temporary:
+with atomic(target) as temporary:
     temporary.write_text(page, encoding="utf-8")

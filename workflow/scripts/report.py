@@ -1,6 +1,10 @@
-"""The page that a run ends with: the verdicts first, what they rest on after."""
+"""The page that a run ends with: the verdicts first, what they rest on after.
+
+Arguments: template, style sheet, page, name of the measurement, pages of the notebooks.
+"""
 
 import base64
+import sys
 from pathlib import Path
 
 import jinja2
@@ -8,6 +12,9 @@ import jinja2
 from touchstone import summary
 from touchstone.artifacts import atomic, read_json
 from touchstone.models.registry import load_model
+
+
+TEMPLATE, STYLE, TARGET, NAME, *NOTEBOOKS = sys.argv[1:]
 
 
 def embedded(path: str | Path) -> str:
@@ -18,7 +25,7 @@ def embedded(path: str | Path) -> str:
 def of_model(model_id: str) -> dict:
     """What the page shows of a model."""
     folder = Path("results") / model_id
-    stems = [Path(p) for p in snakemake.input.notebooks if Path(p).is_relative_to(folder)]
+    stems = [Path(p) for p in NOTEBOOKS if Path(p).is_relative_to(folder)]
     audits = [
         folder / f"reports/simulate_{p.stem.rpartition('_')[2]}.json"
         for p in stems
@@ -29,7 +36,7 @@ def of_model(model_id: str) -> dict:
     return {
         "model_id": model_id,
         "title": load_model(model_id).config["title"],
-        "infer": read_json(folder / f"reports/infer_{snakemake.params.name}.json"),
+        "infer": read_json(folder / f"reports/infer_{NAME}.json"),
         "guardrail": guardrail,
         "checks": read_json(audits[0])["checks"] if audits else None,
         "training": read_json(training) if any(p.stem == "2_train" for p in stems) else None,
@@ -40,7 +47,7 @@ def of_model(model_id: str) -> dict:
         "figures": {
             name: embedded(folder / f"figures/{file}.png")
             for name, file in {
-                "infer": f"infer_{snakemake.params.name}",
+                "infer": f"infer_{NAME}",
                 "separation": "guardrail",
                 "severity": "posterior_against_severity",
                 "worst": "posterior_worst_stress_trace",
@@ -51,9 +58,9 @@ def of_model(model_id: str) -> dict:
 
 
 environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-page = environment.from_string(Path(snakemake.input.template).read_text(encoding="utf-8")).render(
-    style=Path(snakemake.input.style).read_text(encoding="utf-8"),
-    models=[of_model(model_id) for model_id in snakemake.params.models],
+page = environment.from_string(Path(TEMPLATE).read_text(encoding="utf-8")).render(
+    style=Path(STYLE).read_text(encoding="utf-8"),
+    models=[of_model(model_id) for model_id in dict.fromkeys(Path(p).parts[1] for p in NOTEBOOKS)],
 )
-with atomic(snakemake.output[0]) as temporary:
+with atomic(TARGET) as temporary:
     temporary.write_text(page, encoding="utf-8")
