@@ -13,7 +13,6 @@ from touchstone import summary
 from touchstone.artifacts import atomic, read_json
 from touchstone.models.registry import load_model
 
-
 TEMPLATE, STYLE, TARGET, NAME, *NOTEBOOKS = sys.argv[1:]
 
 
