@@ -53,7 +53,7 @@ def notebook(arguments):
         "--no-progress-bar --log-output {input.notebook:q} {log.notebook:q} "
         f"-r model_id {{wildcards.model_id:q}} -y {{params.settings:q}} {arguments} 2>&1 "
         "| tee {log.text:q} "
-        "| {{ grep -vE '^((Executing|Ending) Cell|<|.IPKernel|$)' || true; }}; "
+        "| {{ grep --line-buffered -vE '^((Executing|Ending) Cell|<|.IPKernel|$)' || true; }}; "
         "cp {log.notebook:q} {output.notebook:q}"
     )
 
