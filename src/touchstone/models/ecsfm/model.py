@@ -616,7 +616,8 @@ class Ecsfm(Model):
 def _view(potential: np.ndarray, duration: float) -> View:
     """A sweep is drawn against its potential, anything else against time."""
     turns = np.count_nonzero(np.diff(np.sign(np.diff(potential))))
-    if turns <= _MOST_TURNS and not find_jumps(potential):
+    swept = np.ptp(potential) > 0 and turns <= _MOST_TURNS and not find_jumps(potential)
+    if swept:
         return View(potential, "Potential (V)", "Current (µA)", 1e6)
     time = duration * np.arange(1, len(potential) + 1) / len(potential)
     return View(time, "Time (s)", "Current (µA)", 1e6)
