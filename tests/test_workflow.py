@@ -34,7 +34,7 @@ def snakemake(folder: Path, *arguments: str, **variables: str) -> subprocess.Com
 
 def _command(*arguments: str) -> list[str]:
     binary = Path(sys.executable).with_name("snakemake")
-    return [str(binary), "--configfile", "config/test.yaml", *arguments]
+    return [str(binary), *arguments, "--configfile", "config/test.yaml"]
 
 
 def _environment(folder: Path, **variables: str) -> dict[str, str]:
