@@ -232,7 +232,7 @@ def test_a_broken_measurement_fails_with_its_reason_and_leaves_nothing(finished,
     shutil.copy(example.with_suffix(".yaml"), trace.with_suffix(".yaml"))
     run = infer(finished, trace)
     assert run.returncode != 0
-    assert f"{trace}: current of sample" in said(run).splitlines()[-2]
+    assert f"\nArtifactError: {trace}: current of sample" in said(run)
     assert not list((finished / "results/ecsfm").glob("*/*broken.[jph]*"))
 
 
