@@ -173,15 +173,14 @@ class Ecsfm(Model):
             name: [i for i in by_level if chunk.task[i] == task][:n]
             for task, name in enumerate(chunk.task_names)
         }
-        experiment = chunk.experiment
-        return {
-            name: [
-                (_view(chunk.potential[i], experiment.duration[i]), 1e-3 * chunk.current[i])
-                for i in rows
-            ]
-            for name, rows in chosen.items()
-            if rows
-        }
+        duration = chunk.experiment.duration
+        drawn = {}
+        for name, rows in chosen.items():
+            # All traces of a task on one kind of axis.
+            swept = all(_is_sweep(chunk.potential[i]) for i in rows)
+            views = [_view(chunk.potential[i], duration[i], swept) for i in rows]
+            drawn[name] = [(v, 1e-3 * chunk.current[i]) for v, i in zip(views, rows, strict=True)]
+        return {name: curves for name, curves in drawn.items() if curves}
 
     def checks(self) -> list[Check]:
         """The simulator beside exact answers."""
@@ -318,7 +317,8 @@ class Ecsfm(Model):
     def view(self, cases: Cases, index: int) -> View:
         """Current against potential for cyclic voltammetry, else against time."""
         experiment = cases.experiment
-        return _view(experiment.potential[index], experiment.duration[index])
+        potential = experiment.potential[index]
+        return _view(potential, experiment.duration[index], _is_sweep(potential))
 
     def infer(
         self,
@@ -613,10 +613,14 @@ class Ecsfm(Model):
         }
 
 
-def _view(potential: np.ndarray, duration: float) -> View:
-    """A sweep is drawn against its potential, anything else against time."""
+def _is_sweep(potential: np.ndarray) -> bool:
+    """Whether a record is a voltammogram: a potential that runs, turns seldom, and never jumps."""
     turns = np.count_nonzero(np.diff(np.sign(np.diff(potential))))
-    swept = np.ptp(potential) > 0 and turns <= _MOST_TURNS and not find_jumps(potential)
+    return np.ptp(potential) > 0 and turns <= _MOST_TURNS and not find_jumps(potential)
+
+
+def _view(potential: np.ndarray, duration: float, swept: bool) -> View:
+    """A sweep is drawn against its potential, anything else against time."""
     if swept:
         return View(potential, "Potential (V)", "Current (µA)", 1e6)
     time = duration * np.arange(1, len(potential) + 1) / len(potential)
