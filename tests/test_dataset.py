@@ -19,7 +19,7 @@ from touchstone.artifacts import ArtifactError, save_arrays
 from touchstone.models.ecsfm import family, training
 from touchstone.models.ecsfm.dataset import Chunk, load_chunk
 from touchstone.models.ecsfm.experiment import Experiment
-from touchstone.models.ecsfm.prior import Prior
+from touchstone.models.ecsfm.prior import RECORD, Prior
 
 CONFIG = yaml.safe_load((Path(ecsfm.__file__).parent / "config.yaml").read_text(encoding="utf-8"))
 PRIOR = Prior(CONFIG, 2)
@@ -102,7 +102,7 @@ def test_parameters_come_back_from_a_chunk_on_disk(tmp_path, z, present, curvatu
     there = jax.tree.map(lambda a: a[0], loaded.experiment)
     jax.tree.map(np.testing.assert_array_equal, there, experiment)
     simulated = np.array(PRIOR.active(experiment.present))
-    simulated[-3:] = False  # offset, slope and noise are drawn afresh, and no part of a chunk
+    simulated[-len(RECORD) :] = False  # the record is drawn afresh, and no part of a chunk
     back = PRIOR.from_file(loaded)[0]
     np.testing.assert_allclose(back[simulated], values[simulated], rtol=1e-5, atol=1e-5)
     again = standard(back, experiment)

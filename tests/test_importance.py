@@ -13,14 +13,18 @@ SIZE, N, SD = 5, 40, 0.3
 
 
 def run(predict, observed, mask, known, z_known, varied, seed=0):
+    def residuals(z):
+        mean, sd = predict(z)
+        log_scale = jnp.broadcast_to(jnp.log(sd) + 0.5 * np.log(2 * np.pi), observed.shape)
+        residual = (observed - mean) / sd
+        return jnp.where(mask, residual, 0.0), jnp.where(mask, log_scale, 0.0)
+
     start = jax.random.normal(jax.random.key(seed), (64, len(known)))
     start = jnp.where(known, z_known, start)
 
     @jax.jit
     def one(key):
-        return importance.reweight(
-            predict, observed, mask, start, known, key, varied=varied, **BUDGET
-        )
+        return importance.reweight(residuals, start, known, key, varied=varied, **BUDGET)
 
     return one(jax.random.key(seed + 1))
 
@@ -64,7 +68,10 @@ def test_a_linear_gaussian_posterior_and_its_evidence_are_exact(linear, masked):
     marginal = multivariate_normal(cov=seen @ seen.T + SD**2 * np.eye(mask.sum()))
     evidence = jax.nn.logsumexp(result.log_weight) - np.log(len(result.log_weight))
     assert abs(float(evidence) - marginal.logpdf(observed[mask])) < 0.1
-    assert importance.effective_part(result.log_weight) > 0.5
+    smoothed = importance.smooth(np.asarray(result.log_weight)[None])
+    assert smoothed.effective[0] > 0.5 * len(result.log_weight)
+    assert smoothed.log_evidence[0] == pytest.approx(float(evidence), abs=1e-4)
+    assert smoothed.k_hat[0] < importance.k_threshold(len(result.log_weight))
 
 
 def test_what_is_known_stays_and_conditions_the_rest(linear):
@@ -119,8 +126,47 @@ def test_a_bent_posterior_with_unknown_noise_agrees_with_a_grid():
 
 
 def test_resampling_keeps_the_weights():
-    z = jnp.arange(4.0)[:, None]
-    result = importance.Reweighted(z, jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4])))
-    drawn = np.asarray(importance.resample(jax.random.key(0), result, 1000)).ravel()
-    counts = np.bincount(drawn.astype(int), minlength=4)
-    np.testing.assert_allclose(counts, [100, 200, 300, 400], atol=1)
+    weight = np.array([[0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 1.0, 0.0]])
+    drawn = importance.resample(weight, 1000)
+    for row, expected in zip(drawn, 1000 * weight, strict=True):
+        np.testing.assert_allclose(np.bincount(row, minlength=4), expected, atol=1)
+
+
+@pytest.mark.parametrize(("sd", "trusted"), [(0.95, True), (0.5, False)])
+def test_k_hat_tells_a_proposal_that_misses_the_tails(sd, trusted):
+    """Target N(0, I) in three dimensions, proposals narrower than that."""
+    z = sd * np.random.default_rng(1).standard_normal((20, 2000, 3))
+    log_weight = (-0.5 * z**2 + 0.5 * (z / sd) ** 2 + np.log(sd)).sum(2)
+    smoothed = importance.smooth(log_weight)
+    assert (np.median(smoothed.k_hat) < importance.k_threshold(2000)) == trusted
+    np.testing.assert_allclose(smoothed.weight.sum(1), 1)
+    if trusted:
+        np.testing.assert_allclose(smoothed.log_evidence, 0, atol=0.05)
+
+
+def test_weights_that_are_all_on_one_draw_are_not_trusted():
+    log_weight = np.full((1, 500), -1e4)
+    log_weight[0, 7] = 0.0
+    smoothed = importance.smooth(log_weight)
+    assert smoothed.effective[0] < 2
+    assert smoothed.k_hat[0] > importance.k_threshold(500)
+
+
+def test_simulations_are_counted():
+    calls = 0
+    matrix = jnp.eye(3)
+
+    def predict(z):
+        def count(z):
+            nonlocal calls
+            calls += 1
+            return np.asarray(z)
+
+        jax.debug.callback(count, z)
+        return matrix @ z, jnp.float32(SD)
+
+    observed, none = jnp.ones(3), np.zeros(3, bool)
+    run(predict, observed, np.ones(3, bool), none, 0.0, (0, 1, 2))
+    jax.effects_barrier()
+    # Each derivative is along three entries at once, here in one evaluation of the callback.
+    assert calls == importance.simulator_calls(64, 0, BUDGET)

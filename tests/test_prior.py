@@ -174,4 +174,9 @@ def test_the_middle_of_the_prior_in_units_of_the_simulator():
     cell = PRIOR.instrument(values, here)
     assert float(cell.resistance) == pytest.approx(np.sqrt(5 * 200) / (4 * 0.15), rel=1e-5)
     assert float(cell.capacitance) == pytest.approx(1e-6 * np.sqrt(5 * 100), rel=1e-5)
-    np.testing.assert_allclose(PRIOR.baseline(values, here), 0.0, atol=1e-7)
+    record = PRIOR.observation(values, jnp.full(here.potential.shape, -2e-6), here)
+    assert float(record.white) == pytest.approx(2e-6 * 0.01, rel=1e-5)
+    assert float(record.discrepancy) == pytest.approx(2e-6 * np.sqrt(0.001 * 0.2), rel=1e-5)
+    assert float(record.correlation) == pytest.approx(0.1, rel=1e-5)
+    np.testing.assert_allclose(record.baseline[0], 2e-6 * 0.05, rtol=1e-5)
+    assert float(np.ptp(record.baseline[1])) > 2e-6 * 0.05

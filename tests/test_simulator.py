@@ -18,7 +18,7 @@ from scipy.special import erfcx, ndtri
 import touchstone.models.ecsfm as ecsfm
 from touchstone.models.ecsfm import family
 from touchstone.models.ecsfm.fouling import Fouling
-from touchstone.models.ecsfm.instrument import Instrument, gap_mask, noise, random_mask
+from touchstone.models.ecsfm.instrument import Instrument
 from touchstone.models.ecsfm.kinetics import Couples
 from touchstone.models.ecsfm.prior import Prior
 from touchstone.models.ecsfm.simulator import Electrode, simulate
@@ -645,36 +645,3 @@ def test_a_batch_gives_what_its_members_give():
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arguments)
     for together, each in zip(run_batch(*batch).current, arguments, strict=True):
         assert deviation(together, np.asarray(run(*each).current)) < 1e-5
-
-
-# Record -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.97])
-def test_noise_has_the_declared_size_and_correlation(correlation):
-    n_records, length, sd = 4000, 256, 0.3
-    keys = jax.random.split(jax.random.key(5), n_records)
-    draw = jax.jit(jax.vmap(lambda key: noise(key, length, sd, correlation)))
-    values = np.asarray(draw(keys), float)
-    # per sample over the records, which are independent: stationary from the first sample on
-    sizes = values.std(0)
-    assert np.abs(sizes / sd - 1).max() < 5 / np.sqrt(2 * n_records)
-    lagged = (values[:, 1:] * values[:, :-1]).mean() / (values**2).mean()
-    assert lagged == pytest.approx(correlation, abs=5e-3)
-
-
-@pytest.mark.parametrize("keep", [0.1, 0.4, 1.0])
-def test_random_mask_keeps_the_declared_fraction(keep):
-    n = 200_000
-    kept = np.asarray(random_mask(jax.random.key(1), n, keep)).mean()
-    assert abs(kept - keep) <= 4 * np.sqrt(keep * (1 - keep) / n)
-
-
-def test_gap_mask_leaves_out_one_gap_of_at_most_half_the_record():
-    keys = jax.random.split(jax.random.key(2), 2000)
-    masks = np.asarray(jax.vmap(lambda key: gap_mask(key, 256))(keys))
-    edges = np.diff(masks.astype(int), axis=1, prepend=1, append=1)
-    assert ((edges == -1).sum(1) <= 1).all()
-    assert (masks.sum(1) >= 128).all()
-    # a gap of half the record, uniform over all places that touch it, leaves two thirds
-    assert masks.mean() == pytest.approx(2 / 3, abs=0.02)

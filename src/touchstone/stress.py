@@ -10,6 +10,8 @@ from .models.base import Cases, Model, Posterior
 from .reliability import guardrail
 from .reliability.metrics import parameter_nrmse, predictive_metrics
 
+_COMPUTATION = ("effective", "efficiency", "k_hat", "log_evidence")
+
 
 class Variant(NamedTuple):
     """One way in which all base cases are observed.
@@ -114,7 +116,7 @@ def judge(model: Model, cases: Cases, posterior: Posterior) -> pd.DataFrame:
             "param_nrmse": parameter_nrmse(estimate, truth, sd, unknown),
             "prior_mean_nrmse": parameter_nrmse(mean, truth, sd, unknown),
             **metrics,
-            "efficiency": posterior.efficiency,
+            **{name: getattr(posterior, name) for name in _COMPUTATION},
         }
     )
     names = [parameter.name for parameter in model.parameters]

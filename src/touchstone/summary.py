@@ -70,8 +70,12 @@ def undetected(report: dict) -> list[str]:
 
 
 def verdict_sentence(report: dict) -> str:
-    """The verdict on a measurement, with its reason."""
-    return f"{Path(report['trace']).name}: {report['verdict'].upper()}, because {report['reason']}."
+    """The two verdicts on a measurement, with their reasons: the computation, and the simulator."""
+    computation = report["computation"]
+    return (
+        f"{Path(report['trace']).name}: {report['verdict'].upper()}, because {report['reason']}. "
+        f"The computation: {computation['verdict'].upper()}, {computation['reason']}."
+    )
 
 
 def text(folders: Iterable[Path], measurement: str, page: Path) -> str:

@@ -92,8 +92,11 @@ class Posterior(NamedTuple):
         mean: Predictive mean of a new observation, shape (n, N).
         sd: Predictive standard deviation, noise included, shape (n, N).
         noise: Standard deviation of the noise alone, shape (n,).
-        efficiency: Effective over simulated draws of an importance sampler, shape (n,); NaN where
-            the draws were not weighted.
+        effective: Effective number of draws of an importance sampler; NaN where the draws were not
+            weighted, as in the three that follow; shape (n,) each.
+        efficiency: The same over all simulations of the case.
+        k_hat: Shape of the tail of its weights.
+        log_evidence: Of the observation, counted in its own rms.
     """
 
     z: np.ndarray
@@ -101,7 +104,10 @@ class Posterior(NamedTuple):
     mean: np.ndarray
     sd: np.ndarray
     noise: np.ndarray
+    effective: np.ndarray
     efficiency: np.ndarray
+    k_hat: np.ndarray
+    log_evidence: np.ndarray
 
 
 class Check(NamedTuple):

@@ -1,8 +1,7 @@
-"""The instrument: what stands between the electrode and the record."""
+"""The cell as a circuit: uncompensated resistance and double layer."""
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -56,35 +55,3 @@ class Charging(NamedTuple):
         slope = self.gone * (new_drive - old_drive) / self.step
         slope = slope + self.kept * old_lag / self.time_constant
         return self.time_constant * slope, slope
-
-
-def noise(key: Array, n_samples: int, sd: Array, correlation: Array = 0.0) -> Array:
-    """Stationary Gaussian noise, white or AR(1), shape (n_samples,).
-
-    Args:
-        key: For the noise.
-        n_samples: Length of the record.
-        sd: Standard deviation of a sample.
-        correlation: Between neighbouring samples, in [0, 1).
-    """
-    white = jax.random.normal(key, (n_samples,))
-    innovation = jnp.sqrt(1 - jnp.square(correlation))
-
-    def step(last, fresh):
-        value = correlation * last + innovation * fresh
-        return value, value
-
-    _, rest = jax.lax.scan(step, white[0], white[1:])
-    return sd * jnp.concatenate([white[:1], rest])
-
-
-def random_mask(key: Array, n_samples: int, keep: Array) -> Array:
-    """Samples observed when each is kept with the same probability, shape (n_samples,)."""
-    return jax.random.bernoulli(key, keep, (n_samples,))
-
-
-def gap_mask(key: Array, n_samples: int) -> Array:
-    """All samples but one gap of half the record, which may lie partly outside it."""
-    start = jax.random.randint(key, (), -n_samples // 2, n_samples)
-    index = jnp.arange(n_samples)
-    return (index < start) | (index >= start + n_samples // 2)

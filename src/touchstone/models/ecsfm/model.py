@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.scipy.special import ndtri
-from jax.scipy.stats import norm
 
 from ...artifacts import ArtifactError
 from ...inference import flow, importance
@@ -24,8 +23,8 @@ from .checkpoint import Checkpoint
 from .dataset import Chunk, load_chunk
 from .experiment import Experiment
 from .fouling import Fouling
-from .instrument import noise
-from .prior import Prior
+from .observation import Filtered
+from .prior import RECORD, Prior
 from .simulator import Response, simulate
 from .training import Trained
 from .waveforms import Waveform, find_jumps, resolve
@@ -34,7 +33,7 @@ _EXAMPLE_SAMPLES = 1000
 _OF_COUPLE = ("D_ox", "D_red", "C_ox", "C_red", "E0", "k0", "alpha")
 _MOST_TURNS = 8  # of the potential in a record that is drawn as a voltammogram
 _EDGE = 4.0  # a known value farther out, in standard coordinates, was hardly ever trained on
-_BATCH = {"flow": 32, "reweighted": 16, "cem": 4}  # cases inferred at once
+_BATCH = {"flow": 32, "reweighted": 1, "cem": 4}  # cases inferred at once
 _UNITS = {
     "D_ox": "cm²/s",
     "D_red": "cm²/s",
@@ -47,6 +46,8 @@ _UNITS = {
     "C_dl": "µF/cm²",
     "offset": "µA",
     "slope": "µA/V",
+    "discrepancy": "µA",
+    "correlation": "s",
     "noise": "µA",
 }
 _NODES_PER_SAMPLE = 2.5  # solver steps: room for the graded steps of every technique
@@ -78,6 +79,17 @@ class BaseCases(NamedTuple):
         rest = self._replace(waveform=None)
         waveform = jax.tree.map(lambda a: np.asarray(a)[index], self.waveform)
         return jax.tree.map(lambda a: np.asarray(a)[index], rest)._replace(waveform=waveform)
+
+
+class _Drawn(NamedTuple):
+    """Draws of some cases; the fields of `Posterior` that do not need predictions."""
+
+    z: np.ndarray
+    weight: np.ndarray
+    effective: np.ndarray
+    efficiency: np.ndarray
+    k_hat: np.ndarray
+    log_evidence: np.ndarray
 
 
 class Ecsfm(Model):
@@ -275,9 +287,10 @@ class Ecsfm(Model):
         def observe(key, index, z, experiment, waveform, signal, fouling):
             natural = self.prior.natural(z, experiment)
             current = self._response(natural, experiment, waveform, fouling).current
-            noise_key = jax.random.fold_in(key, index)
-            white = noise(noise_key, current.shape[0], self.prior.noise(natural))
-            return current + signal * (self.prior.baseline(natural, experiment) + white)
+            observation = self.prior.observation(natural, current, experiment, signal)
+            return observation.with_baseline(z[self.prior.baseline]).draw(
+                jax.random.fold_in(key, index)
+            )
 
         return jax.jit(jax.vmap(observe, in_axes=(None, 0, 0, 0, 0, 0, 0)))
 
@@ -346,9 +359,10 @@ class Ecsfm(Model):
         net = checkpoint.surrogate if method == "cem" else checkpoint.posterior
         waveform = self._resolve(cases.experiment)
         if method == "reweighted":
-            varied = np.flatnonzero(~cases.known.all(0)).tolist()
+            inferred = ~(cases.known.all(0) | self.prior.baseline)
+            varied = np.flatnonzero(inferred).tolist()
             budget = {**budget, "reweight": {**budget["reweight"], "varied": varied}}
-        z, weight, efficiency = map_batches(
+        drawn = map_batches(
             partial(self._draws(method, budget), net, checkpoint.normaliser, key),
             np.arange(len(cases.observed)),
             cases,
@@ -358,27 +372,29 @@ class Ecsfm(Model):
         )
         mean, sd, noise_sd = map_batches(
             self._predictions,
-            z,
-            weight,
+            drawn.z,
+            drawn.weight,
             cases.experiment,
             waveform,
             batch_size=4,
             label=label and f"{label}: predict",
         )
-        return Posterior(z, weight, mean, sd, noise_sd, efficiency)
+        return Posterior(drawn.z, drawn.weight, mean, sd, noise_sd, *drawn[2:])
 
     def _draws(self, method: str, budget: dict):
-        """Compiled sampler of a batch of cases, made once for each method and budget."""
+        """Sampler of a batch of cases, compiled once for each method and budget."""
         name = json.dumps([method, budget])
         if name not in self._samplers:
-            one = getattr(self, f"_{method}_draws")
-
-            def draws(net, normaliser, key, index, cases, waveform):
-                keys = jax.vmap(partial(jax.random.fold_in, key))(index)
-                return jax.vmap(partial(one, net, normaliser, **budget))(keys, cases, waveform)
-
-            self._samplers[name] = eqx.filter_jit(draws)
+            self._samplers[name] = getattr(self, f"_{method}_sampler")(**budget)
         return self._samplers[name]
+
+    def _flow_sampler(self, **budget):
+        draw = _each(partial(self._flow_draws, **budget))
+
+        def sampler(*arguments):
+            return _unweighted(draw(*arguments))
+
+        return sampler
 
     def _flow_draws(self, net, normaliser, key, case: Cases, waveform, *, n_draws, n_steps):
         active = self.prior.active(case.experiment.present)
@@ -386,27 +402,60 @@ class Ecsfm(Model):
             case.observed, case.mask, case.experiment, case.z, case.known, active, normaliser
         )
         z = flow.sample(net, context, ~case.known, n_draws, n_steps, key)
-        z = jnp.where(case.known, case.z, z)
-        return z, jnp.full(n_draws, 1 / n_draws), jnp.nan
+        return jnp.where(case.known, case.z, z)
 
-    def _reweighted_draws(
-        self, net, normaliser, key, case: Cases, waveform, *, n_draws, n_steps, reweight
-    ):
-        flow_key, weight_key, last_key = jax.random.split(key, 3)
-        z, weight, _ = self._flow_draws(
-            net, normaliser, flow_key, case, waveform, n_draws=n_draws, n_steps=n_steps
-        )
+    def _reweighted_sampler(self, *, n_draws: int, n_steps: int, reweight: dict):
+        def propose(net, normaliser, key, case: Cases, waveform):
+            flow_key, weight_key = jax.random.split(key)
+            z = self._flow_draws(
+                net, normaliser, flow_key, case, waveform, n_draws=n_draws, n_steps=n_steps
+            )
+            residuals = partial(self._residuals, case, waveform)
+            given = case.known | self.prior.baseline
+            return importance.reweight(residuals, z, given, weight_key, **reweight)
 
-        def predict(z):
-            natural = self.prior.natural(z, case.experiment)
-            current = self.current(z, case.experiment, waveform)
-            return self._observation(natural, current, case.experiment)
+        def complete(z, _, key, case: Cases, waveform):
+            return self._with_baseline(z, jax.random.fold_in(key, 1), case, waveform)
 
-        exact = importance.reweight(
-            predict, case.observed, case.mask, z, case.known, weight_key, **reweight
-        )
-        z = importance.resample(last_key, exact, n_draws)
-        return z, weight, importance.effective_part(exact.log_weight)
+        propose, complete = _each(propose), _each(complete, (0, None))
+        sizes = {name: size for name, size in reweight.items() if name != "varied"}
+        calls = importance.simulator_calls(n_draws, len(reweight["varied"]), sizes)
+
+        def sampler(net, normaliser, key, index, cases, waveform):
+            exact = propose(net, normaliser, key, index, cases, waveform)
+            smoothed = importance.smooth(exact.log_weight)
+            chosen = importance.resample(smoothed.weight, n_draws)
+            z = np.take_along_axis(np.asarray(exact.z), chosen[:, :, None], axis=1)
+            drawn = _unweighted(complete(z, None, key, index, cases, waveform))
+            return drawn._replace(
+                **{
+                    name: getattr(smoothed, name) for name in ("effective", "k_hat", "log_evidence")
+                },
+                efficiency=smoothed.effective / calls,
+            )
+
+        return sampler
+
+    def _with_baseline(self, z, key, case: Cases, waveform):
+        """Draws with the offset and slope, marginalised so far, drawn given everything else."""
+
+        def one(key, z):
+            filtered = self._filtered(case, waveform, z)
+            drawn = jax.random.multivariate_normal(key, filtered.baseline, filtered.covariance)
+            return jnp.where(case.known, z, z.at[self.prior.baseline].set(drawn))
+
+        return jax.vmap(one)(jax.random.split(key, z.shape[0]), z)
+
+    def _cem_sampler(self, **budget):
+        draw = _each(partial(self._cem_draws, **budget))
+
+        def sampler(*arguments):
+            z, weight = draw(*arguments)
+            return _unweighted(z)._replace(
+                weight=np.asarray(weight), effective=1 / np.square(weight).sum(1)
+            )
+
+        return sampler
 
     def _cem_draws(
         self,
@@ -435,10 +484,12 @@ class Ecsfm(Model):
             currents = jax.vmap(
                 lambda target: networks.surrogate_current(target, case.experiment, normaliser)
             )(targets)
-            mean, sd = self._observation(natural, currents.mean(0), case.experiment)
+            observation = self.prior.observation(natural, currents.mean(0), case.experiment)
             doubt = currents.var(0).mean() * (n_mc + 1) / max(n_mc - 1, 1)
-            density = norm.logpdf(case.observed, mean, jnp.sqrt(sd**2 + doubt))
-            return jnp.where(case.mask, density, 0.0).sum()
+            doubtful = observation._replace(white=jnp.sqrt(observation.white**2 + doubt))
+            doubtful = doubtful.with_baseline(z[self.prior.baseline])
+            filtered = doubtful.filter(case.observed, case.mask)
+            return -(0.5 * filtered.residual**2 + filtered.log_scale).sum()
 
         def of_particles(z, key):
             return jax.vmap(log_likelihood)(z, jax.random.split(key, z.shape[0]))
@@ -452,13 +503,24 @@ class Ecsfm(Model):
             n_iterations=n_iterations,
             elite_fraction=elite_fraction,
         )
-        return z, weight, importance.effective_part(jnp.log(weight))
+        return z, weight
 
-    def _observation(self, natural: Array, current: Array, experiment: Experiment):
-        """Mean and standard deviation of the observation of a noise-free current."""
-        signal = jnp.sqrt((current**2).mean())
-        mean = current + signal * self.prior.baseline(natural, experiment)
-        return mean, signal * self.prior.noise(natural)
+    def _residuals(self, case: Cases, waveform: Waveform, z: Array) -> tuple[Array, Array]:
+        """Residuals of one case under the exact simulator, and the logarithms of their scales.
+
+        The scales are in units of the rms of what was observed, so that the evidence does not
+        depend on the unit of the current.
+        """
+        filtered = self._filtered(case, waveform, z)
+        seen = case.mask.astype(case.observed.dtype)
+        unit = jnp.sqrt((seen * case.observed**2).sum() / seen.sum())
+        return filtered.residual, filtered.log_scale - seen * jnp.log(unit)
+
+    def _filtered(self, case: Cases, waveform: Waveform, z: Array) -> Filtered:
+        natural = self.prior.natural(z, case.experiment)
+        current = self.current(z, case.experiment, waveform)
+        observation = self.prior.observation(natural, current, case.experiment)
+        return observation.filter(case.observed, case.mask)
 
     @cached_property
     def _predictions(self):
@@ -468,12 +530,14 @@ class Ecsfm(Model):
             def one(z):
                 current = self.current(z, experiment, waveform)
                 natural = self.prior.natural(z, experiment)
-                return self._observation(natural, current, experiment)
+                observation = self.prior.observation(natural, current, experiment)
+                observation = observation.with_baseline(z[self.prior.baseline])
+                return observation.mean, observation.sd, observation.white
 
-            fit, sd = jax.vmap(one)(z)
+            fit, sd, white = jax.vmap(one)(z)
             mean = weight @ fit
-            noise_sd = jnp.sqrt(weight @ sd**2)
-            return mean, jnp.sqrt(weight @ (fit - mean) ** 2 + noise_sd**2), noise_sd
+            sd = jnp.sqrt(weight @ (fit - mean) ** 2 + weight @ sd**2)
+            return mean, sd, jnp.sqrt(weight @ white**2)
 
         return jax.jit(jax.vmap(predict))
 
@@ -494,11 +558,10 @@ class Ecsfm(Model):
         experiment = draws.experiment
         natural = np.asarray(jax.vmap(self.prior.natural)(z, experiment))
         clean = self._currents(z, experiment, self._resolve(experiment))
-        mean, sd = (
-            np.asarray(a)[0] for a in jax.vmap(self._observation)(natural, clean, experiment)
-        )
         one = jax.tree.map(lambda a: np.asarray(a)[0], experiment)
-        observed = mean + sd * rng.standard_normal(mean.shape)
+        key = jax.random.key(rng.integers(2**32))
+        observation = self.prior.observation(natural[0], clean[0], one)
+        observed = observation.with_baseline(z[0][self.prior.baseline]).draw(key)
         signal = np.sqrt((clean**2).mean())
         truth = {
             name: float(value)
@@ -604,13 +667,34 @@ class Ecsfm(Model):
                 f"alpha_{k + 1}": couples.transfer_coefficient[k],
             }
         _, half = experiment.window
+        record = dict(zip(RECORD, natural[-len(RECORD) :], strict=True))
         return quantities | {
             "R_u": instrument.resistance,
             "C_dl": 1e6 * instrument.capacitance,
-            "offset": 1e6 * signal * natural[-3],
-            "slope": 1e6 * signal * natural[-2] / half,
-            "noise": 1e6 * signal * self.prior.noise(natural),
+            "offset": 1e6 * signal * record["offset"],
+            "slope": 1e6 * signal * record["slope"] / half,
+            "discrepancy": 1e6 * signal * jnp.exp(record["discrepancy"]),
+            "correlation": experiment.duration * jnp.exp(record["correlation"]),
+            "noise": 1e6 * signal * jnp.exp(record["noise"]),
         }
+
+
+def _each(draw, given: tuple = (None, None)):
+    """`draw` of a batch of cases, compiled, each case with a key of its own."""
+
+    def batch(first, second, key, index, cases, waveform):
+        keys = jax.vmap(partial(jax.random.fold_in, key))(index)
+        over = (*given, 0, 0, 0)
+        return jax.vmap(draw, in_axes=over)(first, second, keys, cases, waveform)
+
+    return eqx.filter_jit(batch)
+
+
+def _unweighted(z: Array) -> "_Drawn":
+    n_cases, n_draws = z.shape[:2]
+    nothing = np.full(n_cases, np.nan)
+    weight = np.full((n_cases, n_draws), 1 / n_draws, np.float32)
+    return _Drawn(np.asarray(z), weight, nothing, nothing, nothing, nothing)
 
 
 def _is_sweep(potential: np.ndarray) -> bool:

@@ -15,14 +15,13 @@ from jax import Array
 
 from ...inference.flow import Example
 from .experiment import Experiment
-from .instrument import gap_mask, noise, random_mask
 from .kinetics import FARADAY, inverse_thermal_voltage
-from .prior import Prior
+from .observation import gap_mask, random_mask, transition_mask
+from .prior import RECORD, Prior
 
 # The numbers of `settings` that have a trained range, in their order.
 SETTINGS = ("ln duration/s", "ln radius/cm", "ln curvature", "temperature/K", "ln half-window·F/RT")
 _D, _C = 1e-5, 1e-6  # cm^2/s, mol/cm^3
-_N_UNSIMULATED = 3  # the last parameters (offset, slope, noise) do not enter the simulation
 _LEAST_OBSERVED = 0.2  # part of the samples that a random mask of the training keeps at least
 
 
@@ -148,7 +147,7 @@ def surrogate_context(
     z: Array, experiment: Experiment, active: Array, normaliser: Normaliser
 ) -> Array:
     """Context of the surrogate network: parameters of the simulation and the waveform."""
-    used = (jnp.arange(z.shape[0]) < z.shape[0] - _N_UNSIMULATED) & active
+    used = (jnp.arange(z.shape[0]) < z.shape[0] - len(RECORD)) & active
     return jnp.concatenate(
         [
             _shape(experiment),
@@ -173,16 +172,18 @@ def surrogate_current(target: Array, experiment: Experiment, normaliser: Normali
     return target[:-1] * reference_current(experiment) * jnp.exp(size)
 
 
-def draw_mask(key: Array, n_samples: int) -> Array:
-    """A mask of the training: everything, a random part, or everything but one gap."""
-    kind_key, part_key, point_key, gap_key = jax.random.split(key, 4)
+def draw_mask(key: Array, current: Array) -> Array:
+    """A mask of the training: everything, a random part, all but a gap, or the transitions."""
+    kind_key, part_key, point_key = jax.random.split(key, 3)
+    n_samples = current.shape[0]
     part = jax.random.uniform(part_key, minval=_LEAST_OBSERVED)
     options = [
         jnp.ones(n_samples, bool),
         random_mask(point_key, n_samples, part),
-        gap_mask(gap_key, n_samples),
+        gap_mask(point_key, n_samples),
+        transition_mask(point_key, current, part),
     ]
-    kind = jax.random.choice(kind_key, 3, p=jnp.array([0.25, 0.6, 0.15]))
+    kind = jax.random.choice(kind_key, 4, p=jnp.array([0.2, 0.45, 0.15, 0.2]))
     return jnp.stack(options)[kind]
 
 
@@ -204,19 +205,17 @@ def posterior_example(
     In training the mask and the known parameters are drawn, too; otherwise everything is observed
     and what is known by design is known.
     """
-    nuisance_key, noise_key, mask_key, known_key = jax.random.split(key, 4)
+    record_key, noise_key, mask_key, known_key = jax.random.split(key, 4)
     experiment, current = row.experiment, row.current
-    fresh = jax.random.normal(nuisance_key, (_N_UNSIMULATED,))
-    z = row.z.at[-_N_UNSIMULATED:].set(fresh)
+    fresh = jax.random.normal(record_key, (len(RECORD),))
+    z = row.z.at[-len(RECORD) :].set(fresh)
     natural = prior.natural(z, experiment)
-    n_samples = current.shape[0]
-    white = noise(noise_key, n_samples, prior.noise(natural))
-    signal = jnp.sqrt((current**2).mean())
-    observed = current + signal * (prior.baseline(natural, experiment) + white)
+    observation = prior.observation(natural, current, experiment)
+    observed = observation.with_baseline(z[prior.baseline]).draw(noise_key)
     active = prior.active(experiment.present)
-    mask, known = jnp.ones(n_samples, bool), by_design
+    mask, known = jnp.ones(current.shape[0], bool), by_design
     if training:
-        mask, known = draw_mask(mask_key, n_samples), draw_known(known_key, by_design)
+        mask, known = draw_mask(mask_key, current), draw_known(known_key, by_design)
     context = posterior_context(observed, mask, experiment, z, known, active, normaliser)
     return Example(z, active & ~known, context)
 

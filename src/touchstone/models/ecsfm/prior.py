@@ -10,9 +10,13 @@ from .dataset import Chunk
 from .experiment import Experiment
 from .instrument import Instrument
 from .kinetics import Couples
+from .observation import Observation
 
 BLOCKS = ("D_ox", "D_ratio", "C_ox", "C_red", "E0", "k0", "alpha")
-NUISANCES = ("resistivity", "C_dl", "offset", "slope", "noise")
+# The record's: they do not enter the simulation of the current.
+BASELINE = ("offset", "slope")  # linear, with normal priors about zero: marginalised exactly
+RECORD = (*BASELINE, "discrepancy", "correlation", "noise")
+NUISANCES = ("resistivity", "C_dl", *RECORD)
 _MM = 1e-6  # mol/cm^3 in 1 mM
 
 
@@ -36,6 +40,8 @@ class Prior:
         self.names = [p.name for p in self.parameters]
         self.blocks = [b for b in BLOCKS for _ in range(max_couples)] + list(NUISANCES)
         self.size = len(self.names)
+        self._place = {name: k for k, name in enumerate(self.names)}
+        self.baseline = np.isin(self.names, BASELINE)
         self._location = jnp.array([p.location for p in self.parameters])
         self._scale = jnp.array([p.scale for p in self.parameters])
         self._bounded = jnp.array([p.bounded for p in self.parameters])
@@ -99,17 +105,40 @@ class Prior:
 
     def instrument(self, natural: Array, experiment: Experiment) -> Instrument:
         """Uncompensated resistance of the electrode in its electrolyte, and double layer."""
-        resistivity, c_dl = natural[-5], natural[-4]
+        resistivity, c_dl = self._take(natural, "resistivity", "C_dl")
         return Instrument(jnp.exp(resistivity) / (4 * experiment.radius), 1e-6 * jnp.exp(c_dl))
 
-    def baseline(self, natural: Array, experiment: Experiment) -> Array:
-        """Offset and slope of the baseline, in units of the signal, shape (N,)."""
-        centre, half = experiment.window
-        return natural[-3] + natural[-2] * (experiment.potential - centre) / half
+    def observation(
+        self,
+        natural: Array,
+        current: Array,
+        experiment: Experiment,
+        signal: Array | None = None,
+    ) -> Observation:
+        """What is recorded of a noise-free current, the baseline yet unknown.
 
-    def noise(self, natural: Array) -> Array:
-        """Standard deviation of the white noise, in units of the signal."""
-        return jnp.exp(natural[-1])
+        Args:
+            natural: Natural coordinates, shape (P,).
+            current: A, shape (N,).
+            experiment: The experiment.
+            signal: Unit of the baseline and of all noise, A; the rms of the current by default.
+        """
+        discrepancy, correlation, white = self._take(natural, "discrepancy", "correlation", "noise")
+        centre, half = experiment.window
+        if signal is None:
+            signal = jnp.sqrt((current**2).mean())
+        shape = (experiment.potential - centre) / half
+        offset, slope = self._take(self._scale, *BASELINE)
+        return Observation(
+            current,
+            signal * jnp.stack([jnp.broadcast_to(offset, shape.shape), slope * shape]),
+            signal * jnp.exp(white),
+            signal * jnp.exp(discrepancy),
+            jnp.exp(correlation),
+        )
+
+    def _take(self, natural: Array, *names: str) -> list[Array]:
+        return [natural[self._place[name]] for name in names]
 
     def to_file(self, natural: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Rows `p` of a chunk: [ln D_ox, ln D_red, C_ox, C_red, E0, ln k0, alpha], mM and V."""
@@ -122,7 +151,7 @@ class Prior:
     def from_file(self, chunk: Chunk) -> np.ndarray:
         """Natural coordinates of the rows of a chunk; inverse of `to_file`, shape (n, P).
 
-        Baseline and noise, which are not in a chunk, get their prior means.
+        The record's parameters, which are not in a chunk, get their prior means.
         """
         blocks = chunk.parameters.reshape(len(chunk), len(BLOCKS), self.max_couples).copy()
         d_ox, d_red, c_ox, c_red = range(4)
@@ -132,7 +161,7 @@ class Prior:
             blocks[:, form] = np.log(np.where(present, blocks[:, form], 1.0))
         resistivity = np.log(4 * chunk.settings["radius"] * chunk.settings["resistance"])
         c_dl = np.log(chunk.settings["capacitance"])
-        rest = np.tile(self._location[-3:], (len(chunk), 1))
+        rest = np.tile(self._location[-len(RECORD) :], (len(chunk), 1))
         flat = blocks.reshape(len(chunk), -1)
         return np.column_stack([flat, resistivity, c_dl, rest]).astype(np.float32)
 

@@ -1,0 +1,218 @@
+"""The reference: Hamiltonian Monte Carlo on the exact posterior, slow and sure of itself.
+
+What a fast posterior says is compared with this one. PyMC states prior and likelihood, nutpie runs
+the no-U-turn sampler (Hoffman & Gelman 2014) on the gradient that JAX finds, and ArviZ says whether
+the chains agree (Vehtari et al. 2021). All in float64, whatever the rest of the process uses.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import arviz as az
+import jax
+import numpy as np
+import nutpie
+import pymc as pm
+import xarray as xr
+from jax import Array
+from nutpie.compiled_pyfunc import from_pyfunc
+from pytensor import wrap_jax
+from pytensor.compile.mode import JAX
+from pytensor.graph.fg import FunctionGraph
+
+# PyTensor turns float64 on for the whole process as its JAX half is imported; the networks are
+# float32, so it is put back, and float64 is asked for where it is wanted.
+_wide = jax.config.jax_enable_x64
+from pytensor.link.jax.dispatch import jax_funcify  # noqa: E402
+
+jax.config.update("jax_enable_x64", _wide)
+
+LARGEST_R_HAT, LEAST_ESS = 1.01, 400  # Vehtari et al. 2021, sections 4.1 and 4.2
+_ACCEPT = 0.9  # target of the step size: at 0.8 the narrow ends of a posterior diverge
+_STATS = ("diverging", "n_steps", "step_size", "energy", "logp")
+
+
+class NotConvergedError(RuntimeError):
+    """The chains do not agree, or hold too few effective draws."""
+
+
+class Convergence(NamedTuple):
+    """What the chains say about themselves.
+
+    Attributes:
+        r_hat: Rank-normalised split R-hat of each parameter.
+        ess_bulk: Effective draws of each parameter, for its centre.
+        ess_tail: Effective draws of each parameter, for its 5 % and 95 % quantiles.
+        n_divergent: Transitions that lost the energy; where there are many, draws are missing.
+    """
+
+    r_hat: dict[str, float]
+    ess_bulk: dict[str, float]
+    ess_tail: dict[str, float]
+    n_divergent: int
+
+    @property
+    def faults(self) -> list[str]:
+        """Why the draws are no reference, parameter by parameter; empty if they are one."""
+        # Asked so that a NaN, of chains that never moved, is a fault.
+        mixed = [
+            f"R-hat of {name} is {value:.3f}"
+            for name, value in self.r_hat.items()
+            if not value <= LARGEST_R_HAT
+        ]
+        return mixed + [
+            f"{kind} effective size of {name} is {value:.0f}"
+            for kind, sizes in (("bulk", self.ess_bulk), ("tail", self.ess_tail))
+            for name, value in sizes.items()
+            if not value >= LEAST_ESS
+        ]
+
+
+def as_pymc(log_likelihood: Callable[[Array], Array], names: Sequence[str]) -> pm.Model:
+    """The posterior as a PyMC model: `z` is standard normal, and the likelihood is JAX's.
+
+    Args:
+        log_likelihood: Scalar function of z, shape (P,); differentiable.
+        names: Of the P parameters.
+    """
+    with jax.enable_x64(True), pm.Model(coords={"parameter": list(names)}) as model:
+        z = pm.Normal("z", shape=len(names), dims="parameter")
+        pm.Potential("log_likelihood", wrap_jax(log_likelihood)(z))
+    return model
+
+
+def sample(
+    log_likelihood: Callable[[Array], Array],
+    start: np.ndarray,
+    factor: np.ndarray,
+    *,
+    names: Sequence[str],
+    n_tune: int,
+    n_draws: int,
+    seed: int,
+) -> xr.DataTree:
+    """Draws of the posterior of z under a standard normal prior, one chain for each start.
+
+    The sampler moves in u, with z = factor @ u: exact whatever the factor, and fast where u is
+    about uncorrelated, as with the Cholesky factor of the covariance of approximate draws. Chains
+    run beside each other on all cores.
+
+    Args:
+        log_likelihood: Scalar function of z, shape (P,), float64; differentiable, and pure: it is
+            called from several threads.
+        start: Where the chains start, wider than the posterior, or R-hat sees nothing: (chains, P).
+        factor: Invertible, shape (P, P).
+        names: Of the P parameters.
+        n_tune: Draws of each chain that adapt step size and metric, and are dropped.
+        n_draws: Draws of each chain that are kept.
+        seed: For all randomness.
+
+    Returns:
+        Groups `posterior` (`z`, dims chain, draw, parameter) and `sample_stats`. It can be kept by
+        its `to_netcdf`.
+
+    Raises:
+        ValueError: If at a start the log posterior or its gradient is not finite, or the gradient
+            has a component that is exactly zero: the sampler takes its first scales from it.
+    """
+    size, names = len(factor), list(names)
+    density = _log_density(as_pymc(log_likelihood, names), factor)
+    starts = np.linalg.solve(factor, np.asarray(start, float).T).T.copy()
+    # The first call compiles: before there are threads that would all do so.
+    unfit = [k for k, u in enumerate(starts) if not _fit(*density(u))]
+    if unfit:
+        raise ValueError(f"log posterior not finite, or without a slope, at start {unfit}")
+
+    def launch(u: np.ndarray, seed: int):
+        # A sampler a chain: within one, nutpie cannot tell which chain asks for its start.
+        model = from_pyfunc(
+            size,
+            lambda: density,
+            lambda *_: lambda u: {"z": factor @ u},
+            [np.dtype(float)],
+            [(size,)],
+            ["z"],
+            dims={"z": ("parameter",)},
+            coords={"parameter": names},
+            make_initial_point_fn=lambda _: u,
+        )
+        return nutpie.sample(
+            model,
+            tune=n_tune,
+            draws=n_draws,
+            chains=1,
+            cores=1,
+            seed=seed,
+            adaptation="low_rank",  # mends a factor that is wrong in a few directions
+            target_accept=_ACCEPT,
+            progress_bar=False,
+            blocking=False,
+        )
+
+    seeds = np.random.SeedSequence(seed).generate_state(len(starts)).tolist()
+    running = [launch(*chain) for chain in zip(starts, seeds, strict=True)]
+    chains = [sampler.wait() for sampler in running]
+
+    def together(group: str, names: Sequence[str]) -> xr.Dataset:
+        parts = [chain[group].dataset[list(names)].drop_attrs() for chain in chains]
+        return xr.concat(parts, "chain").assign_coords(chain=range(len(parts)))
+
+    stats = together("sample_stats", _STATS)
+    warm = together("warmup_sample_stats", ["n_steps"])
+    draws = {"posterior": together("posterior", ["z"]), "sample_stats": stats}
+    tree = xr.DataTree.from_dict(draws)
+    tree.attrs = {
+        "sampler": f"nutpie {nutpie.__version__}",
+        "seed": seed,
+        "n_tune": n_tune,
+        "n_gradients": int(warm["n_steps"].sum() + stats["n_steps"].sum()),
+    }
+    return tree
+
+
+def diagnose(draws: xr.DataTree) -> Convergence:
+    """Whether draws, as `sample` returns them, are a reference: see `Convergence.faults`."""
+    z = draws["posterior"]["z"]
+
+    def of_each(values: xr.DataArray) -> dict[str, float]:
+        return dict(zip(z["parameter"].values.tolist(), values.values.tolist(), strict=True))
+
+    return Convergence(
+        r_hat=of_each(az.rhat(z)),
+        ess_bulk=of_each(az.ess(z, method="bulk")),
+        ess_tail=of_each(az.ess(z, method="tail")),
+        n_divergent=int(draws["sample_stats"]["diverging"].sum()),
+    )
+
+
+def assert_converged(draws: xr.DataTree) -> Convergence:
+    """The diagnosis of draws that are a reference.
+
+    Raises:
+        NotConvergedError: If they are none; the message says why.
+    """
+    convergence = diagnose(draws)
+    if convergence.faults:
+        raise NotConvergedError("; ".join(convergence.faults))
+    return convergence
+
+
+def _log_density(model: pm.Model, factor: np.ndarray) -> Callable:
+    """Compiled log posterior of u, with z = factor @ u, and its gradient; in float64."""
+    # As in pymc.sampling.jax, whose import would ask XLA for a hundred devices.
+    graph = FunctionGraph(model.value_vars, [model.logp()], clone=True)
+    JAX.optimizer.rewrite(graph)
+    log_posterior = jax_funcify(graph)
+    compiled = jax.jit(jax.value_and_grad(lambda u: log_posterior(factor @ u)[0]))
+
+    def density(u: np.ndarray) -> tuple[float, np.ndarray]:
+        # The precision is a setting of the thread, and the sampler has threads of its own.
+        with jax.enable_x64(True):
+            value, gradient = compiled(u)
+        return float(value), np.asarray(gradient)
+
+    return density
+
+
+def _fit(value: float, gradient: np.ndarray) -> bool:
+    return bool(np.isfinite(value) and np.isfinite(gradient).all() and gradient.all())

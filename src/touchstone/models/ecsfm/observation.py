@@ -1,0 +1,182 @@
+"""What is recorded of a noise-free current: baseline, correlated discrepancy, white noise; gaps."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import gammainc
+
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_TRANSITION_FLOOR = 0.1  # chance to keep a sample on a plateau, of that at the steepest
+
+
+class Observation(NamedTuple):
+    """A Gaussian record: a current, an unknown baseline, a smooth discrepancy, and white noise.
+
+    The discrepancy is a Gaussian process of the Matérn class, smoothness 3/2. It wanders as an
+    Ornstein-Uhlenbeck process does, but without that one's jitter from sample to sample, of which
+    measured voltammograms show nothing; O(N) all the same.
+
+    Attributes:
+        mean: Current without the unknown baseline, A, shape (N,).
+        baseline: Offset and slope at one standard deviation of their priors, A, shape (2, N).
+        white: Standard deviation of the white noise, A.
+        discrepancy: Standard deviation of the discrepancy, A.
+        correlation: Correlation time of the discrepancy, in durations of the record.
+    """
+
+    mean: Array
+    baseline: Array
+    white: Array
+    discrepancy: Array
+    correlation: Array
+
+    @property
+    def sd(self) -> Array:
+        """Standard deviation of a sample about the mean, A, once the baseline is known."""
+        return jnp.sqrt(self.white**2 + self.discrepancy**2)
+
+    def with_baseline(self, z: Array) -> "Observation":
+        """The same with a known baseline: standard coordinates of offset and slope, shape (2,)."""
+        mean = self.mean + z @ self.baseline
+        return self._replace(mean=mean, baseline=jnp.zeros_like(self.baseline))
+
+    def draw(self, key: Array) -> Array:
+        """A record with the baseline that is known, A, shape (N,)."""
+        slow_key, white_key = jax.random.split(key)
+        n_samples = self.mean.shape[0]
+        step, (q11, q12, q22) = _matern(n_samples, self.correlation)
+        fresh = jax.random.normal(slow_key, (n_samples, 2))
+        l11 = jnp.sqrt(q11)
+        l21 = q12 / l11
+        l22 = jnp.sqrt(jnp.maximum(q22 - l21**2, 0.0))
+
+        def advance(state, drawn):
+            value, slope = step(*state)
+            state = value + l11 * drawn[0], slope + l21 * drawn[0] + l22 * drawn[1]
+            return state, state[0]
+
+        _, later = jax.lax.scan(advance, (fresh[0, 0], fresh[0, 1]), fresh[1:])
+        slow = self.discrepancy * jnp.concatenate([fresh[:1, 0], later])
+        return self.mean + slow + self.white * jax.random.normal(white_key, (n_samples,))
+
+    def filter(self, observed: Array, mask: Array) -> "Filtered":
+        """What each sample adds to those before it, and what all say of the baseline.
+
+        A Kalman filter over the discrepancy and its slope (Hartikainen & Särkkä 2010) whitens the
+        record and the baseline alike; recursive least squares takes the latter out.
+
+        Args:
+            observed: Record, A, shape (N,).
+            mask: Samples that were observed, shape (N,).
+        """
+        step, (q11, q12, q22) = _matern(mask.shape[0], self.correlation)
+        stationary = (self.discrepancy / self.white) ** 2  # in units of the white noise
+
+        def advance(state, inputs):
+            value, slope, p11, p12, p22, baseline, (v11, v12, v22) = state
+            sample, seen = inputs
+            spread = 1 + p11
+            innovation = sample - value
+            gain = jnp.where(seen, 1 / spread, 0.0)
+            value, slope = step(value + p11 * gain * innovation, slope + p12 * gain * innovation)
+            # After the sample; p11 / spread, not p11 - p11^2 / spread, which cancels.
+            p11 = jnp.where(seen, p11 / spread, p11)
+            p22 = p22 - p12**2 * gain
+            p12 = jnp.where(seen, p12 / spread, p12)
+            # A P A': the columns of P, then the rows of that.
+            (a, c), (b, d) = step(p11, p12), step(p12, p22)
+            (p11, p12), (_, p22) = step(a, b), step(c, d)
+            p11, p12, p22 = (p + stationary * q for p, q in ((p11, q11), (p12, q12), (p22, q22)))
+            residual, *design = innovation / jnp.sqrt(spread)
+            toward = v11 * design[0] + v12 * design[1], v12 * design[0] + v22 * design[1]
+            more = 1 + design[0] * toward[0] + design[1] * toward[1]
+            residual = residual - design[0] * baseline[0] - design[1] * baseline[1]
+            gain = jnp.where(seen, 1 / more, 0.0)
+            baseline = tuple(b + gain * residual * t for b, t in zip(baseline, toward, strict=True))
+            pairs = (toward[0] ** 2, toward[0] * toward[1], toward[1] ** 2)
+            v = tuple(old - gain * pair for old, pair in zip((v11, v12, v22), pairs, strict=True))
+            state = value, slope, p11, p12, p22, baseline, v
+            return state, (residual / jnp.sqrt(more), spread * more)
+
+        zero, one = jnp.zeros_like(stationary), jnp.ones_like(stationary)
+        three = jnp.zeros(3) * zero
+        start = (three, three, stationary, zero, stationary, (zero, zero), (one, zero, one))
+        samples = jnp.column_stack([observed - self.mean, *self.baseline]) / self.white
+        (*_, baseline, (v11, v12, v22)), (residual, spread) = jax.lax.scan(
+            advance, start, (samples, mask)
+        )
+        log_scale = jnp.log(self.white) + 0.5 * jnp.log(spread) + _HALF_LOG_2PI
+        return Filtered(
+            jnp.where(mask, residual, 0.0),
+            jnp.where(mask, log_scale, 0.0),
+            jnp.stack(baseline),
+            jnp.array([[v11, v12], [v12, v22]]),
+        )
+
+
+class Filtered(NamedTuple):
+    """A record, sample by sample; minus the sum of `0.5 * residual**2 + log_scale` is its log
+    likelihood, the baseline marginalised.
+
+    Attributes:
+        residual: Innovations in units of their scales, standard normal under the model, shape
+            (N,); zero where not observed.
+        log_scale: Logarithms of the scales (in A, with the constant of the normal density), shape
+            (N,); zero where not observed.
+        baseline: Mean of the standard coordinates of offset and slope given the record, (2,).
+        covariance: Of the same, shape (2, 2).
+    """
+
+    residual: Array
+    log_scale: Array
+    baseline: Array
+    covariance: Array
+
+
+def _matern(n_samples: int, correlation: Array):
+    """A Matérn process of unit variance from one sample to the next.
+
+    With the slope counted in sqrt(3) / correlation, its stationary covariance is the identity.
+
+    Returns:
+        What becomes of (value, slope) without fresh noise, and the covariance of that noise.
+    """
+    x = math.sqrt(3) / (n_samples * correlation)
+    fade = jnp.exp(-x)
+
+    def step(value, slope):
+        return fade * ((1 + x) * value + x * slope), fade * ((1 - x) * slope - x * value)
+
+    y = 2 * x
+    q11 = gammainc(3.0, y)  # 1 - e^-y (1 + y + y^2/2), which cancels
+    q12 = jnp.exp(-y) * y**2 / 2
+    q22 = q11 + 2 * y * jnp.exp(-y)
+    return step, (q11, q12, q22)
+
+
+def random_mask(key: Array, n_samples: int, keep: Array) -> Array:
+    """Samples observed when each is kept with the same probability, shape (n_samples,)."""
+    return jax.random.bernoulli(key, keep, (n_samples,))
+
+
+def gap_mask(key: Array, n_samples: int) -> Array:
+    """All samples but one gap of half the record, which may lie partly outside it."""
+    start = jax.random.randint(key, (), -n_samples // 2, n_samples)
+    index = jnp.arange(n_samples)
+    return (index < start) | (index >= start + n_samples // 2)
+
+
+def transition_mask(key: Array, current: Array, keep: Array) -> Array:
+    """Samples kept with a chance that grows with how fast the current changes there, shape (N,).
+
+    Args:
+        key: For the chance.
+        current: Noise-free current, shape (N,).
+        keep: Part of the samples that is kept, on average.
+    """
+    change = jnp.abs(jnp.gradient(current))
+    chance = _TRANSITION_FLOOR + change / jnp.maximum(change.max(), 1e-30)
+    return jax.random.bernoulli(key, jnp.minimum(1.0, keep * chance / chance.mean()))
