@@ -270,20 +270,23 @@ class _Mixture(NamedTuple):
         """One step of expectation-maximisation on weighted draws (weights sum to one)."""
         share = jax.nn.softmax(self._log_components(z, free), axis=0) * weight
         mass = share.sum(1)
-
-        def one(share, mass, centre, factor):
-            part = share / jnp.maximum(mass, 1e-12)
-            mean = part @ z
-            offset = jnp.where(free, z - mean, 0.0)
-            # A little of the old shape keeps the matrix regular where few draws count.
-            old = factor @ factor.T
-            trust = 1 / (1 + 2 * free.sum() * (part**2).sum())
-            covariance = trust * _WIDEN**2 * (part[:, None] * offset).T @ offset + (1 - trust) * old
-            covariance = covariance + jnp.diag(jnp.where(free, 1e-9, 1.0))
-            # A t distribution is wider than its scale matrix.
-            new = jnp.linalg.cholesky(covariance * (_FREEDOM - 2) / _FREEDOM)
-            fits = (mass > 1e-3) & jnp.isfinite(new).all()
-            return jnp.where(fits, mean, centre), jnp.where(fits, new, factor)
-
-        centre, factor = jax.vmap(one)(share, mass, self.centre, self.factor)
-        return _Mixture(jnp.log(jnp.maximum(mass, 1e-3)), centre, factor)
+        part = share / jnp.maximum(mass, 1e-12)[:, None]
+        mean = part @ z
+        offset = jnp.where(free, z - mean[:, None], 0.0)
+        scatter = jnp.einsum("kn,knp,knq->kpq", part, offset, offset)
+        # Where few draws count, the scatter of all components, and what was before, step in.
+        rows = 2 * free.sum()
+        enough = 1 / (1 + rows * (weight**2).sum())
+        own = 1 / (1 + rows * (part**2).sum(1))[:, None, None]
+        pooled = jnp.einsum("k,kpq->pq", mass, scatter)
+        # A t distribution is wider than its scale matrix.
+        shrunk = _WIDEN**2 * (own * scatter + (1 - own) * pooled) * (_FREEDOM - 2) / _FREEDOM
+        old = self.factor @ self.factor.mT
+        scale = enough * shrunk + (1 - enough) * old + jnp.diag(jnp.where(free, 1e-9, 1.0))
+        factor = jnp.linalg.cholesky(scale)
+        fits = (mass > 1e-3) & jnp.isfinite(factor).all((1, 2))
+        return _Mixture(
+            jnp.log(jnp.maximum(mass, 1e-3)),
+            jnp.where(fits[:, None], mean, self.centre),
+            jnp.where(fits[:, None, None], factor, self.factor),
+        )
