@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 
 from touchstone.inference import importance
 
-BUDGET = {"n_starts": 2, "n_improve": 10, "n_rounds": 4, "n_draws": 500}
+BUDGET = {"n_starts": 4, "n_improve": 10, "n_rounds": 8, "n_draws": 320}
 SIZE, N, SD = 5, 40, 0.3
 
 

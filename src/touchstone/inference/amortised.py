@@ -142,7 +142,7 @@ class AmortisedPosterior(eqx.Module):
         observation: Array,
         theta: Array,
         known: Array | None = None,
-        n_steps: int = 128,
+        n_steps: int = 64,
     ) -> Array:
         """Log density of parameters given one observation; -inf beyond the bounds of the prior.
 
@@ -236,7 +236,7 @@ def learn(
     key: Array,
     missing: float = 0.0,
     known: float = 0.0,
-    n_steps: int = 6000,
+    n_steps: int = 8000,
     batch_size: int = 256,
     paths: int = 4,
     learning_rate: float = 4e-3,

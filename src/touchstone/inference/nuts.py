@@ -98,8 +98,7 @@ def sample(
     run beside each other on all cores.
 
     Args:
-        log_likelihood: Scalar function of z, shape (P,), float64; differentiable, and pure: it is
-            called from several threads.
+        log_likelihood: Scalar function of z, shape (P,), float64; differentiable.
         start: Where the chains start, wider than the posterior, or R-hat sees nothing: (chains, P).
         factor: Invertible, shape (P, P).
         names: Of the P parameters.
@@ -115,7 +114,7 @@ def sample(
         ValueError: If at a start the log posterior or its gradient is not finite, or the gradient
             has a component that is exactly zero: the sampler takes its first scales from it.
     """
-    size, names = len(factor), list(names)
+    factor, names = np.asarray(factor, float), list(names)
     density = _log_density(as_pymc(log_likelihood, names), factor)
     starts = np.linalg.solve(factor, np.asarray(start, float).T).T.copy()
     # The first call compiles: before there are threads that would all do so.
@@ -126,11 +125,11 @@ def sample(
     def launch(u: np.ndarray, seed: int):
         # A sampler a chain: within one, nutpie cannot tell which chain asks for its start.
         model = from_pyfunc(
-            size,
+            len(names),
             lambda: density,
             lambda *_: lambda u: {"z": factor @ u},
             [np.dtype(float)],
-            [(size,)],
+            [(len(names),)],
             ["z"],
             dims={"z": ("parameter",)},
             coords={"parameter": names},
@@ -153,8 +152,8 @@ def sample(
     running = [launch(*chain) for chain in zip(starts, seeds, strict=True)]
     chains = [sampler.wait() for sampler in running]
 
-    def together(group: str, names: Sequence[str]) -> xr.Dataset:
-        parts = [chain[group].dataset[list(names)].drop_attrs() for chain in chains]
+    def together(group: str, variables: Sequence[str]) -> xr.Dataset:
+        parts = [chain[group].dataset[list(variables)].drop_attrs() for chain in chains]
         return xr.concat(parts, "chain").assign_coords(chain=range(len(parts)))
 
     stats = together("sample_stats", _STATS)
