@@ -39,28 +39,34 @@ def crescent(key, theta):
     angle_key, radius_key = jax.random.split(key)
     angle = jax.random.uniform(angle_key, minval=-jnp.pi / 2, maxval=jnp.pi / 2)
     radius = RADIUS + RADIUS_SD * jax.random.normal(radius_key)
-    moved = jnp.array([-jnp.abs(theta[0] + theta[1]), theta[1] - theta[0]])
-    return (
-        radius * jnp.array([jnp.cos(angle), jnp.sin(angle)]) + OFFSET * jnp.eye(2)[0] + HALF * moved
-    )
+    point = jnp.array([OFFSET + radius * jnp.cos(angle), radius * jnp.sin(angle)])
+    return point + HALF * jnp.array([-jnp.abs(theta[0] + theta[1]), theta[1] - theta[0]])
+
+
+def crescent_candidates(rng, y, n):
+    """Parameters that move a point of the crescent here, from either side, and which are right."""
+    angle = rng.uniform(-np.pi / 2, np.pi / 2, n)
+    radius = RADIUS + RADIUS_SD * rng.standard_normal(n)
+    along = OFFSET + radius * np.cos(angle) - y[0]
+    across = y[1] - radius * np.sin(angle)
+    side = rng.choice([-1, 1], n) * along
+    theta = HALF * np.column_stack([side - across, side + across])
+    return theta, (along >= 0) & (np.abs(theta) < 1).all(1)
 
 
 def crescent_posterior(rng, y, n):
-    """Exact draws: every point of the crescent that could be moved here, from either side."""
-    angle = rng.uniform(-np.pi / 2, np.pi / 2, 4 * n)
-    radius = RADIUS + RADIUS_SD * rng.standard_normal(4 * n)
-    along = OFFSET + radius * np.cos(angle) - y[0]
-    across = y[1] - radius * np.sin(angle)
-    side = rng.choice([-1, 1], 4 * n) * along
-    theta = HALF * np.column_stack([side - across, side + across])
-    return theta[(along >= 0) & (np.abs(theta) < 1).all(1)][:n]
+    """Exact draws."""
+    theta, right = crescent_candidates(rng, y, 20 * n)
+    return theta[right][:n]
 
 
 def crescent_log_density(y, theta):
-    """Log density of the posterior; of the draws above, all are taken to be inside the prior."""
+    """Log density of the posterior, at parameters inside the prior's bounds."""
     along = y[0] - OFFSET + HALF * np.abs(theta[:, 0] + theta[:, 1])
     radius = np.hypot(along, y[1] - HALF * (theta[:, 1] - theta[:, 0]))
-    return norm.logpdf(radius, RADIUS, RADIUS_SD) - np.log(2 * np.pi * radius)
+    _, right = crescent_candidates(np.random.default_rng(0), y, 100_000)
+    two_sides = np.log(2 * np.pi * radius) + np.log(right.mean())
+    return norm.logpdf(radius, RADIUS, RADIUS_SD) - two_sides
 
 
 def noisy(key, theta):
@@ -151,14 +157,15 @@ def run(name: str, references: str | None, n_observations: int) -> tuple[list[st
         if references
         else own_cases(task, rng, n_observations)
     )
-    ours, exact, sampling, best, entropy = [], [], [], [], []
+    ours, sampling, best, entropy = [], [], [], []
     for k, (observation, reference) in enumerate(cases):
         start = time.perf_counter()
         draws = posterior.sample(jax.random.key(k), jnp.float32(observation), N_DRAWS)
         draws = np.asarray(draws, float)
         sampling.append(time.perf_counter() - start)
         ours.append(c2st(reference, draws))
-        exact.append(c2st(reference, task.posterior(rng, observation, N_DRAWS)))
+        if k == 0:  # the statement of the task, and what the test says of equal distributions
+            exact = c2st(reference, task.posterior(rng, observation, N_DRAWS))
         few = reference[:1000]
         log_density = posterior.log_density(jnp.float32(observation), jnp.float32(few))
         excess = np.asarray(log_density, float) - task.log_density(observation, few)
@@ -169,7 +176,7 @@ def run(name: str, references: str | None, n_observations: int) -> tuple[list[st
     summary = [
         name,
         f"{mean:.4f}",
-        f"{np.mean(exact):.4f}",
+        f"{exact:.4f}",
         f"{task.target}",
         "met" if mean <= task.target else "missed",
         f"{task.published}",
@@ -195,7 +202,7 @@ def main() -> None:
         ["task", *(str(k + 1) for k in range(arguments.observations))],
         each,
     )
-    header = ["task", "mean C2ST", "of exact draws", "target", "", "NPE, published"]
+    header = ["task", "mean C2ST", "exact draws, first", "target", "", "NPE, published"]
     table(
         f"{N_SIMULATIONS:,} simulations, {N_DRAWS:,} draws, {os.cpu_count()} threads",
         [*header, "training s", "sampling s", "best accuracy", "relative entropy"],

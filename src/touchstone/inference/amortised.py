@@ -129,9 +129,12 @@ class AmortisedPosterior(eqx.Module):
 
         Returns:
             Shape (n_draws, P); known parameters at their values.
+
+        Raises:
+            EquinoxRuntimeError: If something is missing or known that never was in training, or
+                is known to be what the prior rules out.
         """
-        z_known, unknown, known = self._given(known)
-        context = self._context(self._seen(observation), z_known)
+        context, unknown, known, z_known = self._question(observation, known)
         rest = flow.sample(self.net, context, unknown, n_draws, n_steps, key)
         z = jnp.where(unknown, context @ self.slope + self.left * rest, z_known)
         return jnp.where(unknown, jax.vmap(self.prior.natural)(z), known)
@@ -155,8 +158,7 @@ class AmortisedPosterior(eqx.Module):
         Returns:
             Shape (n,).
         """
-        z_known, unknown, known = self._given(known)
-        context = self._context(self._seen(observation), z_known)
+        context, unknown, known, _ = self._question(observation, known)
         z = jax.vmap(self.prior.standard)(jnp.where(unknown, theta, known))
         inside = jnp.isfinite(z).all(1)
         z = jnp.where(inside[:, None], z, 0.0)
@@ -171,24 +173,20 @@ class AmortisedPosterior(eqx.Module):
 
         return jnp.where(inside, value - jax.vmap(log_stretch)(z), -jnp.inf)
 
-    def _given(self, known: Array | None) -> tuple[Array, Array, Array]:
-        """Standard coordinates of what is known, where it is not, and what is known."""
-        if known is None:
-            known = jnp.full(self.prior.size, jnp.nan)
+    def _question(self, observation: Array, known: Array | None) -> tuple[Array, ...]:
+        """Context, which parameters are unknown, the others, and their standard coordinates."""
+        y = jnp.ravel(observation)
+        known = jnp.full(self.prior.size, jnp.nan) if known is None else known
         unknown = jnp.isnan(known)
         z = jnp.where(unknown, jnp.nan, self.prior.standard(known))
         z = eqx.error_if(
-            z, (~unknown & ~jnp.isfinite(z)).any(), "a known parameter is outside its prior"
+            z, jnp.isinf(z) | (jnp.isnan(z) & ~unknown), "a known parameter is outside its prior"
         )
-        if not self.known:
-            z = eqx.error_if(z, ~unknown.all(), "it was not trained with known parameters")
-        return z, unknown, known
-
-    def _seen(self, observation: Array) -> Array:
-        y = jnp.ravel(observation)
         if not self.missing:
-            y = eqx.error_if(y, jnp.isnan(y).any(), "it was not trained with missing entries")
-        return y
+            y = eqx.error_if(y, jnp.isnan(y), "not trained with missing entries")
+        if not self.known:
+            z = eqx.error_if(z, ~unknown, "not trained with known parameters")
+        return self._context(y, z), unknown, known, z
 
     def _context(self, y: Array, z: Array) -> Array:
         """Standardised entries and which they are, of an observation and known coordinates."""

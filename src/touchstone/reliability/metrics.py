@@ -67,5 +67,6 @@ def parameter_nrmse(
         prior_sd: Shape (n, P).
         unknown: Shape (n, P).
     """
-    square = np.where(unknown, ((estimate - truth) / prior_sd) ** 2, 0.0)
+    scale = np.where(unknown, prior_sd, 1.0)  # an absent parameter has none
+    square = np.where(unknown, ((estimate - truth) / scale) ** 2, 0.0)
     return np.sqrt(square.sum(1) / np.maximum(unknown.sum(1), 1))
