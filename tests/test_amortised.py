@@ -19,7 +19,7 @@ from touchstone.inference.amortised import (
     uniform,
 )
 
-SMALL = {"n_simulations": 30_000, "n_steps": 3000, "batch_size": 128, "width": 32, "depth": 2}
+SMALL = {"n_simulations": 30_000, "batch_size": 128, "width": 32, "depth": 2}
 SMALL["show_progress"] = False
 
 # Three parameters seen linearly, in units far from one, with any entry missing or known.
@@ -37,7 +37,8 @@ def linear():
         return A.astype(np.float32) @ theta + NOISE * jax.random.normal(key, (len(A),))
 
     prior = normal(MEAN, SD)
-    return amortise(simulate, prior, key=jax.random.key(0), missing=0.6, known=0.6, **SMALL)
+    some = {"missing": 0.6, "known": 0.6, "n_steps": 3000}
+    return amortise(simulate, prior, key=jax.random.key(0), **some, **SMALL)
 
 
 def exact(missing=(), known=(NAN, NAN, NAN)):
@@ -94,7 +95,7 @@ def bounded():
         return seen + CRISP * jax.random.normal(key, (2,))
 
     prior = joined(uniform([0.0], [1.0]), exponential_of(normal([0.0], [1.0])))
-    return amortise(simulate, prior, key=jax.random.key(0), **SMALL)
+    return amortise(simulate, prior, key=jax.random.key(0), n_steps=2000, **SMALL)
 
 
 WALLED = stats.truncnorm(-SEEN[0] / CRISP, (1 - SEEN[0]) / CRISP, SEEN[0], CRISP)

@@ -149,9 +149,13 @@ def test_what_is_known_does_not_count():
     assert uniformity(distance_ranks(draws, truth, rng)).p_value < 1e-6
 
 
-def test_a_parameter_that_is_never_unknown_is_named():
-    with pytest.raises(ValueError, match="nothing was unknown"):
-        calibration(np.full((5, 2), 0.5), np.array([[True, False]] * 5))
+def test_a_parameter_that_is_never_unknown_says_nothing():
+    ranks = np.column_stack([np.random.default_rng(7).uniform(size=50), np.full(50, 0.5)])
+    only_first = np.tile([True, False], (50, 1))
+    judged = calibration(ranks, only_first)
+    assert judged.n.tolist() == [50, 0]
+    assert judged.inside.tolist() == [True, True]
+    assert judged.p_value[0] == calibration(ranks[:, :1]).p_value[0]
 
 
 def test_only_random_points_see_that_parameters_hang_together():

@@ -76,8 +76,9 @@ def distance_ranks(
 ) -> np.ndarray:
     """Place of the truth's distance to a random point among those of the draws (TARP).
 
-    The part of the cases below a credibility is the expected coverage of Lemos et al. (2023),
-    eq. 8, and unlike single parameters it sees how they hang together.
+    The part of the cases below a credibility is the expected coverage of Lemos et al. (2023). It
+    sees how parameters hang together, as ranks of single ones do not; it hardly sees a shift, which
+    these do.
 
     Args:
         draws: In standard coordinates, equally weighted, shape (n, L, P).
@@ -110,23 +111,21 @@ class Uniformity(NamedTuple):
 
 
 def uniformity(u: np.ndarray) -> Uniformity:
-    """Test numbers, shape (n,), for uniformity by a simultaneous band for their ECDF.
+    """Test numbers, shape (n,), for uniformity by a simultaneous band; no number is no objection.
 
-    The band of Säilynoja et al. (2022) leaves the same chance on either side at every point, so
-    that it sees the tails, too. How often uniform numbers would leave it is computed, not
-    simulated: counts below growing points are a Markov chain (their section 2.2).
-
-    Raises:
-        ValueError: If there are none.
+    The band for the empirical distribution function (ECDF) of Säilynoja et al. (2022) leaves the
+    same chance on either side at every point, so that it sees the tails, too. How often uniform
+    numbers would leave it is computed, not simulated: counts below growing points are a Markov
+    chain (their method of optimisation).
     """
     n = len(u)
     if n == 0:
-        raise ValueError("no ranks: nothing was unknown")
+        return Uniformity(0, 0.0, 1.0)
     points, chance = _points(n)
     below = np.searchsorted(np.sort(u), points, side="right")
     least = chance[np.arange(len(points)), below].min()
     # The band that just fails to contain the function; rounding must not decide.
-    p_value = 1 - _staying(points, chance > least * (1 + 1e-9))
+    p_value = max(0.0, 1 - _staying(points, chance > least * (1 + 1e-9)))
     return Uniformity(n, float(kstest(u, "uniform").statistic), p_value)
 
 
@@ -208,7 +207,7 @@ def calibration(
     unknown = np.ones(ranks.shape, bool) if unknown is None else unknown
     found = [uniformity(u[where]) for u, where in zip(ranks.T, unknown.T, strict=True)]
     n, deviation, p_value = (np.array(column) for column in zip(*found, strict=True))
-    return Calibration(n, deviation, p_value, p_value > (1 - level) / len(found))
+    return Calibration(n, deviation, p_value, p_value > (1 - level) / max((n > 0).sum(), 1))
 
 
 def coverage(
