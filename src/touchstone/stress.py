@@ -117,6 +117,9 @@ def judge(model: Model, cases: Cases, posterior: Posterior) -> pd.DataFrame:
             "prior_mean_nrmse": parameter_nrmse(mean, truth, sd, unknown),
             **metrics,
             **{name: getattr(posterior, name) for name in _COMPUTATION},
+            "k_hat_ok": np.where(
+                np.isnan(posterior.k_hat), np.nan, posterior.k_hat <= posterior.k_threshold
+            ),
         }
     )
     names = [parameter.name for parameter in model.parameters]

@@ -1,13 +1,13 @@
 """Exact re-weighting: draws of an amortised posterior, carried to where the exact model puts them.
 
 The best draws are improved by Fisher scoring, whose curvature makes a mixture of Student-t
-proposals; rounds of importance sampling refit the mixture to its own weighted draws. At the end the
-draws of all rounds count, each weighted by prior x likelihood / (mean of all proposals), as in
-adaptive multiple importance sampling (Cornuet et al. 2012).
+proposals; rounds of importance sampling refit the mixture to its own weighted draws until enough
+of them count. The draws of all rounds are used, each weighted by prior x likelihood / (mean of all
+proposals), as in adaptive multiple importance sampling (Cornuet et al. 2012).
 """
 
-import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -25,9 +25,10 @@ _WIDEN = 1.1  # of the scale of a refitted proposal
 _FIRST_DAMPING, _DAMPING = 0.01, (1e-4, 1e6)  # of Fisher scoring, relative to the information
 _LONGEST_STEP = 1.0  # of Fisher scoring, in prior standard deviations
 _LANES = 64  # points simulated at once: more do not fit the fastest cache
-_REFITS = 3  # steps of expectation-maximisation after a round
 _ENOUGH = 5  # effective draws for each free parameter, for a refit
 _APART = 0.5  # standard deviations between proposals that start from one mode
+_INNER = 4  # light draws of a simulation
+_LEAST_ROUNDS = 3  # before the number of effective draws is believed
 _ROUGH = 0.1  # prior standard deviations: scale of a proposal where the curvature is no use
 
 
@@ -37,66 +38,189 @@ class Reweighted(NamedTuple):
     Attributes:
         z: Draws, shape (n, P); known entries at their values.
         log_weight: Unnormalised, shape (n,); the mean of its exponential is the evidence.
+        made: How many draws were made; what follows has no meaning, and no weight.
     """
 
     z: Array
     log_weight: Array
+    made: Array
+
+
+class Problem(NamedTuple):
+    """A Gaussian observation under a standard normal prior.
+
+    Attributes:
+        simulate: The dear part of the model at a point z, shape (P,); differentiable.
+        residuals: Of that and z, the standardised residuals of the observation, independent and
+            standard normal under the model, and the logarithms of their scales, (N,) each, zero
+            where nothing was observed; differentiable. The log likelihood is minus the sum of
+            `0.5 * residual**2 + log_scale`.
+        free: Entries that are inferred, shape (P,).
+        heavy: Places of the entries that any case infers and that `simulate` depends on.
+        light: Of those that any case infers but `simulate` does not depend on.
+    """
+
+    simulate: Callable[[Array], Array]
+    residuals: Callable[[Array, Array], tuple[Array, Array]]
+    free: Array
+    heavy: tuple[int, ...]
+    light: tuple[int, ...] = ()
+
+    def log_posterior(self, z: Array, residual: Array, log_scale: Array) -> Array:
+        """Logarithm of prior times likelihood, from the residuals at z."""
+        prior = jnp.where(self.free, norm.logpdf(z), 0.0).sum()
+        value = prior - (0.5 * residual**2 + log_scale).sum()
+        return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
 
 def reweight(
-    residuals: Callable[[Array], tuple[Array, Array]],
+    problem: Problem,
     draws: Array,
-    known: Array,
     key: Array,
     *,
-    varied: tuple[int, ...],
     n_starts: int,
     n_improve: int,
     n_rounds: int,
     n_draws: int,
+    n_effective: int,
 ) -> Reweighted:
-    """Posterior of a Gaussian observation under a standard normal prior.
+    """Posterior of a problem.
+
+    Simulations are what costs. Each is weighed under several draws of the light entries, and
+    keeps one (Rao-Blackwell).
 
     Args:
-        residuals: Standardised residuals of the observation at a point z, independent and standard
-            normal under the model, and the logarithms of their scales, (N,) each, zero where
-            nothing was observed; differentiable. The log likelihood is minus the sum of
-            `0.5 * residual**2 + log_scale`.
+        problem: The problem.
         draws: Where to start: of an amortised posterior, known entries at their values, (n, P).
-        known: Entries that are not inferred, shape (P,).
         key: For all randomness.
-        varied: Entries that any case infers; derivatives are taken along these.
         n_starts: Draws that are improved: the best of as many groups.
         n_improve: Steps of Fisher scoring.
-        n_rounds: Rounds of importance sampling.
+        n_rounds: Rounds of importance sampling, at most.
         n_draws: Draws of a round.
+        n_effective: Effective draws that are enough to end the rounds.
 
     Returns:
-        `n_rounds * n_draws` weighted draws.
+        Up to `n_rounds * n_draws` weighted draws.
     """
-    size = draws.shape[1]
-    known = jnp.asarray(known)
-    free = ~known
+    free, heavy, light = problem.free, np.array(problem.heavy), np.array(problem.light, int)
+    inner = _INNER if light.size else 1
 
-    def log_posterior(z, residual, log_scale):
-        value = -(0.5 * residual**2 + log_scale).sum() + jnp.where(free, norm.logpdf(z), 0.0).sum()
-        return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+    def log_posteriors(heavies, lights):
+        """At heavy entries (n, H), each with some draws of the light ones (n, I, L)."""
 
-    def log_targets(z):
-        return jax.lax.map(lambda z: log_posterior(z, *residuals(z)), z, batch_size=_LANES)
+        def one(given):
+            z = draws[0].at[heavy].set(given[0])
+            simulated = problem.simulate(z)
 
-    along = jnp.eye(size)[jnp.array(varied)]
+            def at(lights):
+                whole = z.at[light].set(lights)
+                return problem.log_posterior(whole, *problem.residuals(simulated, whole))
+
+            return jax.vmap(at)(given[1])
+
+        return jax.lax.map(one, (heavies, lights), batch_size=_LANES)
+
+    start_key, key, pick_key = jax.random.split(key, 3)
+    groups = draws[: len(draws) // n_starts * n_starts].reshape(n_starts, -1, draws.shape[1])
+    values = jax.vmap(lambda z: log_posteriors(z[:, heavy], z[:, None, light])[:, 0])(groups)
+    starts = groups[jnp.arange(n_starts), values.argmax(1)]
+    modes, values, covariances = jax.vmap(partial(_climb, problem, n_improve=n_improve))(starts)
+    # What scales the residuals hangs together with what shifts them only weakly: the information
+    # of the two is zero in a Gaussian model. So heavy and light entries are proposed apart.
+    first = [
+        _Mixture.about(modes[:, of], values, covariances[:, of[:, None], of], free[of], key)
+        for of, key in zip((heavy, light), jax.random.split(start_key), strict=True)
+    ]
+
+    def log_density(proposal, heavies, lights):
+        """Of the proposal, for each simulation and light draw, (n, I)."""
+        of_heavy = proposal[0].log_density(heavies, free[heavy])
+        of_light = proposal[1].log_density(jax.lax.collapse(lights, 0, 2), free[light])
+        return of_heavy[:, None] + of_light.reshape(lights.shape[:2])
+
+    def one_round(state):
+        key, heavy_key, light_key, pick_key = jax.random.split(state.key, 4)
+        used = jax.tree.map(
+            lambda all, one: all.at[state.n_rounds].set(one), state.used, state.proposal
+        )
+        heavies = state.proposal[0].draw(heavy_key, n_draws)
+        heavies = jnp.where(free[heavy], heavies, draws[0, heavy])
+        lights = state.proposal[1].draw(light_key, n_draws * inner)
+        lights = jnp.where(free[light], lights, draws[0, light])
+        lights = lights.reshape(n_draws, inner, len(light))
+        # Old draws under the new proposal, fresh draws under all.
+        of_new = log_density(state.proposal, state.heavy, state.light)
+        of_all = jax.vmap(lambda proposal: log_density(proposal, heavies, lights))(used)
+        is_used = jnp.arange(n_rounds)[:, None, None] <= state.n_rounds
+        of_all = logsumexp(jnp.where(is_used, of_all, -jnp.inf), axis=0)
+
+        def put(all, one):
+            return jax.lax.dynamic_update_slice_in_dim(all, one, state.n_rounds * n_draws, 0)
+
+        state = state._replace(
+            key=key,
+            n_rounds=state.n_rounds + 1,
+            used=used,
+            heavy=put(state.heavy, heavies),
+            light=put(state.light, lights),
+            value=put(state.value, log_posteriors(heavies, lights)),
+            log_density=put(jnp.logaddexp(state.log_density, of_new), of_all),
+        )
+        log_weight = logsumexp(state.log_weight, axis=1)
+        weight = _tempered(log_weight, _ENOUGH * free.sum())
+        kept = _pick(pick_key, state.log_weight, state.light)
+        proposal = (
+            state.proposal[0].refitted(state.heavy, weight, free[heavy]),
+            state.proposal[1].refitted(kept, weight, free[light]),
+        )
+        effective = 1 / (jax.nn.softmax(log_weight) ** 2).sum()
+        return state._replace(proposal=proposal, effective=effective)
+
+    def unfinished(state):
+        few = (state.n_rounds < _LEAST_ROUNDS) | ~(state.effective >= n_effective)
+        return few & (state.n_rounds < n_rounds)
+
+    n = n_rounds * n_draws
+    state = _Rounds(
+        key=key,
+        n_rounds=jnp.asarray(0),
+        effective=jnp.asarray(0.0),
+        proposal=tuple(first),
+        used=jax.tree.map(lambda a: jnp.broadcast_to(a, (n_rounds, *a.shape)), tuple(first)),
+        heavy=jnp.tile(draws[:1, heavy], (n, 1)),
+        light=jnp.tile(draws[:1, light], (n, inner, 1)),
+        value=jnp.full((n, inner), -jnp.inf),
+        log_density=jnp.full((n, inner), -jnp.inf),
+    )
+    state = jax.lax.while_loop(unfinished, one_round, state)
+    z = jnp.tile(draws[:1], (n, 1)).at[:, heavy].set(state.heavy)
+    z = z.at[:, light].set(_pick(pick_key, state.log_weight, state.light))
+    log_weight = logsumexp(state.log_weight, axis=1) - jnp.log(inner)
+    return Reweighted(z, log_weight, state.n_rounds * n_draws)
+
+
+def _climb(problem: Problem, z: Array, *, n_improve: int) -> tuple[Array, Array, Array]:
+    """Fisher scoring from a point, with Marquardt's damping.
+
+    Returns:
+        The best point, its log posterior, and the inverse of the information there.
+    """
+    free, size = problem.free, z.shape[0]
+    along = jnp.eye(size)[np.array([*problem.heavy, *problem.light])]
 
     def examine(z):
-        """Log target, its gradient, and the expected information of likelihood and prior."""
-        push = jax.vmap(lambda tangent: jax.jvp(residuals, (z,), (tangent,)), out_axes=(None, 0))
-        (residual, log_scale), (d_residual, d_log_scale) = push(along)
+        """Log posterior, its gradient, and the expected information of likelihood and prior."""
+        push = jax.vmap(lambda along: jax.jvp(problem.simulate, (z,), (along,)), (0,), (None, 0))
+        simulated, moved = push(along[: len(problem.heavy)])
+        moved = jnp.pad(moved, [(0, len(problem.light)), *((0, 0) for _ in simulated.shape)])
+        (residual, log_scale), push = jax.linearize(problem.residuals, simulated, z)
+        d_residual, d_log_scale = jax.vmap(push)(moved, along)
         shift = d_residual + residual * d_log_scale  # of the innovation, in units of its scale
         score = -(d_residual @ residual + d_log_scale.sum(1)) @ along
         information = along.T @ (shift @ shift.T + 2 * d_log_scale @ d_log_scale.T) @ along
         both = free[:, None] & free[None, :]
         information = jnp.where(both, information, 0.0) + jnp.eye(size)
-        value = log_posterior(z, residual, log_scale)
+        value = problem.log_posterior(z, residual, log_scale)
         return value, jnp.where(free, score - z, 0.0), information
 
     def improve(state, _):
@@ -109,62 +233,21 @@ def reweight(
         kept = [jnp.where(better, n, o) for n, o in zip(new, state[:-1], strict=True)]
         return (*kept, jnp.clip(damping * jnp.where(better, 0.1, 10.0), *_DAMPING)), None
 
-    def polish(z):
-        # The first step is none: it only looks around.
-        state = (z, -jnp.inf, jnp.zeros(size), jnp.eye(size), jnp.asarray(_FIRST_DAMPING))
-        (z, value, _, information, _), _ = jax.lax.scan(improve, state, length=n_improve + 1)
-        return z, value, information
-
-    groups = draws[: len(draws) // n_starts * n_starts].reshape(n_starts, -1, size)
-    best = log_targets(groups.reshape(-1, size)).reshape(n_starts, -1).argmax(1)
-    modes, values, information = jax.vmap(polish)(groups[jnp.arange(n_starts), best])
-    factors = jnp.linalg.cholesky(jnp.linalg.inv(information))
-    sound = jnp.isfinite(factors).all((1, 2), keepdims=True)
-    factors = jnp.where(sound, factors, _ROUGH * jnp.eye(size))
-    # Laplace's evidence of each mode, softened: a mode may be wider than its curvature says.
-    evidence = values + jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)).sum(1)
-    apart_key, *round_keys = jax.random.split(key, n_rounds + 1)
-    apart = _APART * jax.random.normal(apart_key, modes.shape)
-    centres = modes + jnp.where(free, jnp.einsum("kpq,kq->kp", factors, apart), 0.0)
-    first = _Mixture(jax.nn.log_softmax(0.5 * evidence), centres, factors)
-
-    def weigh(used, n_used, z, value):
-        """Log weights of all draws so far against the mean of all proposals so far."""
-        density = jax.vmap(lambda mixture: mixture.log_density(z, free))(used)
-        density = jnp.where(jnp.arange(n_rounds)[:, None] < n_used, density, -jnp.inf)
-        return value - (logsumexp(density, axis=0) - jnp.log(n_used))
-
-    def one_round(state, inputs):
-        mixture, used, z, value = state
-        number, key = inputs
-        used = jax.tree.map(lambda all, one: all.at[number].set(one), used, mixture)
-        fresh = jnp.where(known, draws[0], mixture.draw(key, n_draws))
-        z = jax.lax.dynamic_update_slice_in_dim(z, fresh, number * n_draws, 0)
-        value = jax.lax.dynamic_update_slice_in_dim(value, log_targets(fresh), number * n_draws, 0)
-        log_weight = weigh(used, number + 1, z, value)
-        weight = _tempered(log_weight, _ENOUGH * free.sum())
-        for _ in range(_REFITS):
-            mixture = mixture.refitted(z, weight, free)
-        return (mixture, used, z, value), None
-
-    n = n_rounds * n_draws
-    blank = jax.tree.map(lambda a: jnp.broadcast_to(a, (n_rounds, *a.shape)), first)
-    state = (first, blank, jnp.tile(draws[:1], (n, 1)), jnp.full(n, -jnp.inf))
-    numbered = jnp.arange(n_rounds), jnp.stack(round_keys)
-    (_, used, z, value), _ = jax.lax.scan(one_round, state, numbered)
-    return Reweighted(z, weigh(used, n_rounds, z, value))
+    # The first step is none: it only looks around.
+    state = (z, -jnp.inf, jnp.zeros(size), jnp.eye(size), jnp.asarray(_FIRST_DAMPING))
+    (z, value, _, information, _), _ = jax.lax.scan(improve, state, length=n_improve + 1)
+    return z, value, jnp.linalg.inv(information)
 
 
-def simulator_calls(n_given: int, n_varied: int, sizes: dict[str, int]) -> int:
-    """Simulations of one case by `reweight`; a derivative along one parameter counts as one.
+def simulator_calls(n_given: int, n_heavy: int, n_starts: int, n_improve: int) -> int:
+    """Simulations of one case by `reweight` before its rounds, of which each draw is one.
 
     Args:
         n_given: Draws to start from.
-        n_varied: Number of entries in `varied`.
-        sizes: `n_starts`, `n_improve`, `n_rounds` and `n_draws`.
+        n_heavy: Heavy entries; a derivative along one counts as a simulation.
+        n_starts, n_improve: As there.
     """
-    improving = sizes["n_starts"] * (1 + sizes["n_improve"]) * (1 + n_varied)
-    return n_given + improving + sizes["n_rounds"] * sizes["n_draws"]
+    return n_given + n_starts * (1 + n_improve) * (1 + n_heavy)
 
 
 class Smoothed(NamedTuple):
@@ -174,35 +257,41 @@ class Smoothed(NamedTuple):
         weight: Shape (n, draws), each row sums to one.
         effective: Effective number of draws (Kish), shape (n,).
         k_hat: Shape of the Pareto tail, at most `WORST`, shape (n,).
+        k_threshold: Largest k-hat at which so many draws can be trusted, shape (n,).
         log_evidence: Shape (n,).
     """
 
     weight: np.ndarray
     effective: np.ndarray
     k_hat: np.ndarray
+    k_threshold: np.ndarray
     log_evidence: np.ndarray
 
 
-def smooth(log_weight: np.ndarray) -> Smoothed:
+def smooth(log_weight: np.ndarray, made: np.ndarray | None = None) -> Smoothed:
     """Smooth the largest weights by a Pareto tail (Vehtari et al. 2024), by ArviZ.
 
     Args:
-        log_weight: Unnormalised, as from `reweight`, shape (n, draws).
+        log_weight: Unnormalised, as from `reweight`, shape (cases, draws).
+        made: How many draws were made of each case, shape (cases,); all if not given.
     """
     log_weight = np.asarray(log_weight, float)
-    # ArviZ takes log likelihoods to be divided out, hence the sign.
-    smoothed, k_hat = array_stats.psislw(-log_weight, axis=-1)
-    weight = np.exp(smoothed - smoothed.max(1, keepdims=True))
+    n_cases, most = log_weight.shape
+    made = np.full(n_cases, most) if made is None else np.asarray(made)
+    weight = np.zeros_like(log_weight)
+    k_hat, evidence = np.empty(n_cases), np.empty(n_cases)
+    for k, n in enumerate(made):
+        ours = log_weight[k, :n]
+        top = ours.max()
+        evidence[k] = top + np.log(np.exp(ours - top).mean())
+        # ArviZ takes log likelihoods to be divided out, hence the sign.
+        smoothed, k_hat[k] = array_stats.psislw(-ours)
+        weight[k, :n] = np.exp(smoothed - smoothed.max())
     weight /= weight.sum(1, keepdims=True)
-    top = log_weight.max(1)
-    evidence = top + np.log(np.exp(log_weight - top[:, None]).mean(1))
-    k_hat = np.nan_to_num(np.asarray(k_hat, float), nan=WORST, posinf=WORST)
-    return Smoothed(weight, 1 / (weight**2).sum(1), np.minimum(k_hat, WORST), evidence)
-
-
-def k_threshold(n_draws: int) -> float:
-    """Largest k-hat at which that many draws can be trusted (Vehtari et al. 2024, eq. 13)."""
-    return min(1 - 1 / math.log10(n_draws), 0.7)
+    k_hat = np.minimum(np.nan_to_num(k_hat, nan=WORST, posinf=WORST), WORST)
+    # Vehtari et al. 2024, eq. 13.
+    threshold = np.minimum(1 - 1 / np.log10(made), 0.7)
+    return Smoothed(weight, 1 / (weight**2).sum(1), k_hat, threshold, evidence)
 
 
 def resample(weight: np.ndarray, n: int) -> np.ndarray:
@@ -231,12 +320,64 @@ def _tempered(log_weight: Array, enough: Array) -> Array:
     return weights[jnp.maximum(sufficient.sum() - 1, 0)]
 
 
+def _pick(key: Array, log_weight: Array, lights: Array) -> Array:
+    """One of the light draws of each simulation by its weight, (n, L) of (n, I, L)."""
+    chosen = jax.random.categorical(key, log_weight, axis=1)
+    return jnp.take_along_axis(lights, chosen[:, None, None], axis=1)[:, 0]
+
+
+class _Rounds(NamedTuple):
+    """Rounds of importance sampling so far.
+
+    Attributes:
+        key: For the next.
+        n_rounds: How many.
+        effective: Effective number of draws.
+        proposal: Of the next, for heavy and light entries.
+        used: Of all rounds, a leading axis longer.
+        heavy: Draws, shape (n, H).
+        light: Draws, some for each, shape (n, I, L).
+        value: Log posterior, shape (n, I); minus infinity where nothing has been drawn yet.
+        log_density: Of the sum of all proposals used, shape (n, I).
+    """
+
+    key: Array
+    n_rounds: Array
+    effective: Array
+    proposal: tuple["_Mixture", "_Mixture"]
+    used: tuple["_Mixture", "_Mixture"]
+    heavy: Array
+    light: Array
+    value: Array
+    log_density: Array
+
+    @property
+    def log_weight(self) -> Array:
+        """Against the mean of all proposals, shape (n, I)."""
+        log_weight = self.value - (self.log_density - jnp.log(self.n_rounds))
+        return jnp.where(jnp.isfinite(self.value), log_weight, -jnp.inf)
+
+
 class _Mixture(NamedTuple):
     """Student-t distributions: log weights (K,), centres (K, P), Cholesky factors (K, P, P)."""
 
     log_weight: Array
     centre: Array
     factor: Array
+
+    @classmethod
+    def about(
+        cls, modes: Array, values: Array, covariances: Array, free: Array, key: Array
+    ) -> "_Mixture":
+        """One component about each mode, weighted by Laplace's evidence."""
+        factor = jnp.linalg.cholesky(covariances)
+        sound = jnp.isfinite(factor).all((1, 2), keepdims=True)
+        factor = jnp.where(sound, factor, _ROUGH * jnp.eye(modes.shape[1]))
+        apart = _APART * jax.random.normal(key, modes.shape)
+        centre = modes + jnp.where(free, jnp.einsum("kpq,kq->kp", factor, apart), 0.0)
+        evidence = values + jnp.log(jnp.diagonal(factor, axis1=1, axis2=2)).sum(1)
+        # Softened: a mode may be wider than its curvature says.
+        return cls(jax.nn.log_softmax(0.5 * evidence), centre, factor)
 
     def draw(self, key: Array, n: int) -> Array:
         """Draws, shape (n, P)."""

@@ -93,9 +93,10 @@ class Posterior(NamedTuple):
         sd: Predictive standard deviation, noise included, shape (n, N).
         noise: Standard deviation of the noise alone, shape (n,).
         effective: Effective number of draws of an importance sampler; NaN where the draws were not
-            weighted, as in the three that follow; shape (n,) each.
+            weighted, as in all that follow; shape (n,) each.
         efficiency: The same over all simulations of the case.
         k_hat: Shape of the tail of its weights.
+        k_threshold: Largest k-hat at which so many draws can be trusted.
         log_evidence: Of the observation, counted in its own rms.
     """
 
@@ -107,6 +108,7 @@ class Posterior(NamedTuple):
     effective: np.ndarray
     efficiency: np.ndarray
     k_hat: np.ndarray
+    k_threshold: np.ndarray
     log_evidence: np.ndarray
 
 

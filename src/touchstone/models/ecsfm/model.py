@@ -1,12 +1,10 @@
 """Voltammetry in the workflow: simulate, train, stress and infer."""
 
-import json
 import math
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,16 +12,13 @@ from jax import Array
 from jax.scipy.special import ndtri
 
 from ...artifacts import ArtifactError
-from ...inference import flow, importance
-from ...inference.cem import cross_entropy
 from ...parallel import map_batches
 from ..base import Cases, Check, Model, Parameter, Posterior, View
-from . import checks, family, measurement, networks, training
+from . import checks, family, measurement, networks, posteriors, training
 from .checkpoint import Checkpoint
 from .dataset import Chunk, load_chunk
 from .experiment import Experiment
 from .fouling import Fouling
-from .observation import Filtered
 from .prior import RECORD, Prior
 from .simulator import Response, simulate
 from .training import Trained
@@ -33,7 +28,6 @@ _EXAMPLE_SAMPLES = 1000
 _OF_COUPLE = ("D_ox", "D_red", "C_ox", "C_red", "E0", "k0", "alpha")
 _MOST_TURNS = 8  # of the potential in a record that is drawn as a voltammogram
 _EDGE = 4.0  # a known value farther out, in standard coordinates, was hardly ever trained on
-_BATCH = {"flow": 32, "reweighted": 1, "cem": 4}  # cases inferred at once
 _UNITS = {
     "D_ox": "cm²/s",
     "D_red": "cm²/s",
@@ -81,17 +75,6 @@ class BaseCases(NamedTuple):
         return jax.tree.map(lambda a: np.asarray(a)[index], rest)._replace(waveform=waveform)
 
 
-class _Drawn(NamedTuple):
-    """Draws of some cases; the fields of `Posterior` that do not need predictions."""
-
-    z: np.ndarray
-    weight: np.ndarray
-    effective: np.ndarray
-    efficiency: np.ndarray
-    k_hat: np.ndarray
-    log_evidence: np.ndarray
-
-
 class Ecsfm(Model):
     """Electrochemical sensing: redox couples at an electrode, seen through an instrument."""
 
@@ -101,7 +84,7 @@ class Ecsfm(Model):
         self.prior = Prior(config, self.max_couples)
         self.task_names = tuple(config["tasks"])
         self.stage_names = tuple(config["levels"])
-        self._samplers = {}
+        self._posteriors = posteriors.Posteriors(self.prior, self.current)
         self.by_design = np.isin(self.prior.blocks, config["known_by_design"])
 
     # Forward ----------------------------------------------------------------------------------
@@ -349,25 +332,18 @@ class Ecsfm(Model):
             checkpoint: The trained networks.
             cases: Observations of the checkpoint's record length.
             key: For all randomness; the draws of a case depend on its place among the cases only.
-            method: "flow"; "reweighted", the flow's draws carried to the likelihood of the exact
-                simulator; or "cem", over the likelihood of the surrogate.
+            method: As in `Posteriors.sampler`.
             label: Shows progress bars under this name.
-            budget: For flow `n_draws` and `n_steps`; for reweighted also `reweight`, the sizes of
-                `importance.reweight`; for cem `n_particles`, `n_iterations`, `elite_fraction`,
-                `n_mc` and `n_steps`.
+            budget: As there.
         """
-        net = checkpoint.surrogate if method == "cem" else checkpoint.posterior
         waveform = self._resolve(cases.experiment)
-        if method == "reweighted":
-            inferred = ~(cases.known.all(0) | self.prior.baseline)
-            varied = np.flatnonzero(inferred).tolist()
-            budget = {**budget, "reweight": {**budget["reweight"], "varied": varied}}
+        sampler = self._posteriors.sampler(method, cases, budget)
         drawn = map_batches(
-            partial(self._draws(method, budget), net, checkpoint.normaliser, key),
+            partial(sampler, checkpoint, key),
             np.arange(len(cases.observed)),
             cases,
             waveform,
-            batch_size=_BATCH[method],
+            batch_size=posteriors.BATCH[method],
             label=label and f"{label}: draw",
         )
         mean, sd, noise_sd = map_batches(
@@ -380,147 +356,6 @@ class Ecsfm(Model):
             label=label and f"{label}: predict",
         )
         return Posterior(drawn.z, drawn.weight, mean, sd, noise_sd, *drawn[2:])
-
-    def _draws(self, method: str, budget: dict):
-        """Sampler of a batch of cases, compiled once for each method and budget."""
-        name = json.dumps([method, budget])
-        if name not in self._samplers:
-            self._samplers[name] = getattr(self, f"_{method}_sampler")(**budget)
-        return self._samplers[name]
-
-    def _flow_sampler(self, **budget):
-        draw = _each(partial(self._flow_draws, **budget))
-
-        def sampler(*arguments):
-            return _unweighted(draw(*arguments))
-
-        return sampler
-
-    def _flow_draws(self, net, normaliser, key, case: Cases, waveform, *, n_draws, n_steps):
-        active = self.prior.active(case.experiment.present)
-        context = networks.posterior_context(
-            case.observed, case.mask, case.experiment, case.z, case.known, active, normaliser
-        )
-        z = flow.sample(net, context, ~case.known, n_draws, n_steps, key)
-        return jnp.where(case.known, case.z, z)
-
-    def _reweighted_sampler(self, *, n_draws: int, n_steps: int, reweight: dict):
-        def propose(net, normaliser, key, case: Cases, waveform):
-            flow_key, weight_key = jax.random.split(key)
-            z = self._flow_draws(
-                net, normaliser, flow_key, case, waveform, n_draws=n_draws, n_steps=n_steps
-            )
-            residuals = partial(self._residuals, case, waveform)
-            given = case.known | self.prior.baseline
-            return importance.reweight(residuals, z, given, weight_key, **reweight)
-
-        def complete(z, _, key, case: Cases, waveform):
-            return self._with_baseline(z, jax.random.fold_in(key, 1), case, waveform)
-
-        propose, complete = _each(propose), _each(complete, (0, None))
-        sizes = {name: size for name, size in reweight.items() if name != "varied"}
-        calls = importance.simulator_calls(n_draws, len(reweight["varied"]), sizes)
-
-        def sampler(net, normaliser, key, index, cases, waveform):
-            exact = propose(net, normaliser, key, index, cases, waveform)
-            smoothed = importance.smooth(exact.log_weight)
-            chosen = importance.resample(smoothed.weight, n_draws)
-            z = np.take_along_axis(np.asarray(exact.z), chosen[:, :, None], axis=1)
-            drawn = _unweighted(complete(z, None, key, index, cases, waveform))
-            return drawn._replace(
-                **{
-                    name: getattr(smoothed, name) for name in ("effective", "k_hat", "log_evidence")
-                },
-                efficiency=smoothed.effective / calls,
-            )
-
-        return sampler
-
-    def _with_baseline(self, z, key, case: Cases, waveform):
-        """Draws with the offset and slope, marginalised so far, drawn given everything else."""
-
-        def one(key, z):
-            filtered = self._filtered(case, waveform, z)
-            drawn = jax.random.multivariate_normal(key, filtered.baseline, filtered.covariance)
-            return jnp.where(case.known, z, z.at[self.prior.baseline].set(drawn))
-
-        return jax.vmap(one)(jax.random.split(key, z.shape[0]), z)
-
-    def _cem_sampler(self, **budget):
-        draw = _each(partial(self._cem_draws, **budget))
-
-        def sampler(*arguments):
-            z, weight = draw(*arguments)
-            return _unweighted(z)._replace(
-                weight=np.asarray(weight), effective=1 / np.square(weight).sum(1)
-            )
-
-        return sampler
-
-    def _cem_draws(
-        self,
-        net,
-        normaliser,
-        key,
-        case: Cases,
-        waveform,
-        *,
-        n_particles: int,
-        n_iterations: int,
-        elite_fraction: float,
-        n_mc: int,
-        n_steps: int,
-    ):
-        active = self.prior.active(case.experiment.present)
-
-        def log_likelihood(z, key):
-            natural = self.prior.natural(z, case.experiment)
-            context = networks.surrogate_context(z, case.experiment, active, normaliser)
-            everything = jnp.ones(case.observed.shape[0] + 1, bool)
-            targets = flow.sample(net, context, everything, n_mc, n_steps, key)
-
-            # The scatter of the surrogate's draws is its own doubt about the trace: without it the
-            # likelihood, at a noise far below that doubt, would pick particles by chance.
-            currents = jax.vmap(
-                lambda target: networks.surrogate_current(target, case.experiment, normaliser)
-            )(targets)
-            observation = self.prior.observation(natural, currents.mean(0), case.experiment)
-            doubt = currents.var(0).mean() * (n_mc + 1) / max(n_mc - 1, 1)
-            doubtful = observation._replace(white=jnp.sqrt(observation.white**2 + doubt))
-            doubtful = doubtful.with_baseline(z[self.prior.baseline])
-            filtered = doubtful.filter(case.observed, case.mask)
-            return -(0.5 * filtered.residual**2 + filtered.log_scale).sum()
-
-        def of_particles(z, key):
-            return jax.vmap(log_likelihood)(z, jax.random.split(key, z.shape[0]))
-
-        z, weight = cross_entropy(
-            of_particles,
-            case.z,
-            case.known,
-            key,
-            n_particles=n_particles,
-            n_iterations=n_iterations,
-            elite_fraction=elite_fraction,
-        )
-        return z, weight
-
-    def _residuals(self, case: Cases, waveform: Waveform, z: Array) -> tuple[Array, Array]:
-        """Residuals of one case under the exact simulator, and the logarithms of their scales.
-
-        The scales are in units of the rms of what was observed, so that the evidence does not
-        depend on the unit of the current.
-        """
-        filtered = self._filtered(case, waveform, z)
-        seen = case.mask.astype(case.observed.dtype)
-        unit = jnp.sqrt((seen * case.observed**2).sum() / seen.sum())
-        return filtered.residual, filtered.log_scale - seen * jnp.log(unit)
-
-    def _filtered(self, case: Cases, waveform: Waveform, z: Array) -> Filtered:
-        natural = self.prior.natural(z, case.experiment)
-        current = self.current(z, case.experiment, waveform)
-        observation = self.prior.observation(natural, current, case.experiment)
-        return observation.filter(case.observed, case.mask)
 
     @cached_property
     def _predictions(self):
@@ -677,24 +512,6 @@ class Ecsfm(Model):
             "correlation": experiment.duration * jnp.exp(record["correlation"]),
             "noise": 1e6 * signal * jnp.exp(record["noise"]),
         }
-
-
-def _each(draw, given: tuple = (None, None)):
-    """`draw` of a batch of cases, compiled, each case with a key of its own."""
-
-    def batch(first, second, key, index, cases, waveform):
-        keys = jax.vmap(partial(jax.random.fold_in, key))(index)
-        over = (*given, 0, 0, 0)
-        return jax.vmap(draw, in_axes=over)(first, second, keys, cases, waveform)
-
-    return eqx.filter_jit(batch)
-
-
-def _unweighted(z: Array) -> "_Drawn":
-    n_cases, n_draws = z.shape[:2]
-    nothing = np.full(n_cases, np.nan)
-    weight = np.full((n_cases, n_draws), 1 / n_draws, np.float32)
-    return _Drawn(np.asarray(z), weight, nothing, nothing, nothing, nothing)
 
 
 def _is_sweep(potential: np.ndarray) -> bool:

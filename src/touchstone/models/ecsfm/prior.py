@@ -41,7 +41,7 @@ class Prior:
         self.blocks = [b for b in BLOCKS for _ in range(max_couples)] + list(NUISANCES)
         self.size = len(self.names)
         self._place = {name: k for k, name in enumerate(self.names)}
-        self.baseline = np.isin(self.names, BASELINE)
+        self.baseline, self.record = np.isin(self.names, BASELINE), np.isin(self.names, RECORD)
         self._location = jnp.array([p.location for p in self.parameters])
         self._scale = jnp.array([p.scale for p in self.parameters])
         self._bounded = jnp.array([p.bounded for p in self.parameters])

@@ -1,0 +1,249 @@
+"""What turns a voltammogram into draws of its parameters: four methods, from fast to sure."""
+
+import json
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ...inference import flow, importance
+from ...inference.cem import cross_entropy
+from ..base import Cases
+from . import networks
+from .checkpoint import Checkpoint
+from .observation import Filtered
+from .prior import Prior
+
+BATCH = {"flow": 32, "reweighted": 1, "cem": 4}  # cases inferred at once
+
+
+class Draws(NamedTuple):
+    """Draws of some cases: the fields of `Posterior` that need no prediction."""
+
+    z: np.ndarray
+    weight: np.ndarray
+    effective: np.ndarray
+    efficiency: np.ndarray
+    k_hat: np.ndarray
+    k_threshold: np.ndarray
+    log_evidence: np.ndarray
+
+    @classmethod
+    def unweighted(cls, z: Array) -> "Draws":
+        """Draws that all count alike, shape (n, draws, P)."""
+        n_cases, n_draws = z.shape[:2]
+        nothing = np.full(n_cases, np.nan)
+        weight = np.full((n_cases, n_draws), 1 / n_draws, np.float32)
+        return cls(np.asarray(z), weight, *[nothing] * 5)
+
+
+class Posteriors:
+    """Samplers of the posterior, each compiled once for its budget.
+
+    Args:
+        prior: Of the model.
+        current: Noise-free current, A, of (z, experiment, waveform).
+    """
+
+    def __init__(self, prior: Prior, current: Callable):
+        self.prior, self.current = prior, current
+        self._samplers = {}
+
+    def sampler(self, method: str, cases: Cases, budget: dict) -> Callable:
+        """Sampler of a batch of cases like those given.
+
+        Args:
+            method: "flow"; "reweighted", the flow's draws carried to the likelihood of the exact
+                simulator; or "cem", over the likelihood of the surrogate.
+            cases: What is known of all of them is not inferred.
+            budget: For flow `n_draws` and `n_steps`; for reweighted also `reweight`, the sizes of
+                `importance.reweight`; for cem `n_particles`, `n_iterations`, `elite_fraction`,
+                `n_mc` and `n_steps`.
+
+        Returns:
+            A function of (checkpoint, key, index, cases, waveform) that gives `Draws`; those of a
+            case depend on its index alone.
+        """
+        if method == "reweighted":
+            heavy, light = self._inferred(cases.known.all(0))
+            budget = {**budget, "heavy": heavy, "light": light}
+        name = json.dumps([method, budget])
+        if name not in self._samplers:
+            self._samplers[name] = getattr(self, f"_{method}")(**budget)
+        return self._samplers[name]
+
+    def _inferred(self, known: np.ndarray) -> tuple[list[int], list[int]]:
+        """Entries to draw that the simulation depends on, and those that it does not.
+
+        The baseline is among neither: it is marginalised exactly.
+        """
+        inferred = ~(known | self.prior.baseline)
+        record = self.prior.record
+        return tuple(np.flatnonzero(inferred & which).tolist() for which in (~record, record))
+
+    # The flow ---------------------------------------------------------------------------------
+
+    def _flow(self, **budget) -> Callable:
+        draw = _each(partial(self._flow_draws, **budget))
+
+        def sampler(checkpoint: Checkpoint, *arguments):
+            return Draws.unweighted(draw(checkpoint.posterior, checkpoint.normaliser, *arguments))
+
+        return sampler
+
+    def _flow_draws(self, net, normaliser, key, case: Cases, waveform, *, n_draws, n_steps):
+        active = self.prior.active(case.experiment.present)
+        context = networks.posterior_context(
+            case.observed, case.mask, case.experiment, case.z, case.known, active, normaliser
+        )
+        z = flow.sample(net, context, ~case.known, n_draws, n_steps, key)
+        return jnp.where(case.known, case.z, z)
+
+    # Exact re-weighting -----------------------------------------------------------------------
+
+    def _reweighted(
+        self, *, n_draws: int, n_steps: int, reweight: dict, heavy: list[int], light: list[int]
+    ) -> Callable:
+        def propose(net, normaliser, key, case: Cases, waveform):
+            flow_key, weight_key = jax.random.split(key)
+            z = self._flow_draws(
+                net, normaliser, flow_key, case, waveform, n_draws=n_draws, n_steps=n_steps
+            )
+            problem = importance.Problem(
+                lambda z: self.current(z, case.experiment, waveform),
+                partial(self.residuals, case),
+                ~(case.known | self.prior.baseline),
+                tuple(heavy),
+                tuple(light),
+            )
+            return importance.reweight(problem, z, weight_key, **reweight)
+
+        propose = _each(propose)
+        before = importance.simulator_calls(
+            n_draws, len(heavy), reweight["n_starts"], reweight["n_improve"]
+        )
+
+        def sampler(checkpoint: Checkpoint, key, index, cases, waveform):
+            exact = propose(
+                checkpoint.posterior, checkpoint.normaliser, key, index, cases, waveform
+            )
+            smoothed = importance.smooth(exact.log_weight, exact.made)
+            chosen = importance.resample(smoothed.weight, n_draws)
+            z = np.take_along_axis(np.asarray(exact.z), chosen[:, :, None], axis=1)
+            return Draws.unweighted(self.complete(z, key, index, cases, waveform))._replace(
+                effective=smoothed.effective,
+                efficiency=smoothed.effective / (before + np.asarray(exact.made)),
+                k_hat=smoothed.k_hat,
+                k_threshold=smoothed.k_threshold,
+                log_evidence=smoothed.log_evidence,
+            )
+
+        return sampler
+
+    @cached_property
+    def complete(self) -> Callable:
+        """Draws (n, draws, P) with offset and slope, marginalised so far, drawn given the rest."""
+
+        def one(z, _, key, case: Cases, waveform):
+            def baseline(z, key):
+                filtered = self._filtered(case, self.current(z, case.experiment, waveform), z)
+                return jax.random.multivariate_normal(key, filtered.baseline, filtered.covariance)
+
+            keys = jax.random.split(jax.random.fold_in(key, 1), z.shape[0])
+            whole = z.at[:, self.prior.baseline].set(jax.vmap(baseline)(z, keys))
+            return jnp.where(case.known, z, whole)
+
+        drawn = _each(one, (0, None))
+        return lambda z, *arguments: drawn(z, None, *arguments)
+
+    def residuals(self, case: Cases, current: Array, z: Array) -> tuple[Array, Array]:
+        """Residuals of one case about a simulated current, and the logarithms of their scales.
+
+        The scales are in units of the rms of what was observed, so that the evidence does not
+        depend on the unit of the current.
+        """
+        filtered = self._filtered(case, current, z)
+        seen = case.mask.astype(case.observed.dtype)
+        unit = jnp.sqrt((seen * case.observed**2).sum() / seen.sum())
+        return filtered.residual, filtered.log_scale - seen * jnp.log(unit)
+
+    def _filtered(self, case: Cases, current: Array, z: Array) -> Filtered:
+        natural = self.prior.natural(z, case.experiment)
+        observation = self.prior.observation(natural, current, case.experiment)
+        return observation.filter(case.observed, case.mask)
+
+    # The cross-entropy method -----------------------------------------------------------------
+
+    def _cem(self, **budget) -> Callable:
+        draw = _each(partial(self._cem_draws, **budget))
+
+        def sampler(checkpoint: Checkpoint, *arguments):
+            z, weight = draw(checkpoint.surrogate, checkpoint.normaliser, *arguments)
+            return Draws.unweighted(z)._replace(
+                weight=np.asarray(weight), effective=1 / np.square(weight).sum(1)
+            )
+
+        return sampler
+
+    def _cem_draws(
+        self,
+        net,
+        normaliser,
+        key,
+        case: Cases,
+        waveform,
+        *,
+        n_particles: int,
+        n_iterations: int,
+        elite_fraction: float,
+        n_mc: int,
+        n_steps: int,
+    ):
+        active = self.prior.active(case.experiment.present)
+
+        def log_likelihood(z, key):
+            natural = self.prior.natural(z, case.experiment)
+            context = networks.surrogate_context(z, case.experiment, active, normaliser)
+            everything = jnp.ones(case.observed.shape[0] + 1, bool)
+            targets = flow.sample(net, context, everything, n_mc, n_steps, key)
+
+            # The scatter of the surrogate's draws is its own doubt about the trace: without it the
+            # likelihood, at a noise far below that doubt, would pick particles by chance.
+            currents = jax.vmap(
+                lambda target: networks.surrogate_current(target, case.experiment, normaliser)
+            )(targets)
+            observation = self.prior.observation(natural, currents.mean(0), case.experiment)
+            doubt = currents.var(0).mean() * (n_mc + 1) / max(n_mc - 1, 1)
+            doubtful = observation._replace(white=jnp.sqrt(observation.white**2 + doubt))
+            doubtful = doubtful.with_baseline(z[self.prior.baseline])
+            filtered = doubtful.filter(case.observed, case.mask)
+            return -(0.5 * filtered.residual**2 + filtered.log_scale).sum()
+
+        def of_particles(z, key):
+            return jax.vmap(log_likelihood)(z, jax.random.split(key, z.shape[0]))
+
+        return cross_entropy(
+            of_particles,
+            case.z,
+            case.known,
+            key,
+            n_particles=n_particles,
+            n_iterations=n_iterations,
+            elite_fraction=elite_fraction,
+        )
+
+
+def _each(draw: Callable, given: tuple = (None, None)) -> Callable:
+    """`draw` of a batch of cases, compiled, each case with a key of its own."""
+
+    def batch(first, second, key, index, cases, waveform):
+        keys = jax.vmap(partial(jax.random.fold_in, key))(index)
+        over = (*given, 0, 0, 0)
+        return jax.vmap(draw, in_axes=over)(first, second, keys, cases, waveform)
+
+    return eqx.filter_jit(batch)
