@@ -16,19 +16,24 @@ import numpy as np
 from arviz_stats.base import array_stats
 from jax import Array
 from jax.scipy.linalg import solve_triangular
-from jax.scipy.special import gammaln, logsumexp
+from jax.scipy.special import gammaln, logsumexp, ndtr, ndtri
 from jax.scipy.stats import norm
 
 WORST = 10.0  # k-hat of draws that are no good at all
 _FREEDOM = 5.0  # of the Student-t proposals: heavy tails, finite variance
 _WIDEN = 1.1  # of the scale of a refitted proposal
 _FIRST_DAMPING, _DAMPING = 0.01, (1e-4, 1e6)  # of Fisher scoring, relative to the information
+_GAIN, _IDLE = 0.1, 3  # a smaller gain of log density is none; so many in a row, and it is over
 _LONGEST_STEP = 1.0  # of Fisher scoring, in prior standard deviations
 _LANES = 64  # points simulated at once: more do not fit the fastest cache
 _ENOUGH = 5  # effective draws for each free parameter, for a refit
 _APART = 0.5  # standard deviations between proposals that start from one mode
 _INNER = 4  # light draws of a simulation
 _LEAST_ROUNDS = 3  # before the number of effective draws is believed
+_WIDTH, _EDGE = (
+    12**0.5,
+    1e-6,
+)  # of a uniform prior of unit variance; of what is left out at its ends
 _ROUGH = 0.1  # prior standard deviations: scale of a proposal where the curvature is no use
 
 
@@ -39,11 +44,13 @@ class Reweighted(NamedTuple):
         z: Draws, shape (n, P); known entries at their values.
         log_weight: Unnormalised, shape (n,); the mean of its exponential is the evidence.
         made: How many draws were made; what follows has no meaning, and no weight.
+        climbed: How many steps of Fisher scoring before, of all starts.
     """
 
     z: Array
     log_weight: Array
     made: Array
+    climbed: Array
 
 
 class Problem(NamedTuple):
@@ -58,6 +65,8 @@ class Problem(NamedTuple):
         free: Entries that are inferred, shape (P,).
         heavy: Places of the entries that any case infers and that `simulate` depends on.
         light: Of those that any case infers but `simulate` does not depend on.
+        straight: Of the heavy ones, those in which proposals are made where their prior is uniform,
+            since posteriors are long and straight there, but bent in z.
     """
 
     simulate: Callable[[Array], Array]
@@ -65,12 +74,32 @@ class Problem(NamedTuple):
     free: Array
     heavy: tuple[int, ...]
     light: tuple[int, ...] = ()
+    straight: tuple[int, ...] = ()
 
-    def log_posterior(self, z: Array, residual: Array, log_scale: Array) -> Array:
-        """Logarithm of prior times likelihood, from the residuals at z."""
-        prior = jnp.where(self.free, norm.logpdf(z), 0.0).sum()
-        value = prior - (0.5 * residual**2 + log_scale).sum()
+    def log_likelihood(self, residual: Array, log_scale: Array) -> Array:
+        """Of the observation; minus infinity where the simulation fails."""
+        value = -(0.5 * residual**2 + log_scale).sum()
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+
+    def warp(self, z: Array) -> Array:
+        """Coordinates in which proposals are made, shape (..., P)."""
+        return jnp.where(self._is_straight, _WIDTH * (ndtr(z) - 0.5), z)
+
+    def unwarp(self, x: Array) -> Array:
+        """Inverse of `warp`; what is beyond a bound is put near it."""
+        fraction = jnp.clip(x / _WIDTH + 0.5, _EDGE, 1 - _EDGE)
+        return jnp.where(self._is_straight, ndtri(fraction), x)
+
+    def log_prior(self, x: Array) -> Array:
+        """Log density of the prior over warped coordinates, shape (...)."""
+        inside = jnp.abs(x) < _WIDTH * (0.5 - _EDGE)
+        uniform = jnp.where(inside, -jnp.log(_WIDTH), -jnp.inf)
+        density = jnp.where(self._is_straight, uniform, norm.logpdf(x))
+        return jnp.where(self.free, density, 0.0).sum(-1)
+
+    @property
+    def _is_straight(self) -> np.ndarray:
+        return np.isin(np.arange(self.free.shape[0]), self.straight)
 
 
 def reweight(
@@ -104,17 +133,21 @@ def reweight(
     """
     free, heavy, light = problem.free, np.array(problem.heavy), np.array(problem.light, int)
     inner = _INNER if light.size else 1
+    x = problem.warp(draws)
+    given_x = x[0]
 
     def log_posteriors(heavies, lights):
         """At heavy entries (n, H), each with some draws of the light ones (n, I, L)."""
 
         def one(given):
-            z = draws[0].at[heavy].set(given[0])
-            simulated = problem.simulate(z)
+            x = given_x.at[heavy].set(given[0])
+            simulated = problem.simulate(problem.unwarp(x))
 
             def at(lights):
-                whole = z.at[light].set(lights)
-                return problem.log_posterior(whole, *problem.residuals(simulated, whole))
+                whole = x.at[light].set(lights)
+                seen = problem.residuals(simulated, problem.unwarp(whole))
+                value = problem.log_prior(whole) + problem.log_likelihood(*seen)
+                return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
             return jax.vmap(at)(given[1])
 
@@ -122,9 +155,15 @@ def reweight(
 
     start_key, key, pick_key = jax.random.split(key, 3)
     groups = draws[: len(draws) // n_starts * n_starts].reshape(n_starts, -1, draws.shape[1])
-    values = jax.vmap(lambda z: log_posteriors(z[:, heavy], z[:, None, light])[:, 0])(groups)
+    values = log_posteriors(
+        x[: groups.size // x.shape[1], heavy], x[: groups.size // x.shape[1], None, light]
+    )
+    values = values.reshape(n_starts, -1)
     starts = groups[jnp.arange(n_starts), values.argmax(1)]
-    modes, values, covariances = jax.vmap(partial(_climb, problem, n_improve=n_improve))(starts)
+    climb = partial(_climb, problem, n_improve=n_improve)
+    modes, values, covariances, n_climbed = jax.vmap(climb)(starts)
+    modes, slopes = jax.jvp(problem.warp, (modes,), (jnp.ones_like(modes),))
+    covariances = covariances * slopes[:, :, None] * slopes[:, None, :]
     # What scales the residuals hangs together with what shifts them only weakly: the information
     # of the two is zero in a Gaussian model. So heavy and light entries are proposed apart.
     first = [
@@ -144,9 +183,9 @@ def reweight(
             lambda all, one: all.at[state.n_rounds].set(one), state.used, state.proposal
         )
         heavies = state.proposal[0].draw(heavy_key, n_draws)
-        heavies = jnp.where(free[heavy], heavies, draws[0, heavy])
+        heavies = jnp.where(free[heavy], heavies, given_x[heavy])
         lights = state.proposal[1].draw(light_key, n_draws * inner)
-        lights = jnp.where(free[light], lights, draws[0, light])
+        lights = jnp.where(free[light], lights, given_x[light])
         lights = lights.reshape(n_draws, inner, len(light))
         # Old draws under the new proposal, fresh draws under all.
         of_new = log_density(state.proposal, state.heavy, state.light)
@@ -187,29 +226,33 @@ def reweight(
         effective=jnp.asarray(0.0),
         proposal=tuple(first),
         used=jax.tree.map(lambda a: jnp.broadcast_to(a, (n_rounds, *a.shape)), tuple(first)),
-        heavy=jnp.tile(draws[:1, heavy], (n, 1)),
-        light=jnp.tile(draws[:1, light], (n, inner, 1)),
+        heavy=jnp.tile(given_x[heavy], (n, 1)),
+        light=jnp.tile(given_x[light], (n, inner, 1)),
         value=jnp.full((n, inner), -jnp.inf),
         log_density=jnp.full((n, inner), -jnp.inf),
     )
     state = jax.lax.while_loop(unfinished, one_round, state)
-    z = jnp.tile(draws[:1], (n, 1)).at[:, heavy].set(state.heavy)
-    z = z.at[:, light].set(_pick(pick_key, state.log_weight, state.light))
+    x = jnp.tile(given_x, (n, 1)).at[:, heavy].set(state.heavy)
+    x = x.at[:, light].set(_pick(pick_key, state.log_weight, state.light))
+    z = jnp.where(free, problem.unwarp(x), draws[0])
     log_weight = logsumexp(state.log_weight, axis=1) - jnp.log(inner)
-    return Reweighted(z, log_weight, state.n_rounds * n_draws)
+    return Reweighted(z, log_weight, state.n_rounds * n_draws, n_climbed.sum())
 
 
-def _climb(problem: Problem, z: Array, *, n_improve: int) -> tuple[Array, Array, Array]:
-    """Fisher scoring from a point, with Marquardt's damping.
+def _climb(problem: Problem, start: Array, *, n_improve: int) -> tuple[Array, Array, Array]:
+    """Fisher scoring from a point, with Marquardt's damping, until it is over.
+
+    The prior is centred at the start, not at zero: what the observation leaves open stays as it
+    was, so that draws that start along a ridge end along it (randomised maximum likelihood).
 
     Returns:
         The best point, its log posterior, and the inverse of the information there.
     """
-    free, size = problem.free, z.shape[0]
+    free, size = problem.free, start.shape[0]
     along = jnp.eye(size)[np.array([*problem.heavy, *problem.light])]
 
     def examine(z):
-        """Log posterior, its gradient, and the expected information of likelihood and prior."""
+        """Log target, its gradient, and the expected information of likelihood and prior."""
         push = jax.vmap(lambda along: jax.jvp(problem.simulate, (z,), (along,)), (0,), (None, 0))
         simulated, moved = push(along[: len(problem.heavy)])
         moved = jnp.pad(moved, [(0, len(problem.light)), *((0, 0) for _ in simulated.shape)])
@@ -220,23 +263,38 @@ def _climb(problem: Problem, z: Array, *, n_improve: int) -> tuple[Array, Array,
         information = along.T @ (shift @ shift.T + 2 * d_log_scale @ d_log_scale.T) @ along
         both = free[:, None] & free[None, :]
         information = jnp.where(both, information, 0.0) + jnp.eye(size)
-        value = problem.log_posterior(z, residual, log_scale)
-        return value, jnp.where(free, score - z, 0.0), information
+        value = problem.log_likelihood(residual, log_scale) - 0.5 * ((z - start) ** 2).sum()
+        return value, jnp.where(free, score - (z - start), 0.0), information
 
-    def improve(state, _):
-        z, value, score, information, damping = state
-        damped = information + damping * jnp.diag(jnp.diag(information))
-        step = jnp.clip(jnp.linalg.solve(damped, score), -_LONGEST_STEP, _LONGEST_STEP)
-        trial = z + jnp.where(free, step, 0.0)
-        new = (trial, *examine(trial))
-        better = new[1] > value
-        kept = [jnp.where(better, n, o) for n, o in zip(new, state[:-1], strict=True)]
-        return (*kept, jnp.clip(damping * jnp.where(better, 0.1, 10.0), *_DAMPING)), None
+    def improve(state):
+        n, idle, best, damping = state
+        damped = best.information + damping * jnp.diag(jnp.diag(best.information))
+        step = jnp.clip(jnp.linalg.solve(damped, best.score), -_LONGEST_STEP, _LONGEST_STEP)
+        z = best.z + jnp.where(free, step, 0.0)
+        trial = _Point(z, *examine(z))
+        better = trial.value > best.value
+        idle = jnp.where(trial.value > best.value + _GAIN, 0, idle + 1)
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), trial, best)
+        damping = jnp.clip(damping * jnp.where(better, 0.1, 10.0), *_DAMPING)
+        return n + 1, idle, best, damping
 
-    # The first step is none: it only looks around.
-    state = (z, -jnp.inf, jnp.zeros(size), jnp.eye(size), jnp.asarray(_FIRST_DAMPING))
-    (z, value, _, information, _), _ = jax.lax.scan(improve, state, length=n_improve + 1)
-    return z, value, jnp.linalg.inv(information)
+    def unfinished(state):
+        n, idle, *_ = state
+        return (n < n_improve) & (idle < _IDLE)
+
+    first = 0, 0, _Point(start, *examine(start)), jnp.asarray(_FIRST_DAMPING)
+    n, _, best, _ = jax.lax.while_loop(unfinished, improve, first)
+    value = best.value + 0.5 * ((best.z - start) ** 2).sum() - 0.5 * (free * best.z**2).sum()
+    return best.z, value, jnp.linalg.inv(best.information), n
+
+
+class _Point(NamedTuple):
+    """Where Fisher scoring is, and what it sees there."""
+
+    z: Array
+    value: Array
+    score: Array
+    information: Array
 
 
 def simulator_calls(n_given: int, n_heavy: int, n_starts: int, n_improve: int) -> int:

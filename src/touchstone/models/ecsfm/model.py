@@ -58,6 +58,7 @@ class BaseCases(NamedTuple):
         known: Parameters known by design or absent, shape (n, P).
         signal: Root mean square of the clean current, A: the unit of baseline and noise.
         task: Name of the task, shape (n,).
+        pattern: Name of the kind of mask, shape (n,).
     """
 
     z: np.ndarray
@@ -67,6 +68,7 @@ class BaseCases(NamedTuple):
     known: np.ndarray
     signal: np.ndarray
     task: np.ndarray
+    pattern: np.ndarray
 
     def take(self, index) -> "BaseCases":
         """Some of the cases, by index or slice."""
@@ -204,24 +206,23 @@ class Ecsfm(Model):
 
         Args:
             rng: Source of randomness.
-            settings: `n_cases`, `observed` (probability that a sample is) and `noise` (standard
-                deviation of white noise, in units of the clean signal).
+            settings: `n_cases`; `observed`, the probability that a sample is, or a kind of mask
+                of the training, or null for all kinds as often as there; `noise`, the standard
+                deviation of white noise in units of the clean signal, or null for its prior.
             n_points: Samples of each.
         """
         n_cases = settings["n_cases"]
         draws = family.draw(rng, self.config, n_cases, n_points, self.prior.size, {"frontier": 1.0})
         z = np.array(ndtri(draws.quantile), np.float32)
-        index = self.prior.names.index("noise")
-        noise_prior = self.prior.parameters[index]
-        fraction = (
-            (math.log(settings["noise"]) - noise_prior.location) / noise_prior.scale + 1
-        ) / 2
-        z[:, index] = ndtri(fraction)
+        if settings["noise"] is not None:
+            index = self.prior.names.index("noise")
+            noise = self.prior.parameters[index]
+            fraction = ((math.log(settings["noise"]) - noise.location) / noise.scale + 1) / 2
+            z[:, index] = ndtri(fraction)
         waveform = self._resolve(draws.experiment)
         clean = map_batches(self._currents, z, draws.experiment, waveform, batch_size=64)
         active = np.asarray(self.prior.active(draws.experiment.present))
-        mask = rng.random((n_cases, n_points)) < settings["observed"]
-        mask[:, : min(n_points, 8)] |= ~mask.any(1, keepdims=True)
+        mask, pattern = _masks(rng, clean, settings["observed"])
         return BaseCases(
             z=z,
             experiment=draws.experiment,
@@ -230,6 +231,7 @@ class Ecsfm(Model):
             known=self.by_design | ~active,
             signal=np.sqrt((clean**2).mean(1)),
             task=np.array(self.task_names)[draws.task],
+            pattern=pattern,
         )
 
     def variant(
@@ -512,6 +514,22 @@ class Ecsfm(Model):
             "correlation": experiment.duration * jnp.exp(record["correlation"]),
             "noise": 1e6 * signal * jnp.exp(record["noise"]),
         }
+
+
+def _masks(
+    rng: np.random.Generator, current: np.ndarray, observed: float | str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of noise-free currents and the names of their kinds; see `Ecsfm.base_cases`."""
+    if observed is None or isinstance(observed, str):
+        shares = networks.MASKS if observed is None else {observed: 1.0}
+        keys = jax.random.split(jax.random.key(rng.integers(2**32)), len(current))
+        draw = jax.vmap(lambda key, current: networks.draw_mask(key, current, shares))
+        mask, kind = (np.array(drawn) for drawn in draw(keys, current))
+        kind = np.array(list(networks.MASKS))[kind]
+    else:
+        mask, kind = rng.random(current.shape) < observed, np.full(len(current), "random")
+    mask[:, : min(current.shape[1], 8)] |= ~mask.any(1, keepdims=True)
+    return mask, kind
 
 
 def _is_sweep(potential: np.ndarray) -> bool:

@@ -22,6 +22,8 @@ from .prior import RECORD, Prior
 # The numbers of `settings` that have a trained range, in their order.
 SETTINGS = ("ln duration/s", "ln radius/cm", "ln curvature", "temperature/K", "ln half-window·F/RT")
 _D, _C = 1e-5, 1e-6  # cm^2/s, mol/cm^3
+# Which samples are observed, and how often so in training.
+MASKS = {"dense": 0.2, "random": 0.45, "gap": 0.15, "transitions": 0.2}
 _LEAST_OBSERVED = 0.2  # part of the samples that a random mask of the training keeps at least
 
 
@@ -172,8 +174,14 @@ def surrogate_current(target: Array, experiment: Experiment, normaliser: Normali
     return target[:-1] * reference_current(experiment) * jnp.exp(size)
 
 
-def draw_mask(key: Array, current: Array) -> Array:
-    """A mask of the training: everything, a random part, all but a gap, or the transitions."""
+def draw_mask(key: Array, current: Array, shares: dict[str, float] = MASKS) -> tuple[Array, Array]:
+    """A mask, shape (N,), and its kind: everything, a random part, all but a gap, or transitions.
+
+    Args:
+        key: For all randomness.
+        current: Noise-free current, shape (N,).
+        shares: Probability of each kind; the kind is an index into `MASKS`.
+    """
     kind_key, part_key, point_key = jax.random.split(key, 3)
     n_samples = current.shape[0]
     part = jax.random.uniform(part_key, minval=_LEAST_OBSERVED)
@@ -183,8 +191,9 @@ def draw_mask(key: Array, current: Array) -> Array:
         gap_mask(point_key, n_samples),
         transition_mask(point_key, current, part),
     ]
-    kind = jax.random.choice(kind_key, 4, p=jnp.array([0.2, 0.45, 0.15, 0.2]))
-    return jnp.stack(options)[kind]
+    probability = jnp.array([shares.get(name, 0.0) for name in MASKS])
+    kind = jax.random.choice(kind_key, len(MASKS), p=probability)
+    return jnp.stack(options)[kind], kind
 
 
 def draw_known(key: Array, by_design: Array) -> Array:
@@ -215,7 +224,8 @@ def posterior_example(
     active = prior.active(experiment.present)
     mask, known = jnp.ones(current.shape[0], bool), by_design
     if training:
-        mask, known = draw_mask(mask_key, current), draw_known(known_key, by_design)
+        mask, _ = draw_mask(mask_key, current)
+        known = draw_known(known_key, by_design)
     context = posterior_context(observed, mask, experiment, z, known, active, normaliser)
     return Example(z, active & ~known, context)
 

@@ -53,6 +53,8 @@ class Posteriors:
     def __init__(self, prior: Prior, current: Callable):
         self.prior, self.current = prior, current
         self._samplers = {}
+        straight = np.isin(prior.blocks, ("E0", "k0"))
+        self._straight = tuple(np.flatnonzero(straight).tolist())
 
     def sampler(self, method: str, cases: Cases, budget: dict) -> Callable:
         """Sampler of a batch of cases like those given.
@@ -120,6 +122,7 @@ class Posteriors:
                 ~(case.known | self.prior.baseline),
                 tuple(heavy),
                 tuple(light),
+                self._straight,
             )
             return importance.reweight(problem, z, weight_key, **reweight)
 
