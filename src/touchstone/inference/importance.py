@@ -21,7 +21,7 @@ from jax.scipy.stats import norm
 
 WORST = 10.0  # k-hat of draws that are no good at all
 _FREEDOM = 5.0  # of the Student-t proposals: heavy tails, finite variance
-_WIDEN = 1.1  # of the scale of a refitted proposal
+_WIDEN = 1.25  # of the scale of a refitted proposal
 _FIRST_DAMPING, _DAMPING = 0.01, (1e-4, 1e6)  # of Fisher scoring, relative to the information
 _GAIN, _IDLE = 0.1, 3  # a smaller gain of log density is none; so many in a row, and it is over
 _LONGEST_STEP = 1.0  # of Fisher scoring, in prior standard deviations
@@ -44,13 +44,13 @@ class Reweighted(NamedTuple):
         z: Draws, shape (n, P); known entries at their values.
         log_weight: Unnormalised, shape (n,); the mean of its exponential is the evidence.
         made: How many draws were made; what follows has no meaning, and no weight.
-        climbed: How many steps of Fisher scoring before, of all starts.
+        n_simulations: Of the case; a derivative along one entry counts as one.
     """
 
     z: Array
     log_weight: Array
     made: Array
-    climbed: Array
+    n_simulations: Array
 
 
 class Problem(NamedTuple):
@@ -123,7 +123,7 @@ def reweight(
         draws: Where to start: of an amortised posterior, known entries at their values, (n, P).
         key: For all randomness.
         n_starts: Draws that are improved: the best of as many groups.
-        n_improve: Steps of Fisher scoring.
+        n_improve: Steps of Fisher scoring, at most.
         n_rounds: Rounds of importance sampling, at most.
         n_draws: Draws of a round.
         n_effective: Effective draws that are enough to end the rounds.
@@ -154,10 +154,9 @@ def reweight(
         return jax.lax.map(one, (heavies, lights), batch_size=_LANES)
 
     start_key, key, pick_key = jax.random.split(key, 3)
-    groups = draws[: len(draws) // n_starts * n_starts].reshape(n_starts, -1, draws.shape[1])
-    values = log_posteriors(
-        x[: groups.size // x.shape[1], heavy], x[: groups.size // x.shape[1], None, light]
-    )
+    n_groups = len(draws) // n_starts * n_starts
+    groups = draws[:n_groups].reshape(n_starts, -1, draws.shape[1])
+    values = log_posteriors(x[:n_groups, heavy], x[:n_groups, None, light])
     values = values.reshape(n_starts, -1)
     starts = groups[jnp.arange(n_starts), values.argmax(1)]
     climb = partial(_climb, problem, n_improve=n_improve)
@@ -236,17 +235,20 @@ def reweight(
     x = x.at[:, light].set(_pick(pick_key, state.log_weight, state.light))
     z = jnp.where(free, problem.unwarp(x), draws[0])
     log_weight = logsumexp(state.log_weight, axis=1) - jnp.log(inner)
-    return Reweighted(z, log_weight, state.n_rounds * n_draws, n_climbed.sum())
+    made = state.n_rounds * n_draws
+    n_looked = (n_climbed + 1).sum() * (1 + len(heavy))
+    return Reweighted(z, log_weight, made, n_groups + n_looked + made)
 
 
-def _climb(problem: Problem, start: Array, *, n_improve: int) -> tuple[Array, Array, Array]:
+def _climb(problem: Problem, start: Array, *, n_improve: int) -> tuple[Array, ...]:
     """Fisher scoring from a point, with Marquardt's damping, until it is over.
 
     The prior is centred at the start, not at zero: what the observation leaves open stays as it
     was, so that draws that start along a ridge end along it (randomised maximum likelihood).
 
     Returns:
-        The best point, its log posterior, and the inverse of the information there.
+        The best point, its log posterior, the inverse of the information there, and the number of
+        steps.
     """
     free, size = problem.free, start.shape[0]
     along = jnp.eye(size)[np.array([*problem.heavy, *problem.light])]
@@ -295,17 +297,6 @@ class _Point(NamedTuple):
     value: Array
     score: Array
     information: Array
-
-
-def simulator_calls(n_given: int, n_heavy: int, n_starts: int, n_improve: int) -> int:
-    """Simulations of one case by `reweight` before its rounds, of which each draw is one.
-
-    Args:
-        n_given: Draws to start from.
-        n_heavy: Heavy entries; a derivative along one counts as a simulation.
-        n_starts, n_improve: As there.
-    """
-    return n_given + n_starts * (1 + n_improve) * (1 + n_heavy)
 
 
 class Smoothed(NamedTuple):

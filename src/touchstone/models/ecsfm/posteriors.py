@@ -19,6 +19,7 @@ from .checkpoint import Checkpoint
 from .observation import Filtered
 from .prior import Prior
 
+_BRIEF = -2.0  # standard coordinate of the correlation time that climbs start with
 BATCH = {"flow": 32, "reweighted": 1, "cem": 4}  # cases inferred at once
 
 
@@ -53,6 +54,7 @@ class Posteriors:
     def __init__(self, prior: Prior, current: Callable):
         self.prior, self.current = prior, current
         self._samplers = {}
+        self._correlation = prior.names.index("correlation")
         straight = np.isin(prior.blocks, ("E0", "k0"))
         self._straight = tuple(np.flatnonzero(straight).tolist())
 
@@ -116,6 +118,8 @@ class Posteriors:
             z = self._flow_draws(
                 net, normaliser, flow_key, case, waveform, n_draws=n_draws, n_steps=n_steps
             )
+            # A discrepancy of long memory would hide a wrong start: it costs little to explain by.
+            z = jnp.where(case.known, z, z.at[:, self._correlation].set(_BRIEF))
             problem = importance.Problem(
                 lambda z: self.current(z, case.experiment, waveform),
                 partial(self.residuals, case),
@@ -127,9 +131,6 @@ class Posteriors:
             return importance.reweight(problem, z, weight_key, **reweight)
 
         propose = _each(propose)
-        before = importance.simulator_calls(
-            n_draws, len(heavy), reweight["n_starts"], reweight["n_improve"]
-        )
 
         def sampler(checkpoint: Checkpoint, key, index, cases, waveform):
             exact = propose(
@@ -140,7 +141,7 @@ class Posteriors:
             z = np.take_along_axis(np.asarray(exact.z), chosen[:, :, None], axis=1)
             return Draws.unweighted(self.complete(z, key, index, cases, waveform))._replace(
                 effective=smoothed.effective,
-                efficiency=smoothed.effective / (before + np.asarray(exact.made)),
+                efficiency=smoothed.effective / np.asarray(exact.n_simulations),
                 k_hat=smoothed.k_hat,
                 k_threshold=smoothed.k_threshold,
                 log_evidence=smoothed.log_evidence,
