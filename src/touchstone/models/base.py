@@ -234,6 +234,12 @@ class Model(ABC):
         """Posterior of each case and what it predicts."""
 
     @abstractmethod
+    def reference(
+        self, case: Cases, draws: np.ndarray, *, n_tune: int, n_draws: int, seed: int
+    ) -> tuple[Any, np.ndarray]:
+        """Chains of NUTS for one simulated case, and their draws as in `Posterior.z`."""
+
+    @abstractmethod
     def natural(self, z: np.ndarray, cases: Cases) -> np.ndarray:
         """Natural coordinates of standard ones, shape (n, draws, P)."""
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from jax import Array
 from jax.scipy.special import ndtri
 
@@ -358,6 +359,29 @@ class Ecsfm(Model):
             label=label and f"{label}: predict",
         )
         return Posterior(drawn.z, drawn.weight, mean, sd, noise_sd, *drawn[2:])
+
+    def reference(
+        self, case: Cases, draws: np.ndarray, *, n_tune: int, n_draws: int, seed: int
+    ) -> tuple[xr.DataTree, np.ndarray]:
+        """Chains of NUTS on the exact simulator, for one simulated case.
+
+        Args:
+            case: The case (leading axis of length one).
+            draws: Of an approximate posterior, shape (n, P): the sampler takes its scales and all
+                starts but one from them; that one is the truth.
+            n_tune, n_draws, seed: As in `nuts.sample`.
+
+        Returns:
+            The chains, without the baseline, which is marginalised; and their draws with it, shape
+            (chains * n_draws, P).
+        """
+        waveform = self._resolve(case.experiment)
+        chains, z = self._posteriors.nuts(
+            case, waveform, draws, n_tune=n_tune, n_draws=n_draws, seed=seed
+        )
+        complete = self._posteriors.complete
+        z = complete(z[None], jax.random.key(seed), np.zeros(1, int), case, waveform)
+        return chains, np.asarray(z)[0]
 
     @cached_property
     def _predictions(self):

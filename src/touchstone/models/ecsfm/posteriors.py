@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from jax import Array
 
 from ...inference import flow, importance
@@ -19,6 +20,7 @@ from .checkpoint import Checkpoint
 from .observation import Filtered
 from .prior import Prior
 
+_CHAINS = 4
 _BRIEF = -2.0  # standard coordinate of the correlation time that climbs start with
 BATCH = {"flow": 32, "reweighted": 1, "cem": 4}  # cases inferred at once
 
@@ -180,6 +182,46 @@ class Posteriors:
         natural = self.prior.natural(z, case.experiment)
         observation = self.prior.observation(natural, current, case.experiment)
         return observation.filter(case.observed, case.mask)
+
+    # The no-U-turn sampler ------------------------------------------------------------------
+
+    def nuts(
+        self, case: Cases, waveform, draws: np.ndarray, *, n_tune: int, n_draws: int, seed: int
+    ) -> tuple[xr.DataTree, np.ndarray]:
+        """Chains of one case; see `Ecsfm.reference`. The baseline of the draws is not set."""
+        # Not for every user of this module: the import takes a quarter of a minute.
+        from ...inference import nuts
+
+        heavy, light = self._inferred(case.known[0])
+        at = np.array([*heavy, *light])
+
+        def wide(a):
+            a = np.asarray(a)[0]
+            return a.astype(np.float64) if a.dtype == np.float32 else a
+
+        case, waveform = jax.tree.map(wide, (case, waveform))
+        ours = np.unique(draws[:, at].astype(float), axis=0)
+        others = np.random.default_rng(seed).choice(len(ours), _CHAINS - 1)
+        start = np.concatenate([case.z[None, at], ours[others]])
+
+        def log_likelihood(values):
+            z = jnp.asarray(case.z).at[at].set(values)
+            current = self.current(z, case.experiment, waveform)
+            residual, log_scale = self.residuals(case, current, z)
+            return -(0.5 * residual**2 + log_scale).sum()
+
+        chains = nuts.sample(
+            log_likelihood,
+            start,
+            np.linalg.cholesky(np.cov(ours.T) + 1e-9 * np.eye(len(at))),
+            names=[self.prior.names[k] for k in at],
+            n_tune=n_tune,
+            n_draws=n_draws,
+            seed=seed,
+        )
+        z = np.tile(case.z.astype(np.float32), (_CHAINS * n_draws, 1))
+        z[:, at] = chains["posterior"]["z"].values.reshape(len(z), -1)
+        return chains, z
 
     # The cross-entropy method -----------------------------------------------------------------
 

@@ -1,0 +1,142 @@
+"""Fast posteriors beside the reference: the same simulated cases, sampled at length by NUTS."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from .models.base import Cases, Model, Posterior
+from .reliability.calibration import c2st
+from .reliability.metrics import parameter_nrmse
+
+_FAR = 5.0  # standard deviations of the reference: draws beyond are the tail
+
+
+def compare(
+    model: Model,
+    base: Any,
+    cases: Cases,
+    posteriors: dict[str, Posterior],
+    *,
+    n_tune: int,
+    n_draws: int,
+    seed: int,
+    folder: Path,
+    label: str | None = None,
+) -> tuple[pd.DataFrame, list[np.ndarray]]:
+    """Sample cases by NUTS, keep the chains, and compare posteriors with them.
+
+    One chain starts at the truth, which is an exact draw of the posterior, the others at draws of
+    the posterior named "reweighted": chains that agree vouch for both. Where they do not, they are
+    run again, twice as long.
+
+    Args:
+        model: The model.
+        base: Its base cases, for the names of the tasks.
+        cases: What was observed of them.
+        posteriors: To compare, by name; unweighted.
+        n_tune: Draws of each chain that are dropped.
+        n_draws: Draws of each chain that are kept.
+        seed: For all randomness.
+        folder: Where the chains are kept, as `nuts_<case>.nc`.
+        label: Shows a progress bar under this name.
+
+    Returns:
+        A row for each case and posterior: `case_index`, `task`, `n_unknown`, `posterior`,
+        `converged`, `r_hat`, `ess`, `nuts_s`, `n_distinct`, `c2st`, `param_nrmse` and
+        `nuts_param_nrmse`, `width` (mean ratio of the 90 % intervals to those of NUTS) and `tail`
+        (part of the draws beyond five standard deviations of NUTS in any parameter); and the draws
+        of NUTS of each case, shape (draws, P).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Not for every user of this package: its import takes as long as a short stage.
+    from .inference import nuts
+
+    rows, references = [], []
+    for k in tqdm(range(len(cases.observed)), desc=label, disable=label is None):
+        one = cases.take(slice(k, k + 1))
+        start = time.perf_counter()
+        draws = posteriors["reweighted"].z[k]
+        for length in (1, 2):
+            chains, z = model.reference(
+                one, draws, n_tune=length * n_tune, n_draws=length * n_draws, seed=seed + k
+            )
+            diagnosis = nuts.diagnose(chains)
+            if not diagnosis.faults:
+                break
+            draws = z
+        seconds = time.perf_counter() - start
+        chains.to_netcdf(folder / f"nuts_{k}.nc")
+        references.append(z)
+        unknown = ~one.known[0]
+        for name, posterior in posteriors.items():
+            rows.append(
+                {
+                    "case_index": k,
+                    "task": str(base.task[k]),
+                    "n_unknown": int(unknown.sum()),
+                    "posterior": name,
+                    "converged": not diagnosis.faults,
+                    "r_hat": max(diagnosis.r_hat.values()),
+                    "ess": min(*diagnosis.ess_bulk.values(), *diagnosis.ess_tail.values()),
+                    "n_divergent": diagnosis.n_divergent,
+                    "nuts_s": seconds,
+                    **_beside(model, one, posterior.z[k], z, unknown),
+                }
+            )
+    return pd.DataFrame(rows), references
+
+
+def _beside(
+    model: Model, case: Cases, ours: np.ndarray, reference: np.ndarray, unknown: np.ndarray
+) -> dict[str, float]:
+    """Draws of one case, shape (draws, P), beside those of the reference."""
+    distinct = np.random.default_rng(0).permutation(np.unique(ours, axis=0))
+    n = min(len(distinct), len(reference))
+    thinned = reference[np.linspace(0, len(reference) - 1, n).astype(int)]
+    mean, sd = reference[:, unknown].mean(0), reference[:, unknown].std(0)
+    far = np.abs(ours[:, unknown] - mean) > _FAR * sd
+
+    def width(z):
+        return np.subtract(*np.quantile(z[:, unknown], [0.95, 0.05], axis=0))
+
+    _, prior_sd = model.prior_moments(case)
+    truth = model.natural(case.z[:, None], case)[:, 0]
+
+    def error(z):
+        estimate = model.natural(z[None], case).mean(1)
+        return float(parameter_nrmse(estimate, truth, prior_sd, unknown[None])[0])
+
+    return {
+        "n_distinct": n,
+        "c2st": c2st(thinned[:, unknown], distinct[:n][:, unknown]),
+        "param_nrmse": error(ours),
+        "nuts_param_nrmse": error(reference),
+        "width": float((width(ours) / width(reference)).mean()),
+        "tail": float(far.any(1).mean()),
+    }
+
+
+def summary(rows: pd.DataFrame) -> list[dict]:
+    """One row for each posterior, over the cases whose chains agree."""
+    table = []
+    for name, ours in rows.groupby("posterior", sort=False):
+        good = ours[ours["converged"]]
+        table.append(
+            {
+                "posterior": name,
+                "n_cases": len(ours),
+                "n_converged": len(good),
+                "c2st_median": good["c2st"].median(),
+                "c2st_90": good["c2st"].quantile(0.9),
+                "param_nrmse": good["param_nrmse"].mean(),
+                "nuts_param_nrmse": good["nuts_param_nrmse"].mean(),
+                "width": good["width"].mean(),
+                "tail": good["tail"].mean(),
+                "nuts_s": good["nuts_s"].median(),
+            }
+        )
+    return table
