@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from .models.base import View
+from .reliability.calibration import ecdf_band
 
 _SPLIT_COLOURS = {"in_distribution": "#4477aa", "control": "#66ccee"}
 _FAMILY_COLOURS = ("#cc3311", "#ee7733", "#aa3377", "#228833", "#bbbb44")
@@ -57,6 +58,24 @@ def bars(ax: Axes, labels: Sequence[str], groups: dict[str, Sequence[float]], yl
     ax.set_xticks(place, labels, rotation=40, ha="right", fontsize=8)
     ax.set_ylabel(ylabel)
     ax.legend(fontsize=8)
+    return ax
+
+
+def ranks(ax: Axes, columns: dict[str, np.ndarray], title: str) -> Axes:
+    """Distribution functions of ranks less the diagonal, in the 95 % band of all of them.
+
+    The band is that of the shortest column, and so the widest.
+    """
+    n = min(len(values) for values in columns.values())
+    points, low, high = ecdf_band(n, 1 - 0.05 / len(columns))
+    ax.fill_between(points, low - points, high - points, color="0.9", step="post")
+    for name, values in columns.items():
+        u = np.sort(values)
+        ax.plot(u, np.arange(1, len(u) + 1) / len(u) - u, lw=0.9, label=name)
+    ax.axhline(0, color="black", lw=0.8)
+    ax.set(xlabel="Rank of the truth among its draws", ylabel="Part of the cases below, less rank")
+    ax.set_title(title, fontsize=10)
+    ax.legend(fontsize=6, ncols=3)
     return ax
 
 

@@ -13,7 +13,13 @@ rule train:
             "results/{model_id}/figures/training.png",
             caption="../report/train.rst",
             category="2 train",
-            labels={"model": "{model_id}"},
+            labels={"model": "{model_id}", "figure": "training"},
+        ),
+        calibration=report(
+            "results/{model_id}/figures/calibration.png",
+            caption="../report/calibration.rst",
+            category="2 train",
+            labels={"model": "{model_id}", "figure": "calibration"},
         ),
         notebook="results/{model_id}/notebooks/2_train.ipynb",
     log:
@@ -37,4 +43,5 @@ rule train:
         notebook(
             "-r checkpoint_folder {params.folder:q}"
             " -r report_file {output.report:q} -r figure_file {output.figure:q}"
+            " -r calibration_file {output.calibration:q}"
         )

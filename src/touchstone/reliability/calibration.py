@@ -232,3 +232,61 @@ def coverage_deviation(
 ) -> float:
     """Largest difference of coverage and level."""
     return float(np.abs(coverage(ranks, unknown, levels) - levels).max())
+
+
+class Assessment(NamedTuple):
+    """Calibration of the posteriors of simulated cases.
+
+    Attributes:
+        ranks: Of the truths, shape (n, P).
+        distances: Ranks of the distances to random points, shape (n,).
+        parameters: A row for each parameter that any case infers.
+        regions: Uniformity of the distances: expected coverage.
+    """
+
+    ranks: np.ndarray
+    distances: np.ndarray
+    parameters: list[dict]
+    regions: Uniformity
+
+
+def assess(
+    draws: np.ndarray,
+    truth: np.ndarray,
+    unknown: np.ndarray,
+    names: list[str],
+    rng: np.random.Generator,
+) -> Assessment:
+    """Ranks and coverage of cases whose truths were drawn from the prior.
+
+    Args:
+        draws: In standard coordinates, equally weighted, shape (n, L, P).
+        truth: In standard coordinates, shape (n, P).
+        unknown: Entries that were inferred, shape (n, P).
+        names: Of the parameters.
+        rng: For ties and points.
+
+    Returns:
+        The assessment; its rows hold `parameter`, `n`, `deviation` (of the ranks from uniform),
+        `p_value`, `inside` (of the simultaneous 95 % bands of all parameters), `coverage_90` and
+        `coverage_deviation` (the largest over nine levels).
+    """
+    ranks = fractional_ranks(draws, truth, rng)
+    distances = distance_ranks(draws, truth, rng, unknown)
+    found = calibration(ranks, unknown)
+    parameters = []
+    for k, name in enumerate(names):
+        ours = ranks[unknown[:, k], k][:, None]
+        if len(ours):
+            parameters.append(
+                {
+                    "parameter": name,
+                    "n": len(ours),
+                    "deviation": float(found.deviation[k]),
+                    "p_value": float(found.p_value[k]),
+                    "inside": bool(found.inside[k]),
+                    "coverage_90": float(coverage(ours, levels=np.array([0.9]))[0]),
+                    "coverage_deviation": coverage_deviation(ours),
+                }
+            )
+    return Assessment(ranks, distances, parameters, uniformity(distances))
