@@ -6,6 +6,9 @@ PYTHON ?= python3
 UV := $(shell command -v uv 2> /dev/null || echo .uv/bin/uv)
 IN := $(UV) run --frozen --no-sync
 ARGS ?=
+BENCH ?= simulator
+# PyTensor would keep its cache in the home directory.
+export PYTENSOR_FLAGS ?= base_compiledir=.pytensor
 export TRACE META
 # TRACE and META reach the configuration as JSON, whatever characters the paths hold.
 MEASUREMENT := import json, os; print(json.dumps({k: os.environ[k.upper()] for k in ("trace", "meta") if os.environ.get(k.upper())}))
@@ -27,8 +30,8 @@ test: setup ## all tests
 lab: setup ## JupyterLab on the notebooks
 	@JUPYTER_PREFER_ENV_PATH=1 $(IN) jupyter lab notebooks $(ARGS)
 
-bench: setup ## speed and accuracy of the simulator; ARGS="--peer PATH" compares with sutyum/ECSFM
-	@$(IN) python benchmarks/bench_simulator.py $(ARGS)
+bench: setup ## benchmarks: BENCH=simulator (default), inference or reference; ARGS="--help" explains
+	@$(IN) python benchmarks/bench_$(BENCH).py $(ARGS)
 
 lint: setup ## style of code, rules and notebooks
 	@$(IN) ruff check .

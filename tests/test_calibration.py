@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from touchstone.reliability.calibration import (
+    assess,
     c2st,
     calibration,
     coverage,
@@ -174,3 +175,21 @@ def test_no_rank_tells_the_prior_from_a_posterior():
     truth, draws = rng.standard_normal((N, 2)), rng.standard_normal((N, L, 2))
     assert calibration(fractional_ranks(draws, truth, rng)).inside.all()
     assert uniformity(distance_ranks(draws, truth, rng)).p_value > 0.05
+
+
+@pytest.mark.parametrize(("sd", "right"), [(1.0, True), (0.6, False)])
+def test_an_assessment_tells_intervals_that_are_too_narrow(sd, right):
+    rng = np.random.default_rng(5)
+    n, names = 600, ["a", "b", "c"]
+    centre = rng.standard_normal((n, 3))
+    truth = centre + rng.standard_normal((n, 3))
+    draws = centre[:, None] + sd * rng.standard_normal((n, 50, 3))
+    unknown = np.ones((n, 3), bool)
+    unknown[:, 2] = False
+    found = assess(draws, truth, unknown, names, rng)
+    assert [row["parameter"] for row in found.parameters] == ["a", "b"]
+    assert all(row["inside"] == right for row in found.parameters)
+    for row in found.parameters:
+        assert row["n"] == n
+        assert (abs(row["coverage_90"] - 0.9) < 0.04) == right
+    assert (found.regions.p_value > 0.01) == right

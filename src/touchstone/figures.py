@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 
 from .models.base import View
@@ -68,7 +69,8 @@ def ranks(ax: Axes, columns: dict[str, np.ndarray], title: str) -> Axes:
     """
     n = min(len(values) for values in columns.values())
     points, low, high = ecdf_band(n, 1 - 0.05 / len(columns))
-    ax.fill_between(points, low - points, high - points, color="0.9", step="post")
+    ax.fill_between(points, low - points, high - points, color="0.9")
+    ax.set_prop_cycle(color=colormaps["tab20"].colors)
     for name, values in columns.items():
         u = np.sort(values)
         ax.plot(u, np.arange(1, len(u) + 1) / len(u) - u, lw=0.9, label=name)

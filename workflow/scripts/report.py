@@ -31,6 +31,7 @@ def of_model(model_id: str) -> dict:
         for p in stems
         if p.stem.startswith("1_simulate")
     ]
+    trained = any(p.stem == "2_train" for p in stems)
     training = folder / "reports/train_report.json"
     guardrail = read_json(folder / "reports/posterior_failure_mode_report.json")
     return {
@@ -39,7 +40,7 @@ def of_model(model_id: str) -> dict:
         "infer": read_json(folder / f"reports/infer_{NAME}.json"),
         "guardrail": guardrail,
         "checks": read_json(audits[0])["checks"] if audits else None,
-        "training": read_json(training) if any(p.stem == "2_train" for p in stems) else None,
+        "training": read_json(training) if trained else None,
         "split_table": summary.split_table(guardrail),
         "rule": summary.rule_sentence(guardrail),
         "control": summary.control_sentence(guardrail),
@@ -51,6 +52,7 @@ def of_model(model_id: str) -> dict:
                 "separation": "guardrail",
                 "severity": "posterior_against_severity",
                 "worst": "posterior_worst_stress_trace",
+                **({"calibration": "calibration"} if trained else {}),
             }.items()
         },
         "notebooks": [p.relative_to("results") for p in stems],
