@@ -87,7 +87,7 @@ class Ecsfm(Model):
         self.prior = Prior(config, self.max_couples)
         self.task_names = tuple(config["tasks"])
         self.stage_names = tuple(config["levels"])
-        self._posteriors = posteriors.Posteriors(self.prior, self.current)
+        self._posteriors = posteriors.Posteriors(self.prior, self._simulate)
         self.by_design = np.isin(self.prior.blocks, config["known_by_design"])
 
     # Forward ----------------------------------------------------------------------------------
@@ -98,6 +98,9 @@ class Ecsfm(Model):
         """Noise-free current of one experiment, without baseline, A, shape (N,)."""
         natural = self.prior.natural(z, experiment)
         return self._response(natural, experiment, waveform, fouling).current
+
+    def _simulate(self, natural: Array, experiment: Experiment, waveform: Waveform) -> Array:
+        return self._response(natural, experiment, waveform, None).current
 
     def _response(self, natural, experiment, waveform, fouling) -> Response:
         return simulate(
@@ -346,7 +349,7 @@ class Ecsfm(Model):
             np.arange(len(cases.observed)),
             cases,
             waveform,
-            batch_size=posteriors.BATCH[method],
+            batch_size=posteriors.BATCH[method] or len(cases.z),
             label=label and f"{label}: draw",
         )
         mean, sd, noise_sd = map_batches(

@@ -17,12 +17,14 @@ from ...inference.cem import cross_entropy
 from ..base import Cases
 from . import networks
 from .checkpoint import Checkpoint
+from .experiment import Experiment
 from .observation import Filtered
 from .prior import Prior
+from .waveforms import Waveform
 
 _CHAINS = 4
 _BRIEF = -2.0  # standard coordinate of the correlation time that climbs start with
-BATCH = {"flow": 32, "reweighted": 1, "cem": 4}  # cases inferred at once
+BATCH = {"flow": 32, "reweighted": 1, "cem": 4, "joint": None}  # cases inferred at once
 
 
 class Draws(NamedTuple):
@@ -50,32 +52,37 @@ class Posteriors:
 
     Args:
         prior: Of the model.
-        current: Noise-free current, A, of (z, experiment, waveform).
+        simulate: Noise-free current, A, of (natural coordinates, experiment, waveform).
     """
 
-    def __init__(self, prior: Prior, current: Callable):
-        self.prior, self.current = prior, current
+    def __init__(self, prior: Prior, simulate: Callable):
+        self.prior, self.simulate = prior, simulate
         self._samplers = {}
         self._correlation = prior.names.index("correlation")
         straight = np.isin(prior.blocks, ("E0", "k0"))
         self._straight = tuple(np.flatnonzero(straight).tolist())
+
+    def current(self, z: Array, experiment: Experiment, waveform: Waveform) -> Array:
+        """Noise-free current, A, shape (N,)."""
+        return self.simulate(self.prior.natural(z, experiment), experiment, waveform)
 
     def sampler(self, method: str, cases: Cases, budget: dict) -> Callable:
         """Sampler of a batch of cases like those given.
 
         Args:
             method: "flow"; "reweighted", the flow's draws carried to the likelihood of the exact
-                simulator; or "cem", over the likelihood of the surrogate.
+                simulator; "joint", the same for several records of one system at once, with shared
+                couples; or "cem", over the likelihood of the surrogate.
             cases: What is known of all of them is not inferred.
-            budget: For flow `n_draws` and `n_steps`; for reweighted also `reweight`, the sizes of
-                `importance.reweight`; for cem `n_particles`, `n_iterations`, `elite_fraction`,
-                `n_mc` and `n_steps`.
+            budget: For flow `n_draws` and `n_steps`; for reweighted and joint also `reweight`, the
+                sizes of `importance.reweight`; for cem `n_particles`, `n_iterations`,
+                `elite_fraction`, `n_mc` and `n_steps`.
 
         Returns:
             A function of (checkpoint, key, index, cases, waveform) that gives `Draws`; those of a
             case depend on its index alone.
         """
-        if method == "reweighted":
+        if method in ("reweighted", "joint"):
             heavy, light = self._inferred(cases.known.all(0))
             budget = {**budget, "heavy": heavy, "light": light}
         name = json.dumps([method, budget])
@@ -138,16 +145,95 @@ class Posteriors:
             exact = propose(
                 checkpoint.posterior, checkpoint.normaliser, key, index, cases, waveform
             )
-            smoothed = importance.smooth(exact.log_weight, exact.made)
-            chosen = importance.resample(smoothed.weight, n_draws)
-            z = np.take_along_axis(np.asarray(exact.z), chosen[:, :, None], axis=1)
-            return Draws.unweighted(self.complete(z, key, index, cases, waveform))._replace(
-                effective=smoothed.effective,
-                efficiency=smoothed.effective / np.asarray(exact.n_simulations),
-                k_hat=smoothed.k_hat,
-                k_threshold=smoothed.k_threshold,
-                log_evidence=smoothed.log_evidence,
+            z, computation = _equally_weighted(exact, n_draws)
+            whole = self.complete(z, key, index, cases, waveform)
+            return Draws.unweighted(whole)._replace(**computation)
+
+        return sampler
+
+    def _joint(
+        self, *, n_draws: int, n_steps: int, reweight: dict, heavy: list[int], light: list[int]
+    ) -> Callable:
+        """One vector for all records: their couples, then the instrument and noise of each.
+
+        Couples are shared in natural coordinates: the window of E0 is that of the first record.
+        """
+        shared = np.array([k for k in range(self.prior.size) if self.prior.shared[k]])
+        own = np.array([k for k in (*heavy, *light) if not self.prior.shared[k]])
+
+        def apart(x, cases):
+            """Standard and natural coordinates of each record, (n, P) each."""
+            n = len(cases.z)
+            z = cases.z.at[:, own].set(x[len(shared) :].reshape(n, len(own)))
+            z = z.at[:, shared].set(x[: len(shared)])
+            natural = jax.vmap(self.prior.natural)(z, cases.experiment)
+            return z, natural.at[:, shared].set(natural[0, shared])
+
+        def propose(net, normaliser, key, index, cases: Cases, waveform):
+            cases = jax.tree.map(jnp.asarray, cases)
+            n = len(cases.z)
+            weight_key, *keys = jax.random.split(jax.random.fold_in(key, index[0]), n + 1)
+
+            def alone(key, case, waveform):
+                z = self._flow_draws(
+                    net, normaliser, key, case, waveform, n_draws=n_draws, n_steps=n_steps
+                )
+                return jnp.where(case.known, z, z.at[:, self._correlation].set(_BRIEF))
+
+            z = jax.vmap(alone)(jnp.stack(keys), cases, waveform)
+            # The couples of a start are those of one record, each in its turn.
+            couples = z[jnp.arange(n_draws) % n, jnp.arange(n_draws)][:, shared]
+            rest = jnp.moveaxis(z[:, :, own], 0, 1).reshape(n_draws, -1)
+
+            def simulate(x):
+                _, natural = apart(x, cases)
+                return jax.vmap(self.simulate)(natural, cases.experiment, waveform)
+
+            def residuals(currents, x):
+                each = jax.vmap(self.residuals)(cases, currents, apart(x, cases)[0])
+                return tuple(part.ravel() for part in each)
+
+            def places(entries):
+                """Of entries of a record in the vector of all."""
+                couples = [int(np.flatnonzero(shared == k)[0]) for k in entries if k in shared]
+                each = [int(np.flatnonzero(own == k)[0]) for k in entries if k in own]
+                first = len(shared) + len(own) * np.arange(n)
+                return (*couples, *(int(f) + k for f in first for k in each))
+
+            free = ~cases.known
+            problem = importance.Problem(
+                simulate,
+                residuals,
+                jnp.concatenate([free[0, shared], free[:, own].ravel()]),
+                places(heavy),
+                places(light),
+                places(self._straight),
             )
+            exact = importance.reweight(
+                problem, jnp.concatenate([couples, rest], axis=1), weight_key, **reweight
+            )
+            return jax.tree.map(lambda a: a[None], exact)
+
+        def each_record(x, cases: Cases):
+            def one(x):
+                z, natural = apart(x, cases)
+                own_window = jax.vmap(self.prior.standard)(natural, cases.experiment)
+                z = z.at[:, shared].set(own_window[:, shared])
+                return jnp.where(cases.known, cases.z, z)
+
+            return jnp.moveaxis(jax.vmap(one)(x), 0, 1)
+
+        propose, each_record = eqx.filter_jit(propose), jax.jit(each_record)
+
+        def sampler(checkpoint: Checkpoint, key, index, cases, waveform):
+            exact = propose(
+                checkpoint.posterior, checkpoint.normaliser, key, index, cases, waveform
+            )
+            x, computation = _equally_weighted(exact, n_draws)
+            z = each_record(x[0], jax.tree.map(jnp.asarray, cases))
+            whole = self.complete(z, key, index, cases, waveform)
+            repeated = {name: np.repeat(value, len(z)) for name, value in computation.items()}
+            return Draws.unweighted(whole)._replace(**repeated)
 
         return sampler
 
@@ -282,6 +368,19 @@ class Posteriors:
             n_iterations=n_iterations,
             elite_fraction=elite_fraction,
         )
+
+
+def _equally_weighted(exact: importance.Reweighted, n: int) -> tuple[np.ndarray, dict]:
+    """Resampled draws of some problems, (problems, n, P), and how far to trust them."""
+    smoothed = importance.smooth(exact.log_weight, exact.made)
+    chosen = importance.resample(smoothed.weight, n)
+    z = np.take_along_axis(np.asarray(exact.z), chosen[:, :, None], axis=1)
+    computation = {
+        name: getattr(smoothed, name)
+        for name in ("effective", "k_hat", "k_threshold", "log_evidence")
+    }
+    efficiency = smoothed.effective / np.asarray(exact.n_simulations)
+    return z, {**computation, "efficiency": efficiency}
 
 
 def _each(draw: Callable, given: tuple = (None, None)) -> Callable:

@@ -42,6 +42,7 @@ class Prior:
         self.size = len(self.names)
         self._place = {name: k for k, name in enumerate(self.names)}
         self.baseline, self.record = np.isin(self.names, BASELINE), np.isin(self.names, RECORD)
+        self.shared = np.isin(self.blocks, BLOCKS)  # by all records of one system
         self._location = jnp.array([p.location for p in self.parameters])
         self._scale = jnp.array([p.scale for p in self.parameters])
         self._bounded = jnp.array([p.bounded for p in self.parameters])
