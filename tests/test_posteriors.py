@@ -1,0 +1,183 @@
+"""Posteriors of voltammograms: measured ones, several at once, and what cannot be known.
+
+The networks here are hardly trained: what is right is so by the exact simulator alone.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import yaml
+
+from touchstone.models.registry import load_model
+
+DATA = Path(__file__).parents[2] / "shared" / "data" / "voltammetry"
+measured = pytest.mark.skipif(not DATA.is_dir(), reason="the measured data are not here")
+N = 256
+MODEL = load_model("ecsfm")
+NAMES = [parameter.name for parameter in MODEL.parameters]
+BUDGET = {
+    "n_draws": 400,
+    "n_steps": 4,
+    "reweight": {
+        "n_starts": 8,
+        "n_improve": 40,
+        "n_rounds": 40,
+        "n_draws": 200,
+        "n_effective": 600,
+    },
+}
+D_RUHEX, E0_RUHEX = 8.4e-6, -0.1826  # cm²/s, V: least squares over scan rates and electrodes
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    levels = {"foundation": 0.0, "bridge": 0.0, "frontier": 1.0}
+    chunk = MODEL.simulate(rng, {"n_traces": 400, "n_points": N, "levels": levels})
+    network = {"batch_size": 64, "paths": 1, "encoder_width": 32, "width": 32, "depth": 1}
+    settings = {
+        "held_out": 0.05,
+        "resume": False,
+        "surrogate": {**network, "n_steps": 2, "learning_rate": 1e-3, "spread": 0.05},
+        "posterior": {**network, "n_steps": 300, "learning_rate": 2e-3, "spread": 1.0},
+    }
+    folder = tmp_path_factory.mktemp("checkpoint")
+    return MODEL.train([chunk], settings, jax.random.key(0), folder, {}).checkpoint
+
+
+def infer(checkpoint, cases, method="reweighted"):
+    return MODEL.infer(checkpoint, cases, jax.random.key(1), method=method, **BUDGET)
+
+
+def draws(posterior, cases, name):
+    return MODEL.natural(posterior.z, cases)[:, :, NAMES.index(name)]
+
+
+def together(cases):
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *cases)
+
+
+# Measured voltammograms ---------------------------------------------------------------------------
+
+
+def ruhex(folder, rates):
+    """Records on glassy carbon, at scan rates in V/s."""
+    cases = []
+    for rate in rates:
+        meta = {
+            "electrode": {"radius_mm": 1.5},
+            "scan_rate_V_s": rate,
+            "couples": [{"C_ox_mM": 1.0, "C_red_mM": 0}],
+        }
+        (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
+        path = DATA / "ruhex_gc_scan_rates" / f"{rate:.2E}.csv"
+        cases.append(MODEL.read(path, folder / "meta.yaml", N)[0])
+    return together(cases)
+
+
+@pytest.fixture(scope="module")
+def series(checkpoint, tmp_path_factory):
+    cases = ruhex(tmp_path_factory.mktemp("ruhex"), (0.05, 0.1, 0.2))
+    return cases, infer(checkpoint, cases), infer(checkpoint, cases, "joint")
+
+
+def ends(values):
+    return np.quantile(values, [0.05, 0.95], axis=-1)
+
+
+@measured
+def test_a_measured_record_gives_the_known_diffusion_coefficient(series):
+    cases, alone, _ = series
+    assert (alone.k_hat <= alone.k_threshold).all()
+    low, high = np.exp(ends(draws(alone, cases, "D_ox_1")))
+    assert (low < D_RUHEX).all()
+    assert (high > D_RUHEX).all()
+    assert (high / low < 1.15 / 0.85).all()
+    low, high = ends(draws(alone, cases, "E0_1"))
+    assert (low < E0_RUHEX).all()
+    assert (high > E0_RUHEX).all()
+    assert (np.abs((low + high) / 2 - E0_RUHEX) < 0.003).all()
+
+
+@measured
+def test_a_series_is_tighter_than_each_record_and_consistent_with_all(series):
+    cases, alone, joint = series
+    assert joint.k_hat[0] <= joint.k_threshold[0]
+    (low,), (high,) = np.exp(ends(draws(joint, cases, "D_ox_1")[:1]))
+    assert low < D_RUHEX < high
+    each_low, each_high = np.exp(ends(draws(alone, cases, "D_ox_1")))
+    assert high / low < (each_high / each_low).min()
+    assert (each_low < high).all()
+    assert (each_high > low).all()
+    # One system, whichever record it is read from; instruments of their own.
+    for name in ("D_ox_1", "E0_1", "k0_1", "alpha_1"):
+        np.testing.assert_allclose(np.ptp(draws(joint, cases, name), axis=0), 0, atol=2e-3)
+    assert (np.ptp(draws(joint, cases, "C_dl"), axis=0) > 0).all()
+
+
+@measured
+def test_a_record_beyond_planar_diffusion_is_not_explained(checkpoint, tmp_path, series):
+    """At 5 mV/s convection and edges matter: the simulator has neither."""
+    slow = ruhex(tmp_path, (0.005,))
+    posterior = infer(checkpoint, slow)
+    cases, alone, _ = series
+
+    def covered(cases, posterior):
+        return (np.abs(cases.observed - posterior.mean) < 1.645 * posterior.sd).mean(1)
+
+    assert (covered(cases, alone) > 0.8).all()
+    assert covered(slow, posterior)[0] < 0.75
+
+
+# What cannot be known -----------------------------------------------------------------------------
+
+
+def simulated(changes, observed="dense", noise=0.01, n_cases=1):
+    """A reversible couple seen by voltammetry, with some standard coordinates set."""
+    settings = {"n_cases": 60, "observed": observed, "noise": noise}
+    base = MODEL.base_cases(np.random.default_rng(7), settings, N)
+    base = base.take(np.flatnonzero(base.task == "cv_reversible")[:n_cases])
+    for name, value in changes.items():
+        base.z[:, NAMES.index(name)] = value
+    return MODEL.variant(base, jax.random.key(2))
+
+
+def test_a_reversible_couple_does_not_pretend_to_know_its_rate_constant(checkpoint):
+    cases = simulated({"k0_1": 2.5, "D_ox_1": -0.5, "discrepancy": -2.0})
+    z = infer(checkpoint, cases).z[0, :, NAMES.index("k0_1")]
+    # Beyond what is fast enough, the prior: nothing is preferred among the fast.
+    fast = np.median(z)
+    prior = np.random.default_rng(0).standard_normal(100_000)
+    for part in (0.25, 0.5, 0.75):
+        expected = np.quantile(prior[prior > fast], part)
+        assert abs((z[z > fast] < expected).mean() - part) < 0.12
+    assert z.max() > 2.0
+
+
+def test_concentration_and_diffusion_coefficient_trade_along_a_ridge(checkpoint):
+    """A planar voltammogram knows C sqrt(D), and either alone hardly."""
+    cases = simulated({"k0_1": 2.0, "discrepancy": -2.0, "resistivity": -1.0})
+    form = "C_ox_1" if cases.experiment.present[0, 0, 0] else "C_red_1"
+    flat = cases.experiment._replace(curvature=np.zeros(1, np.float32))
+    cases = cases._replace(experiment=flat)
+    known = cases.known.copy()
+    known[:, NAMES.index(form)] = False
+    cases = cases._replace(known=known)
+    posterior = infer(checkpoint, cases)
+    c, d = (draws(posterior, cases, name)[0] for name in (form, "D_ox_1"))
+    assert np.corrcoef(c, d)[0, 1] < -0.9
+    assert (c + d / 2).std() < 0.3 * c.std()
+
+
+def test_sparse_and_noisy_observation_widens_and_does_not_shift(checkpoint):
+    changes = {"k0_1": 1.0, "discrepancy": -2.0}
+    clean = simulated(changes, "dense", 0.005)
+    poor = simulated(changes, 0.15, 0.08)
+    for name in ("E0_1", "D_ox_1"):
+        (a,), (b,) = (draws(infer(checkpoint, cases), cases, name) for cases in (clean, poor))
+        assert b.std() > 2 * a.std()
+        truth = MODEL.natural(clean.z[:, None], clean)[0, 0, NAMES.index(name)]
+        for values in (a, b):
+            assert abs(truth - values.mean()) < 4 * values.std()
