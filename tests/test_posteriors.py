@@ -145,14 +145,16 @@ def simulated(changes, observed="dense", noise=0.01, n_cases=1):
 
 
 def test_a_reversible_couple_does_not_pretend_to_know_its_rate_constant(checkpoint):
-    cases = simulated({"k0_1": 2.5, "D_ox_1": -0.5, "discrepancy": -2.0})
-    z = infer(checkpoint, cases).z[0, :, NAMES.index("k0_1")]
-    # Beyond what is fast enough, the prior: nothing is preferred among the fast.
-    fast = np.median(z)
+    cases = simulated({"k0_1": 2.5, "D_ox_1": -0.5, "discrepancy": -2.0}, n_cases=6)
+    z = infer(checkpoint, cases).z[:, :, NAMES.index("k0_1")]
     prior = np.random.default_rng(0).standard_normal(100_000)
-    for part in (0.25, 0.5, 0.75):
-        expected = np.quantile(prior[prior > fast], part)
-        assert abs((z[z > fast] < expected).mean() - part) < 0.12
+    # Beyond what is fast enough, the prior: on average nothing is preferred among the fast.
+    below = []
+    for ours in z:
+        fast = ours[ours > np.median(ours)]
+        expected = np.quantile(prior[prior > np.median(ours)], [0.25, 0.5, 0.75])
+        below.append([(fast < value).mean() for value in expected])
+    np.testing.assert_allclose(np.mean(below, axis=0), [0.25, 0.5, 0.75], atol=0.15)
     assert z.max() > 2.0
 
 
