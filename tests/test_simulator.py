@@ -504,10 +504,7 @@ def test_current_times_resistance_is_the_potential_that_is_lost(drawn):
     film = 18.0 * drawn.response.coverage**1.2 / np.asarray(drawn.electrode.area, float)[:, None]
     ohms = np.asarray(drawn.cell.resistance, float)[:, None] + film
     lost = applied - drawn.response.potential
-    error = np.abs(lost - ohms * drawn.response.current)
-    # The first steps of a tone of 10 kHz, where the double layer starts to charge, miss by more.
-    assert (error < 1e-3).mean() > 0.999
-    assert error.max() < 0.01
+    assert np.abs(lost - ohms * drawn.response.current).max() < 1e-4
 
 
 def test_charge_is_conserved():

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -55,9 +54,11 @@ def flux(
         Flux in mol/cm^2 per unit of time, oxidation positive, and its derivative by x.
     """
     (h_ox, g_ox), (h_red, g_red) = ox, red
-    reduced = jax.nn.sigmoid(x)
-    oxidised = jax.nn.sigmoid(-x)
-    slow = jnp.exp(transfer_coefficient * x - jax.nn.softplus(x))
+    forward = x >= 0
+    small = jnp.exp(jnp.where(forward, -x, x))
+    share = 1 / (1 + small)
+    reduced, oxidised = (share * jnp.where(way, 1.0, small) for way in (forward, ~forward))
+    slow = share * jnp.exp(transfer_coefficient * x - jnp.where(forward, x, 0.0))
     drive = rate * (h_red * reduced - h_ox * oxidised)
     drag = slow + rate * (g_red * reduced + g_ox * oxidised)
     j = drive / drag
