@@ -17,7 +17,14 @@ from touchstone import artifacts, randomness, reference
 from touchstone.models.registry import load_model
 
 N_DRAWS = 1000
-REWEIGHT = {"n_starts": 16, "n_improve": 40, "n_rounds": 60, "n_draws": 500, "n_effective": 6000}
+REWEIGHT = {
+    "n_runs": 4,
+    "n_starts": 16,
+    "n_improve": 40,
+    "n_rounds": 30,
+    "n_draws": 500,
+    "n_effective": 3000,
+}
 
 
 def main() -> None:

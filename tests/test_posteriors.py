@@ -21,6 +21,7 @@ BUDGET = {
     "n_draws": 400,
     "n_steps": 4,
     "reweight": {
+        "n_runs": 4,
         "n_starts": 8,
         "n_improve": 40,
         "n_rounds": 40,

@@ -10,7 +10,7 @@ from .models.base import Cases, Model, Posterior
 from .reliability import guardrail
 from .reliability.metrics import parameter_nrmse, predictive_metrics
 
-_COMPUTATION = ("effective", "efficiency", "k_hat", "log_evidence")
+_COMPUTATION = ("effective", "efficiency", "k_hat", "log_evidence", "disagreement")
 
 
 class Variant(NamedTuple):

@@ -48,7 +48,8 @@ def notebook(arguments):
     """
     return (
         "JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=10 "
-        "JAX_COMPILATION_CACHE_DIR=.snakemake/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.5 "
+        "JAX_COMPILATION_CACHE_DIR=${{JAX_COMPILATION_CACHE_DIR:-.snakemake/jax}} "
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.5 "
         "papermill --kernel python3 --cwd . "
         "--no-progress-bar --log-output {input.notebook:q} {log.notebook:q} "
         f"-r model_id {{wildcards.model_id:q}} -y {{params.settings:q}} {arguments} 2>&1 "

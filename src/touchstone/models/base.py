@@ -98,6 +98,7 @@ class Posterior(NamedTuple):
         k_hat: Shape of the tail of its weights.
         k_threshold: Largest k-hat at which so many draws can be trusted.
         log_evidence: Of the observation, counted in its own rms.
+        disagreement: Log evidence of the best of several independent runs less that of the next.
     """
 
     z: np.ndarray
@@ -110,6 +111,7 @@ class Posterior(NamedTuple):
     k_hat: np.ndarray
     k_threshold: np.ndarray
     log_evidence: np.ndarray
+    disagreement: np.ndarray
 
 
 class Check(NamedTuple):

@@ -343,25 +343,27 @@ class Ecsfm(Model):
             budget: As there.
         """
         waveform = self._resolve(cases.experiment)
+        index = np.arange(len(cases.observed))
         sampler = self._posteriors.sampler(method, cases, budget)
         drawn = map_batches(
             partial(sampler, checkpoint, key),
-            np.arange(len(cases.observed)),
+            index,
             cases,
             waveform,
             batch_size=posteriors.BATCH[method] or len(cases.z),
             label=label and f"{label}: draw",
         )
-        mean, sd, noise_sd = map_batches(
-            self._predictions,
+        z, mean, sd, noise_sd = map_batches(
+            partial(self._posteriors.predict, method in posteriors.MARGINAL, key),
+            index,
             drawn.z,
             drawn.weight,
-            cases.experiment,
+            cases,
             waveform,
             batch_size=4,
             label=label and f"{label}: predict",
         )
-        return Posterior(drawn.z, drawn.weight, mean, sd, noise_sd, *drawn[2:])
+        return Posterior(z, drawn.weight, mean, sd, noise_sd, *drawn[2:])
 
     def reference(
         self, case: Cases, draws: np.ndarray, *, n_tune: int, n_draws: int, seed: int
@@ -382,28 +384,12 @@ class Ecsfm(Model):
         chains, z = self._posteriors.nuts(
             case, waveform, draws, n_tune=n_tune, n_draws=n_draws, seed=seed
         )
-        complete = self._posteriors.complete
-        z = complete(z[None], jax.random.key(seed), np.zeros(1, int), case, waveform)
+        weight = np.full((1, len(z)), 1 / len(z), np.float32)
+        predict = self._posteriors.predict
+        z, *_ = predict(
+            True, jax.random.key(seed), np.zeros(1, int), z[None], weight, case, waveform
+        )
         return chains, np.asarray(z)[0]
-
-    @cached_property
-    def _predictions(self):
-        """Predictive mean, standard deviation, and noise, of weighted draws."""
-
-        def predict(z, weight, experiment, waveform):
-            def one(z):
-                current = self.current(z, experiment, waveform)
-                natural = self.prior.natural(z, experiment)
-                observation = self.prior.observation(natural, current, experiment)
-                observation = observation.with_baseline(z[self.prior.baseline])
-                return observation.mean, observation.sd, observation.white
-
-            fit, sd, white = jax.vmap(one)(z)
-            mean = weight @ fit
-            sd = jnp.sqrt(weight @ (fit - mean) ** 2 + weight @ sd**2)
-            return mean, sd, jnp.sqrt(weight @ white**2)
-
-        return jax.jit(jax.vmap(predict))
 
     # Measurements -----------------------------------------------------------------------------
 

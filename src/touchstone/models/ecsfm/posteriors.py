@@ -14,6 +14,7 @@ from jax import Array
 
 from ...inference import flow, importance
 from ...inference.cem import cross_entropy
+from ...inference.problem import Problem
 from ..base import Cases
 from . import networks
 from .checkpoint import Checkpoint
@@ -24,7 +25,8 @@ from .waveforms import Waveform
 
 _CHAINS = 4
 _BRIEF = -2.0  # standard coordinate of the correlation time that climbs start with
-BATCH = {"flow": 32, "reweighted": 1, "cem": 4, "joint": None}  # cases inferred at once
+BATCH = {"flow": 32, "reweighted": 1, "joint": None, "cem": 4}  # cases of a call; None is all
+MARGINAL = ("reweighted", "joint")  # methods whose draws have no baseline yet
 
 
 class Draws(NamedTuple):
@@ -37,6 +39,7 @@ class Draws(NamedTuple):
     k_hat: np.ndarray
     k_threshold: np.ndarray
     log_evidence: np.ndarray
+    disagreement: np.ndarray
 
     @classmethod
     def unweighted(cls, z: Array) -> "Draws":
@@ -44,11 +47,11 @@ class Draws(NamedTuple):
         n_cases, n_draws = z.shape[:2]
         nothing = np.full(n_cases, np.nan)
         weight = np.full((n_cases, n_draws), 1 / n_draws, np.float32)
-        return cls(np.asarray(z), weight, *[nothing] * 5)
+        return cls(np.asarray(z), weight, *[nothing] * 6)
 
 
 class Posteriors:
-    """Samplers of the posterior, each compiled once for its budget.
+    """Samplers of the posterior, each compiled once for its budget, and what draws predict.
 
     Args:
         prior: Of the model.
@@ -71,23 +74,24 @@ class Posteriors:
 
         Args:
             method: "flow"; "reweighted", the flow's draws carried to the likelihood of the exact
-                simulator; "joint", the same for several records of one system at once, with shared
-                couples; or "cem", over the likelihood of the surrogate.
+                simulator; "joint", the same, where a batch is of one system, with couples in
+                common; or "cem", over the likelihood of the surrogate.
             cases: What is known of all of them is not inferred.
             budget: For flow `n_draws` and `n_steps`; for reweighted and joint also `reweight`, the
-                sizes of `importance.reweight`; for cem `n_particles`, `n_iterations`,
-                `elite_fraction`, `n_mc` and `n_steps`.
+                sizes of `importance.reweight` and the `n_runs` of `importance.agree`; for cem
+                `n_particles`, `n_iterations`, `elite_fraction`, `n_mc` and `n_steps`.
 
         Returns:
             A function of (checkpoint, key, index, cases, waveform) that gives `Draws`; those of a
             case depend on its index alone.
         """
-        if method in ("reweighted", "joint"):
+        if method in MARGINAL:
             heavy, light = self._inferred(cases.known.all(0))
             budget = {**budget, "heavy": heavy, "light": light}
         name = json.dumps([method, budget])
         if name not in self._samplers:
-            self._samplers[name] = getattr(self, f"_{method}")(**budget)
+            make = self._reweighted if method in MARGINAL else getattr(self, f"_{method}")
+            self._samplers[name] = make(**budget)
         return self._samplers[name]
 
     def _inferred(self, known: np.ndarray) -> tuple[list[int], list[int]]:
@@ -122,44 +126,12 @@ class Posteriors:
     def _reweighted(
         self, *, n_draws: int, n_steps: int, reweight: dict, heavy: list[int], light: list[int]
     ) -> Callable:
-        def propose(net, normaliser, key, case: Cases, waveform):
-            flow_key, weight_key = jax.random.split(key)
-            z = self._flow_draws(
-                net, normaliser, flow_key, case, waveform, n_draws=n_draws, n_steps=n_steps
-            )
-            # A discrepancy of long memory would hide a wrong start: it costs little to explain by.
-            z = jnp.where(case.known, z, z.at[:, self._correlation].set(_BRIEF))
-            problem = importance.Problem(
-                lambda z: self.current(z, case.experiment, waveform),
-                partial(self.residuals, case),
-                ~(case.known | self.prior.baseline),
-                tuple(heavy),
-                tuple(light),
-                self._straight,
-            )
-            return importance.reweight(problem, z, weight_key, **reweight)
-
-        propose = _each(propose)
-
-        def sampler(checkpoint: Checkpoint, key, index, cases, waveform):
-            exact = propose(
-                checkpoint.posterior, checkpoint.normaliser, key, index, cases, waveform
-            )
-            z, computation = _equally_weighted(exact, n_draws)
-            whole = self.complete(z, key, index, cases, waveform)
-            return Draws.unweighted(whole)._replace(**computation)
-
-        return sampler
-
-    def _joint(
-        self, *, n_draws: int, n_steps: int, reweight: dict, heavy: list[int], light: list[int]
-    ) -> Callable:
-        """One vector for all records: their couples, then the instrument and noise of each.
+        """Of one system: its couples, then the instrument and noise of each of its records.
 
         Couples are shared in natural coordinates: the window of E0 is that of the first record.
         """
-        shared = np.array([k for k in range(self.prior.size) if self.prior.shared[k]])
-        own = np.array([k for k in (*heavy, *light) if not self.prior.shared[k]])
+        shared = np.flatnonzero(self.prior.shared)
+        own = np.array([k for k in (*heavy, *light) if not self.prior.shared[k]], int)
 
         def apart(x, cases):
             """Standard and natural coordinates of each record, (n, P) each."""
@@ -169,18 +141,24 @@ class Posteriors:
             natural = jax.vmap(self.prior.natural)(z, cases.experiment)
             return z, natural.at[:, shared].set(natural[0, shared])
 
-        def propose(net, normaliser, key, index, cases: Cases, waveform):
+        n_runs = reweight["n_runs"]
+        sizes = {name: size for name, size in reweight.items() if name != "n_runs"}
+
+        def propose(net, normaliser, key, index, number, cases: Cases, waveform):
             cases = jax.tree.map(jnp.asarray, cases)
             n = len(cases.z)
-            weight_key, *keys = jax.random.split(jax.random.fold_in(key, index[0]), n + 1)
+            keys = jax.random.split(jax.random.fold_in(key, index[0]), 3)[:2]
+            flow_key, weight_key = (jax.random.fold_in(key, number) for key in keys)
 
             def alone(key, case, waveform):
                 z = self._flow_draws(
                     net, normaliser, key, case, waveform, n_draws=n_draws, n_steps=n_steps
                 )
+                # A discrepancy of long memory would hide a wrong start: it costs little to
+                # explain by.
                 return jnp.where(case.known, z, z.at[:, self._correlation].set(_BRIEF))
 
-            z = jax.vmap(alone)(jnp.stack(keys), cases, waveform)
+            z = jax.vmap(alone)(jax.random.split(flow_key, n), cases, waveform)
             # The couples of a start are those of one record, each in its turn.
             couples = z[jnp.arange(n_draws) % n, jnp.arange(n_draws)][:, shared]
             rest = jnp.moveaxis(z[:, :, own], 0, 1).reshape(n_draws, -1)
@@ -201,7 +179,7 @@ class Posteriors:
                 return (*couples, *(int(f) + k for f in first for k in each))
 
             free = ~cases.known
-            problem = importance.Problem(
+            problem = Problem(
                 simulate,
                 residuals,
                 jnp.concatenate([free[0, shared], free[:, own].ravel()]),
@@ -209,16 +187,17 @@ class Posteriors:
                 places(light),
                 places(self._straight),
             )
-            exact = importance.reweight(
-                problem, jnp.concatenate([couples, rest], axis=1), weight_key, **reweight
+            return importance.reweight(
+                problem, jnp.concatenate([couples, rest], axis=1), weight_key, **sizes
             )
-            return jax.tree.map(lambda a: a[None], exact)
 
         def each_record(x, cases: Cases):
+            """Standard coordinates of each record, in its own window of E0, (n, draws, P)."""
+
             def one(x):
                 z, natural = apart(x, cases)
-                own_window = jax.vmap(self.prior.standard)(natural, cases.experiment)
-                z = z.at[:, shared].set(own_window[:, shared])
+                in_own_window = jax.vmap(self.prior.standard)(natural, cases.experiment)
+                z = z.at[1:, shared].set(in_own_window[1:, shared])
                 return jnp.where(cases.known, cases.z, z)
 
             return jnp.moveaxis(jax.vmap(one)(x), 0, 1)
@@ -226,32 +205,74 @@ class Posteriors:
         propose, each_record = eqx.filter_jit(propose), jax.jit(each_record)
 
         def sampler(checkpoint: Checkpoint, key, index, cases, waveform):
-            exact = propose(
-                checkpoint.posterior, checkpoint.normaliser, key, index, cases, waveform
-            )
-            x, computation = _equally_weighted(exact, n_draws)
-            z = each_record(x[0], jax.tree.map(jnp.asarray, cases))
-            whole = self.complete(z, key, index, cases, waveform)
-            repeated = {name: np.repeat(value, len(z)) for name, value in computation.items()}
-            return Draws.unweighted(whole)._replace(**repeated)
+            def run(number: int) -> importance.Reweighted:
+                return propose(
+                    checkpoint.posterior,
+                    checkpoint.normaliser,
+                    key,
+                    index,
+                    np.asarray(number),
+                    cases,
+                    waveform,
+                )
+
+            exact = importance.agree(run, n_runs)
+            chosen = importance.resample(exact.weight, n_draws)
+            z = each_record(exact.z[chosen], jax.tree.map(jnp.asarray, cases))
+            n_simulations = exact.n_simulations + n_draws  # those of `predict` are the last
+            computation = {
+                "effective": exact.effective,
+                "efficiency": exact.effective / n_simulations,
+                "k_hat": exact.k_hat,
+                "k_threshold": exact.k_threshold,
+                "log_evidence": exact.log_evidence,
+                "disagreement": exact.disagreement,
+            }
+            of_each = {name: np.full(len(z), value) for name, value in computation.items()}
+            return Draws.unweighted(z)._replace(**of_each)
 
         return sampler
 
+    # Prediction -------------------------------------------------------------------------------
+
     @cached_property
-    def complete(self) -> Callable:
-        """Draws (n, draws, P) with offset and slope, marginalised so far, drawn given the rest."""
+    def predict(self) -> Callable:
+        """What weighted draws say of a new observation, by the exact simulator.
 
-        def one(z, _, key, case: Cases, waveform):
-            def baseline(z, key):
-                filtered = self._filtered(case, self.current(z, case.experiment, waveform), z)
-                return jax.random.multivariate_normal(key, filtered.baseline, filtered.covariance)
+        Its arguments are: whether the baseline was marginalised, in which case each draw gets one
+        given the rest; the key of the sampler; then of each case its index, draws (n, draws, P),
+        weights, the case itself and its waveform.
 
-            keys = jax.random.split(jax.random.fold_in(key, 1), z.shape[0])
-            whole = z.at[:, self.prior.baseline].set(jax.vmap(baseline)(z, keys))
-            return jnp.where(case.known, z, whole)
+        Returns:
+            The draws, and the mean and standard deviation of a new observation, (n, N) each, and
+            the standard deviation of its white noise, (n,).
+        """
 
-        drawn = _each(one, (0, None))
-        return lambda z, *arguments: drawn(z, None, *arguments)
+        def of_case(z, weight, key, case: Cases, waveform, *, marginal):
+            def of_draw(z, key):
+                current = self.current(z, case.experiment, waveform)
+                natural = self.prior.natural(z, case.experiment)
+                observation = self.prior.observation(natural, current, case.experiment)
+                if marginal:
+                    filtered = observation.filter(case.observed, case.mask)
+                    baseline = jax.random.multivariate_normal(
+                        key, filtered.baseline, filtered.covariance
+                    )
+                    z = jnp.where(case.known, z, z.at[self.prior.baseline].set(baseline))
+                observation = observation.with_baseline(z[self.prior.baseline])
+                return z, observation.mean, observation.sd, observation.white
+
+            z, fit, sd, white = jax.vmap(of_draw)(z, jax.random.split(key, len(z)))
+            mean = weight @ fit
+            sd = jnp.sqrt(weight @ (fit - mean) ** 2 + weight @ sd**2)
+            return z, mean, sd, jnp.sqrt(weight @ white**2)
+
+        def of_cases(marginal, key, index, z, weight, cases, waveform):
+            keys = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(key, k), 3)[2])(index)
+            each = jax.vmap(partial(of_case, marginal=marginal))
+            return each(z, weight, keys, cases, waveform)
+
+        return eqx.filter_jit(of_cases)
 
     def residuals(self, case: Cases, current: Array, z: Array) -> tuple[Array, Array]:
         """Residuals of one case about a simulated current, and the logarithms of their scales.
@@ -370,25 +391,12 @@ class Posteriors:
         )
 
 
-def _equally_weighted(exact: importance.Reweighted, n: int) -> tuple[np.ndarray, dict]:
-    """Resampled draws of some problems, (problems, n, P), and how far to trust them."""
-    smoothed = importance.smooth(exact.log_weight, exact.made)
-    chosen = importance.resample(smoothed.weight, n)
-    z = np.take_along_axis(np.asarray(exact.z), chosen[:, :, None], axis=1)
-    computation = {
-        name: getattr(smoothed, name)
-        for name in ("effective", "k_hat", "k_threshold", "log_evidence")
-    }
-    efficiency = smoothed.effective / np.asarray(exact.n_simulations)
-    return z, {**computation, "efficiency": efficiency}
-
-
-def _each(draw: Callable, given: tuple = (None, None)) -> Callable:
+def _each(draw: Callable) -> Callable:
     """`draw` of a batch of cases, compiled, each case with a key of its own."""
 
-    def batch(first, second, key, index, cases, waveform):
+    def batch(net, normaliser, key, index, cases, waveform):
         keys = jax.vmap(partial(jax.random.fold_in, key))(index)
-        over = (*given, 0, 0, 0)
-        return jax.vmap(draw, in_axes=over)(first, second, keys, cases, waveform)
+        each = jax.vmap(draw, in_axes=(None, None, 0, 0, 0))
+        return each(net, normaliser, keys, cases, waveform)
 
     return eqx.filter_jit(batch)

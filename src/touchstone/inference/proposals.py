@@ -1,0 +1,178 @@
+"""Proposals for importance sampling: modes of a posterior, and mixtures about them."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import solve_triangular
+from jax.scipy.special import gammaln, logsumexp
+
+from .problem import Problem
+
+_FIRST_DAMPING, _DAMPING = 0.1, (1e-4, 1e6)  # of Fisher scoring, relative to the information
+_GAIN, _IDLE = 0.1, 3  # a smaller gain of log density is none; so many in a row, and it is over
+_LONGEST_STEP = 1.0  # of Fisher scoring, in prior standard deviations
+_FREEDOM = 5.0  # of the Student-t distributions: heavy tails, finite variance
+_APART = 0.5  # standard deviations between components that start from one mode
+_ROUGH = 0.1  # prior standard deviations: scale of a component where the curvature is no use
+
+
+class Mode(NamedTuple):
+    """Where a climb ended.
+
+    Attributes:
+        z: Shape (P,).
+        log_posterior: There.
+        covariance: Inverse of the information there, shape (P, P).
+        n_steps: Points that were simulated, with their derivatives.
+    """
+
+    z: Array
+    log_posterior: Array
+    covariance: Array
+    n_steps: Array
+
+
+class _Point(NamedTuple):
+    """What Fisher scoring sees at a point."""
+
+    z: Array
+    value: Array
+    score: Array
+    information: Array
+
+
+def climb(problem: Problem, start: Array, *, n_improve: int) -> Mode:
+    """Fisher scoring from a point, with Marquardt's damping, until it is over.
+
+    The prior is centred at the start, not at zero: what the observation leaves open stays as it
+    was, so that draws that start along a ridge end along it (randomised maximum likelihood).
+
+    Args:
+        problem: The problem.
+        start: Shape (P,).
+        n_improve: Steps, at most.
+    """
+    free, size = problem.free, start.shape[0]
+    along = jnp.eye(size)[np.array([*problem.heavy, *problem.light])]
+
+    def examine(z):
+        """Log target, its gradient, and the expected information of likelihood and prior."""
+        push = jax.vmap(lambda along: jax.jvp(problem.simulate, (z,), (along,)), (0,), (None, 0))
+        simulated, moved = push(along[: len(problem.heavy)])
+        moved = jnp.pad(moved, [(0, len(problem.light)), *((0, 0) for _ in simulated.shape)])
+        (residual, log_scale), push = jax.linearize(problem.residuals, simulated, z)
+        d_residual, d_log_scale = jax.vmap(push)(moved, along)
+        shift = d_residual + residual * d_log_scale  # of the innovation, in units of its scale
+        score = -(d_residual @ residual + d_log_scale.sum(1)) @ along
+        information = along.T @ (shift @ shift.T + 2 * d_log_scale @ d_log_scale.T) @ along
+        both = free[:, None] & free[None, :]
+        information = jnp.where(both, information, 0.0) + jnp.eye(size)
+        value = problem.log_likelihood(residual, log_scale) - 0.5 * ((z - start) ** 2).sum()
+        return _Point(z, value, jnp.where(free, score - (z - start), 0.0), information)
+
+    def improve(state):
+        n, idle, best, z, damping = state
+        trial = examine(z)
+        better = trial.value > best.value
+        idle = jnp.where(trial.value > best.value + _GAIN, 0, idle + 1)
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), trial, best)
+        damping = jnp.clip(damping * jnp.where(better, 0.1, 10.0), *_DAMPING)
+        damped = best.information + damping * jnp.diag(jnp.diag(best.information))
+        step = jnp.clip(jnp.linalg.solve(damped, best.score), -_LONGEST_STEP, _LONGEST_STEP)
+        return n + 1, idle, best, best.z + jnp.where(free, step, 0.0), damping
+
+    def unfinished(state):
+        n, idle, *_ = state
+        return (n <= n_improve) & (idle < _IDLE)
+
+    nowhere = _Point(start, jnp.asarray(-jnp.inf), jnp.zeros(size), jnp.eye(size))
+    first = 0, 0, nowhere, start, jnp.asarray(_FIRST_DAMPING)
+    n, _, best, *_ = jax.lax.while_loop(unfinished, improve, first)
+    value = best.value + 0.5 * ((best.z - start) ** 2).sum() - 0.5 * (free * best.z**2).sum()
+    return Mode(best.z, value, jnp.linalg.inv(best.information), n)
+
+
+class Mixture(NamedTuple):
+    """Student-t distributions: log weights (K,), centres (K, P), Cholesky factors (K, P, P)."""
+
+    log_weight: Array
+    centre: Array
+    factor: Array
+
+    @classmethod
+    def about(
+        cls, modes: Array, values: Array, covariances: Array, free: Array, key: Array
+    ) -> "Mixture":
+        """One component about each mode, (K, P), weighted by Laplace's evidence."""
+        factor = jnp.linalg.cholesky(covariances)
+        sound = jnp.isfinite(factor).all((1, 2), keepdims=True)
+        factor = jnp.where(sound, factor, _ROUGH * jnp.eye(modes.shape[1]))
+        apart = _APART * jax.random.normal(key, modes.shape)
+        centre = modes + jnp.where(free, jnp.einsum("kpq,kq->kp", factor, apart), 0.0)
+        evidence = values + jnp.log(jnp.diagonal(factor, axis1=1, axis2=2)).sum(1)
+        # Softened: a mode may be wider than its curvature says.
+        return cls(jax.nn.log_softmax(0.5 * evidence), centre, factor)
+
+    def draw(self, key: Array, n: int) -> Array:
+        """Draws, shape (n, P)."""
+        which_key, normal_key, chi_key = jax.random.split(key, 3)
+        which = jax.random.categorical(which_key, self.log_weight, shape=(n,))
+        normal = jax.random.normal(normal_key, (n, self.centre.shape[1]))
+        chi2 = 2 * jax.random.gamma(chi_key, _FREEDOM / 2, (n,))
+        spread = jnp.einsum("npq,nq->np", self.factor[which], normal)
+        return self.centre[which] + spread * jnp.sqrt(_FREEDOM / chi2)[:, None]
+
+    def log_density(self, z: Array, free: Array) -> Array:
+        """Log density over the free entries, shape (n,)."""
+        return logsumexp(self._log_components(z, free), axis=0)
+
+    def _log_components(self, z: Array, free: Array) -> Array:
+        dimension = free.sum()
+
+        def one(log_weight, centre, factor):
+            # One small inverse and a product: many times faster here than a solve for each draw.
+            inverse = solve_triangular(factor, jnp.eye(factor.shape[0]), lower=True)
+            distance = ((jnp.where(free, z - centre, 0.0) @ inverse.T) ** 2).sum(1)
+            log_scale = jnp.where(free, jnp.log(jnp.diagonal(factor)), 0.0).sum()
+            constant = gammaln((_FREEDOM + dimension) / 2) - gammaln(_FREEDOM / 2)
+            constant = constant - dimension / 2 * jnp.log(_FREEDOM * jnp.pi) - log_scale
+            power = (_FREEDOM + dimension) / 2
+            return log_weight + constant - power * jnp.log1p(distance / _FREEDOM)
+
+        return jax.vmap(one)(*self)
+
+    def refitted(self, z: Array, weight: Array, free: Array, widen: Array) -> "Mixture":
+        """One step of expectation-maximisation, on draws whose weights sum to one.
+
+        Args:
+            z: Draws, shape (n, P).
+            weight: Shape (n,).
+            free: Entries that are not known, shape (P,).
+            widen: What the scales are multiplied by.
+        """
+        share = jax.nn.softmax(self._log_components(z, free), axis=0) * weight
+        mass = share.sum(1)
+        part = share / jnp.maximum(mass, 1e-12)[:, None]
+        mean = part @ z
+        offset = jnp.where(free, z - mean[:, None], 0.0)
+        scatter = jnp.einsum("kn,knp,knq->kpq", part, offset, offset)
+        # Where few draws count, the scatter of all components, and what was before, step in.
+        rows = 2 * free.sum()
+        enough = 1 / (1 + rows * (weight**2).sum())
+        own = 1 / (1 + rows * (part**2).sum(1))[:, None, None]
+        pooled = jnp.einsum("k,kpq->pq", mass, scatter)
+        # A t distribution is wider than its scale matrix.
+        shrunk = (own * scatter + (1 - own) * pooled) * (_FREEDOM - 2) / _FREEDOM
+        shrunk = widen**2 * shrunk
+        old = self.factor @ self.factor.mT
+        scale = enough * shrunk + (1 - enough) * old + jnp.diag(jnp.where(free, 1e-9, 1.0))
+        factor = jnp.linalg.cholesky(scale)
+        fits = (mass > 1e-3) & jnp.isfinite(factor).all((1, 2))
+        return Mixture(
+            jnp.log(jnp.maximum(mass, 1e-3)),
+            jnp.where(fits[:, None], mean, self.centre),
+            jnp.where(fits[:, None, None], factor, self.factor),
+        )
