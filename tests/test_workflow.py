@@ -39,7 +39,13 @@ def _command(*arguments: str) -> list[str]:
 
 def _environment(folder: Path, **variables: str) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(folder / "src"), **variables}
+    ours = {
+        "PATH": path,
+        "PYTHONPATH": str(folder / "src"),
+        # All runs compile the same: once is enough.
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache/jax"),
+    }
+    return {**os.environ, **ours, **variables}
 
 
 def said(run: subprocess.CompletedProcess) -> str:
