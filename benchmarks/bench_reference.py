@@ -50,7 +50,7 @@ def main() -> None:
         )
         for method, budget in (("reweighted", {**flow, "reweight": REWEIGHT}), ("flow", flow))
     }
-    rows, _ = reference.compare(
+    rows = reference.compare(
         model,
         base,
         cases,

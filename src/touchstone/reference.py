@@ -26,7 +26,7 @@ def compare(
     seed: int,
     folder: Path,
     label: str | None = None,
-) -> tuple[pd.DataFrame, list[np.ndarray]]:
+) -> pd.DataFrame:
     """Sample cases by NUTS, keep the chains, and compare posteriors with them.
 
     One chain starts at the truth, which is an exact draw of the posterior, the others at draws of
@@ -48,14 +48,13 @@ def compare(
         A row for each case and posterior: `case_index`, `task`, `n_unknown`, `posterior`,
         `converged`, `r_hat`, `ess`, `nuts_s`, `n_distinct`, `c2st`, `param_nrmse` and
         `nuts_param_nrmse`, `width` (mean ratio of the 90 % intervals to those of NUTS) and `tail`
-        (part of the draws beyond five standard deviations of NUTS in any parameter); and the draws
-        of NUTS of each case, shape (draws, P).
+        (part of the draws beyond five standard deviations of NUTS in any parameter).
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Not for every user of this package: its import takes as long as a short stage.
     from .inference import nuts
 
-    rows, references = [], []
+    rows = []
     for k in tqdm(range(len(cases.observed)), desc=label, disable=label is None):
         one = cases.take(slice(k, k + 1))
         start = time.perf_counter()
@@ -70,7 +69,6 @@ def compare(
             draws = z
         seconds = time.perf_counter() - start
         chains.to_netcdf(folder / f"nuts_{k}.nc")
-        references.append(z)
         unknown = ~one.known[0]
         for name, posterior in posteriors.items():
             rows.append(
@@ -87,7 +85,7 @@ def compare(
                     **_beside(model, one, posterior.z[k], z, unknown),
                 }
             )
-    return pd.DataFrame(rows), references
+    return pd.DataFrame(rows)
 
 
 def _beside(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import Array
@@ -15,36 +14,19 @@ from jax.scipy.special import ndtri
 from ...artifacts import ArtifactError
 from ...parallel import map_batches
 from ..base import Cases, Check, Model, Parameter, Posterior, View
-from . import checks, family, measurement, networks, posteriors, training
+from . import checks, family, measurement, networks, posteriors, quantities, training
 from .checkpoint import Checkpoint
 from .dataset import Chunk, load_chunk
 from .experiment import Experiment
 from .fouling import Fouling
-from .prior import RECORD, Prior
+from .prior import Prior
 from .simulator import Response, simulate
 from .training import Trained
 from .waveforms import Waveform, find_jumps, resolve
 
 _EXAMPLE_SAMPLES = 1000
-_OF_COUPLE = ("D_ox", "D_red", "C_ox", "C_red", "E0", "k0", "alpha")
 _MOST_TURNS = 8  # of the potential in a record that is drawn as a voltammogram
 _EDGE = 4.0  # a known value farther out, in standard coordinates, was hardly ever trained on
-_UNITS = {
-    "D_ox": "cm²/s",
-    "D_red": "cm²/s",
-    "C_ox": "mM",
-    "C_red": "mM",
-    "E0": "V",
-    "k0": "cm/s",
-    "alpha": "",
-    "R_u": "Ω",
-    "C_dl": "µF/cm²",
-    "offset": "µA",
-    "slope": "µA/V",
-    "discrepancy": "µA",
-    "correlation": "s",
-    "noise": "µA",
-}
 _NODES_PER_SAMPLE = 2.5  # solver steps: room for the graded steps of every technique
 
 
@@ -413,11 +395,8 @@ class Ecsfm(Model):
         observation = self.prior.observation(natural[0], clean[0], one)
         observed = observation.with_baseline(z[0][self.prior.baseline]).draw(key)
         signal = np.sqrt((clean**2).mean())
-        truth = {
-            name: float(value)
-            for name, value in self._quantities(natural[0], one, signal).items()
-            if name not in self._absent(one)
-        }
+        values = quantities.of(self.prior, natural[0], one, signal)
+        truth = {name: float(values[name]) for name in quantities.present(one)}
         measurement.write(trace_path, meta_path, observed, one, truth)
 
     def read(self, trace_path: Path, meta_path: Path, n_points: int) -> tuple[Cases, list[str]]:
@@ -448,85 +427,8 @@ class Ecsfm(Model):
         ]
 
     def table(self, posterior: Posterior, case: Cases, rng: np.random.Generator) -> list[dict]:
-        """Posterior of one case in the units of a reader, beside its prior.
-
-        Args:
-            posterior: Of one case (leading axis of length one).
-            case: The case.
-            rng: For draws of the prior.
-
-        Returns:
-            A row for each quantity that inference did not know: name, unit, mean, median, 90 %
-            interval, and 90 % interval of the prior.
-        """
-        experiment = jax.tree.map(lambda a: np.asarray(a)[0], case.experiment)
-        z_prior = rng.standard_normal((4000, self.prior.size)).astype(np.float32)
-        z_prior = np.where(case.known, case.z, z_prior)
-        signal = np.sqrt((posterior.mean[0] ** 2).mean())
-
-        def values(z):
-            natural = jax.vmap(self.prior.natural, in_axes=(0, None))(z, experiment)
-            columns = jax.vmap(self._quantities, in_axes=(0, None, None))(
-                natural, experiment, signal
-            )
-            return {name: np.asarray(column) for name, column in columns.items()}
-
-        ours, before = values(posterior.z[0]), values(z_prior)
-        rows = []
-        for name, column in ours.items():
-            given = np.ptp(before[name]) <= 1e-5 * np.abs(before[name]).max()
-            if given or name in self._absent(experiment):
-                continue
-            low, median, high = np.quantile(
-                column, [0.05, 0.5, 0.95], weights=posterior.weight[0], method="inverted_cdf"
-            )
-            rows.append(
-                {
-                    "quantity": name,
-                    "unit": _UNITS[name.rsplit("_", 1)[0] if name[-1].isdigit() else name],
-                    "mean": float(posterior.weight[0] @ column),
-                    "median": float(median),
-                    "interval_90": [float(low), float(high)],
-                    "prior_interval_90": [
-                        float(q) for q in np.quantile(before[name], [0.05, 0.95])
-                    ],
-                }
-            )
-        return rows
-
-    def _absent(self, experiment: Experiment) -> list[str]:
-        """Quantities of the couples that are not in the cell."""
-        first = int(experiment.present.any(-1).sum())
-        return [f"{name}_{k + 1}" for k in range(first, self.max_couples) for name in _OF_COUPLE]
-
-    def _quantities(
-        self, natural: Array, experiment: Experiment, signal: Array
-    ) -> dict[str, Array]:
-        """What a reader wants to know, in the units of `_UNITS`; the signal is in A."""
-        couples = self.prior.couples(natural, experiment)
-        instrument = self.prior.instrument(natural, experiment)
-        quantities = {}
-        for k in range(self.max_couples):
-            quantities |= {
-                f"D_ox_{k + 1}": couples.d_ox[k],
-                f"D_red_{k + 1}": couples.d_red[k],
-                f"C_ox_{k + 1}": 1e6 * couples.c_ox[k],
-                f"C_red_{k + 1}": 1e6 * couples.c_red[k],
-                f"E0_{k + 1}": couples.e0[k],
-                f"k0_{k + 1}": couples.k0[k],
-                f"alpha_{k + 1}": couples.transfer_coefficient[k],
-            }
-        _, half = experiment.window
-        record = dict(zip(RECORD, natural[-len(RECORD) :], strict=True))
-        return quantities | {
-            "R_u": instrument.resistance,
-            "C_dl": 1e6 * instrument.capacitance,
-            "offset": 1e6 * signal * record["offset"],
-            "slope": 1e6 * signal * record["slope"] / half,
-            "discrepancy": 1e6 * signal * jnp.exp(record["discrepancy"]),
-            "correlation": experiment.duration * jnp.exp(record["correlation"]),
-            "noise": 1e6 * signal * jnp.exp(record["noise"]),
-        }
+        """Posterior of one case in the units of a reader, beside its prior; see `quantities`."""
+        return quantities.table(self.prior, posterior, case, rng)
 
 
 def _masks(
