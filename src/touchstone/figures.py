@@ -65,17 +65,18 @@ def bars(ax: Axes, labels: Sequence[str], groups: dict[str, Sequence[float]], yl
 def ranks(ax: Axes, columns: dict[str, np.ndarray], title: str) -> Axes:
     """Distribution functions of ranks less the diagonal, in the 95 % band of all of them.
 
-    The band is that of the shortest column, and so the widest.
+    Times the root of the number of ranks, so that one band serves columns of every length.
     """
-    n = min(len(values) for values in columns.values())
+    n = max(len(values) for values in columns.values())
     points, low, high = ecdf_band(n, 1 - 0.05 / len(columns))
-    ax.fill_between(points, low - points, high - points, color="0.9")
+    ax.fill_between(points, n**0.5 * (low - points), n**0.5 * (high - points), color="0.9")
     ax.set_prop_cycle(color=colormaps["tab20"].colors)
     for name, values in columns.items():
         u = np.sort(values)
-        ax.plot(u, np.arange(1, len(u) + 1) / len(u) - u, lw=0.9, label=name)
+        above = np.arange(1, len(u) + 1) / len(u) - u
+        ax.plot(u, len(u) ** 0.5 * above, lw=0.9, label=name)
     ax.axhline(0, color="black", lw=0.8)
-    ax.set(xlabel="Rank of the truth among its draws", ylabel="Part of the cases below, less rank")
+    ax.set(xlabel="Rank of the truth among its draws", ylabel="(part of cases below − rank) √n")
     ax.set_title(title, fontsize=10)
     ax.legend(fontsize=6, ncols=3)
     return ax
