@@ -280,6 +280,12 @@ def test_weights_that_are_all_on_one_draw_are_not_trusted():
     assert k_hat > importance.k_threshold(500)
 
 
+def test_draws_that_are_all_impossible_are_not_trusted():
+    weight, k_hat = importance.smooth(np.full(500, -np.inf))
+    assert weight.sum() == pytest.approx(1)
+    assert k_hat > importance.k_threshold(500)
+
+
 def test_simulations_are_counted():
     calls = 0
 

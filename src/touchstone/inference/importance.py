@@ -222,10 +222,10 @@ def agree(run: Callable[[int], Reweighted], n_runs: int) -> Pooled:
 
     Args:
         run: Of the case, by its number.
-        n_runs: At most; if one, nothing is compared, and `disagreement` is NaN.
+        n_runs: At most, and at least two.
     """
     runs = []
-    while len(runs) < n_runs and (len(runs) < 2 or _disagreement(runs) > AGREEMENT):
+    while len(runs) < 2 or (len(runs) < n_runs and _disagreement(runs) > AGREEMENT):
         runs.append(jax.tree.map(np.asarray, run(len(runs))))
     made = [int(each.made) for each in runs]
     z = np.concatenate([each.z[:n] for each, n in zip(runs, made, strict=True)])
@@ -246,9 +246,7 @@ def agree(run: Callable[[int], Reweighted], n_runs: int) -> Pooled:
 
 
 def _disagreement(runs: list[Reweighted]) -> float:
-    """Log evidence of the best run less that of the next; NaN if there is one run."""
-    if len(runs) < 2:
-        return np.nan
+    """Log evidence of the best run less that of the next."""
     evidence = [_log_sum(run.log_weight[: run.made]) - np.log(run.made) for run in runs]
     next_best, best = np.sort(evidence)[-2:]
     return float(best - next_best) if np.isfinite(best) else np.inf
@@ -266,8 +264,10 @@ def smooth(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
         log_weight: Unnormalised, shape (n,).
 
     Returns:
-        Weights that sum to one, and k-hat.
+        Weights that sum to one, and k-hat; of draws that are all impossible, equal weights.
     """
+    if not np.isfinite(log_weight).any():
+        return np.full(len(log_weight), 1 / len(log_weight)), _WORST
     # ArviZ takes log likelihoods to be divided out, hence the sign.
     smoothed, k_hat = array_stats.psislw(-log_weight.astype(float))
     weight = np.exp(smoothed - smoothed.max())
