@@ -19,7 +19,9 @@ from jax.scipy.special import logsumexp
 from .problem import Problem
 from .proposals import Mixture, climb
 
-AGREEMENT = 0.3  # nats: two runs agree whose log evidences differ by less
+# Two runs agree whose log evidences differ by less: chance makes 0.12 of 150 effective draws in
+# each, and a mode that only one has seen is then a quarter of the posterior at most.
+AGREEMENT = 0.3
 _WORST = 10.0  # k-hat of draws that are no good at all
 _LANES = 64  # points or slopes simulated at once: more take several times as long each
 _ENOUGH = 5  # effective draws for each free parameter, for a refit
@@ -218,7 +220,7 @@ def agree(run: Callable[[int], Reweighted], n_runs: int) -> Pooled:
     """Run independently until two runs agree, and pool all.
 
     k-hat sees only what some proposal visits; a mode that one run found and another missed shows
-    in their evidences. As each is an unbiased estimate, so is their mean, whose draws these are.
+    in their evidences. Their mean is the evidence of all draws together.
 
     Args:
         run: Of the case, by its number.

@@ -21,7 +21,7 @@ from .waveforms import Waveform
 # the differentiable one, then leaves about its square.
 _ROOT_TOLERANCE = 1e-3
 _ROOT_MAX = 60
-_OHMIC = 0.1  # V: a larger ohmic drop gives the current by Ohm's law
+_LARGE_DROP = 0.1  # V: rounding of the potentials is then below 1e-6 of the ohmic drop
 
 
 class Electrode(NamedTuple):
@@ -165,9 +165,9 @@ def simulate(
             lag, slope = charging.lag(state.lag, drive, state.drive)
             current = amperes * j.sum() + adsorption + double_layer * slope / duration
             # Where the double layer feeds the couples, their sum is less than the rounding of each.
-            known = jnp.abs(applied - interface) > _OHMIC
-            by_ohm = (applied - interface) / jnp.where(known, resistance, 1.0)
-            current = jnp.where(known, by_ohm, current)
+            large = jnp.abs(applied - interface) > _LARGE_DROP
+            by_ohm = (applied - interface) / jnp.where(large, resistance, 1.0)
+            current = jnp.where(large, by_ohm, current)
 
         memories = faded + start[:, None] * state.flux + end[:, None] * j
         new_state = _State(memories, j, drive, interface, lag, coverage, growth, loss)
