@@ -100,6 +100,46 @@ def test_what_is_known_stays_and_conditions_the_rest(linear):
     np.testing.assert_allclose((mean[2:] - exact) / np.sqrt(np.diag(covariance)), 0, atol=0.1)
 
 
+def test_adapting_proposals_to_their_own_draws_hardly_narrows_a_posterior():
+    """z1 = z0^2 + 0.1 noise among twelve: one integral over z0 gives the variance and the evidence.
+
+    Draws that are weighed by mixtures fitted to them keep 0.6 of the one and 0.45 of the other.
+    """
+    size, sd = 12, 0.1
+
+    def residuals(current, z):
+        return current, jnp.zeros_like(current)
+
+    def simulate(z):
+        return jnp.append((z[2:] - 0.3) / 0.1, (z[1] - z[0] ** 2) / sd)
+
+    problem = Problem(simulate, residuals, jnp.ones(size, bool), tuple(range(size)))
+    budget = {"n_starts": 8, "n_improve": 25, "n_rounds": 16, "n_draws": 160, "n_effective": 150}
+
+    @jax.jit
+    def one(key):
+        start_key, key = jax.random.split(key)
+        start = jax.random.normal(start_key, (120, size))
+        return importance.reweight(problem, start, key, **budget)
+
+    grid = np.linspace(-8, 8, 20_001)
+    density = norm.pdf(grid) * np.exp(-0.5 * grid**4 / (1 + sd**2))
+    variance = (density @ grid**2) / density.sum()
+    bent = np.trapezoid(density, grid) * sd / np.hypot(1, sd)
+    flat = 0.1 / np.hypot(1, 0.1) * np.exp(-0.5 * 0.3**2 / (1 + 0.1**2))
+    ours = []
+    for seed in range(30):
+        result = jax.tree.map(np.asarray, one(jax.random.key(seed)))
+        log_weight = result.log_weight[: result.made].astype(float)
+        weight, _ = importance.smooth(log_weight)
+        z = result.z[: result.made, 0]
+        evidence = np.exp(log_weight).mean() / (bent * flat ** (size - 2))
+        ours.append([weight @ (z - weight @ z) ** 2 / variance, evidence])
+    (narrow, evidence) = np.mean(ours, axis=0)
+    assert 0.7 < narrow < 1.05
+    assert 0.65 < evidence < 1.05
+
+
 @pytest.mark.parametrize("light", [(), (2,)], ids=["all heavy", "noise light"])
 def test_a_bent_posterior_with_unknown_noise_agrees_with_a_grid(light):
     """Mean z0 + 0.1 z1^2 and log noise 0.3 z2: a ridge in two entries, and a scale."""

@@ -20,13 +20,13 @@ NAMES = [parameter.name for parameter in MODEL.parameters]
 BUDGET = {
     "n_draws": 400,
     "n_steps": 4,
-    "reweight": {
-        "n_runs": 4,
-        "n_starts": 8,
+    "reweight": {  # as for one's own data
+        "n_runs": 6,
+        "n_starts": 12,
         "n_improve": 40,
-        "n_rounds": 40,
-        "n_draws": 200,
-        "n_effective": 600,
+        "n_rounds": 20,
+        "n_draws": 400,
+        "n_effective": 1000,
     },
 }
 D_RUHEX, E0_RUHEX = 8.4e-6, -0.1826  # cm²/s, V: least squares over scan rates and electrodes

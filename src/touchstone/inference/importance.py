@@ -1,9 +1,12 @@
 """Exact re-weighting: draws of an amortised posterior, carried to where the exact model puts them.
 
 The best draws are improved by Fisher scoring, whose curvature makes a mixture of Student-t
-proposals; rounds of importance sampling refit the mixture to its own weighted draws until enough
-of them count. The draws of all rounds are used, each weighted by prior x likelihood / (mean of all
-proposals), as in adaptive multiple importance sampling (Cornuet et al. 2012).
+proposals; rounds of importance sampling refit the mixture to weighted draws until enough of them
+count. The draws of all rounds are used, each weighted by prior x likelihood / (mean of all
+proposals), as in adaptive multiple importance sampling (Cornuet et al. 2012), but in two halves,
+each proposed by what the other has learnt. A mixture fitted to a draw of high weight is high at
+that draw and would take the weight away again: posteriors come out too narrow, and k-hat is
+content, since the tails weigh least.
 """
 
 from collections.abc import Callable
@@ -19,7 +22,7 @@ from jax.scipy.special import logsumexp
 from .problem import Problem
 from .proposals import Mixture, climb
 
-# Two runs agree whose log evidences differ by less: chance makes 0.12 of 150 effective draws in
+# Two runs agree whose log evidences differ by less: chance makes 0.1 of 200 effective draws in
 # each, and a mode that only one has seen is then a quarter of the posterior at most.
 AGREEMENT = 0.3
 _WORST = 10.0  # k-hat of draws that are no good at all
@@ -68,14 +71,14 @@ def reweight(
         n_starts: Draws that are improved: the best of as many groups.
         n_improve: Steps of Fisher scoring, at most.
         n_rounds: Rounds of importance sampling, at most.
-        n_draws: Draws of a round.
+        n_draws: Draws of a round, an even number.
         n_effective: Effective draws that are enough to end the rounds.
 
     Returns:
         Up to `n_rounds * n_draws` weighted draws.
     """
     free, heavy, light = problem.free, np.array(problem.heavy), np.array(problem.light, int)
-    inner = _INNER if light.size else 1
+    inner, n_half = _INNER if light.size else 1, n_draws // 2
     x = problem.warp(draws)
     given_x = x[0]
 
@@ -109,14 +112,16 @@ def reweight(
     )
     centres, slopes = jax.jvp(problem.warp, (modes.z,), (jnp.ones_like(modes.z),))
     covariances = modes.covariance * slopes[:, :, None] * slopes[:, None, :]
-    # What scales the residuals hangs together with what shifts them only weakly: the information
-    # of the two is zero in a Gaussian model. So heavy and light entries are proposed apart.
-    first = [
-        Mixture.about(
-            centres[:, of], modes.log_posterior, covariances[:, of[:, None], of], free[of], key
+
+    def first(key):
+        # What scales the residuals hangs together with what shifts them only weakly: the
+        # information of the two is zero in a Gaussian model. So they are proposed apart.
+        return tuple(
+            Mixture.about(
+                centres[:, of], modes.log_posterior, covariances[:, of[:, None], of], free[of], key
+            )
+            for of, key in zip((heavy, light), jax.random.split(key), strict=True)
         )
-        for of, key in zip((heavy, light), jax.random.split(start_key), strict=True)
-    ]
 
     # Draws of a Gaussian in d dimensions lie sqrt(d) deviations out: propose one farther. Not so
     # the light ones, whose posteriors are not bent, and of which each simulation has several.
@@ -128,24 +133,41 @@ def reweight(
         of_light = proposal[1].log_density(jax.lax.collapse(lights, 0, 2), free[light])
         return of_heavy[:, None] + of_light.reshape(lights.shape[:2])
 
+    def draw(proposal, key):
+        """Simulations (n, H) and some light draws of each (n, I, L)."""
+        heavy_key, light_key = jax.random.split(key)
+        heavies = proposal[0].draw(heavy_key, n_half)
+        lights = proposal[1].draw(light_key, n_half * inner)
+        heavies = jnp.where(free[heavy], heavies, given_x[heavy])
+        lights = jnp.where(free[light], lights, given_x[light])
+        return heavies, lights.reshape(n_half, inner, len(light))
+
+    def refit(proposal, key, heavies, lights, log_weights):
+        """The proposal, moved to where its draws weigh."""
+        log_weight = logsumexp(log_weights, axis=1)
+        weight = _tempered(log_weight, _ENOUGH * free.sum())
+        kept = _pick(key, log_weights, lights)
+        return (
+            proposal[0].refitted(heavies, weight, free[heavy], widen),
+            proposal[1].refitted(kept, weight, free[light], 1.0),
+        )
+
     def one_round(state):
-        key, heavy_key, light_key, pick_key = jax.random.split(state.key, 4)
+        key, draw_key, refit_key = jax.random.split(state.key, 3)
         used = jax.tree.map(
             lambda all, one: all.at[state.n_rounds].set(one), state.used, state.proposal
         )
-        heavies = state.proposal[0].draw(heavy_key, n_draws)
-        heavies = jnp.where(free[heavy], heavies, given_x[heavy])
-        lights = state.proposal[1].draw(light_key, n_draws * inner)
-        lights = jnp.where(free[light], lights, given_x[light])
-        lights = lights.reshape(n_draws, inner, len(light))
+        heavies, lights = jax.vmap(draw)(state.proposal, jax.random.split(draw_key))
         # Old draws under the new proposal, fresh draws under all.
-        of_new = log_density(state.proposal, state.heavy, state.light)
-        of_all = jax.vmap(lambda proposal: log_density(proposal, heavies, lights))(used)
-        is_used = jnp.arange(n_rounds)[:, None, None] <= state.n_rounds
+        of_new = jax.vmap(log_density)(state.proposal, state.heavy, state.light)
+        of_all = jax.vmap(jax.vmap(log_density), (0, None, None))(used, heavies, lights)
+        is_used = jnp.arange(n_rounds)[:, None, None, None] <= state.n_rounds
         of_all = logsumexp(jnp.where(is_used, of_all, -jnp.inf), axis=0)
+        together = (a.reshape(2 * n_half, *a.shape[2:]) for a in (heavies, lights))
+        values = log_posteriors(*together).reshape(of_all.shape)
 
         def put(all, one):
-            return jax.lax.dynamic_update_slice_in_dim(all, one, state.n_rounds * n_draws, 0)
+            return jax.lax.dynamic_update_slice_in_dim(all, one, state.n_rounds * n_half, 1)
 
         state = state._replace(
             key=key,
@@ -153,42 +175,42 @@ def reweight(
             used=used,
             heavy=put(state.heavy, heavies),
             light=put(state.light, lights),
-            value=put(state.value, log_posteriors(heavies, lights)),
+            value=put(state.value, values),
             log_density=put(jnp.logaddexp(state.log_density, of_new), of_all),
         )
-        log_weight = logsumexp(state.log_weight, axis=1)
-        weight = _tempered(log_weight, _ENOUGH * free.sum())
-        kept = _pick(pick_key, state.log_weight, state.light)
-        proposal = (
-            state.proposal[0].refitted(state.heavy, weight, free[heavy], widen),
-            state.proposal[1].refitted(kept, weight, free[light], 1.0),
+        learnt = jax.vmap(refit)(
+            state.proposal, jax.random.split(refit_key), state.heavy, state.light, state.log_weight
         )
+        for_the_other = jax.tree.map(lambda a: a[::-1], learnt)
+        log_weight = logsumexp(state.log_weight, axis=2).ravel()
         effective = 1 / (jax.nn.softmax(log_weight) ** 2).sum()
-        return state._replace(proposal=proposal, effective=effective)
+        return state._replace(proposal=for_the_other, effective=effective)
 
     def unfinished(state):
         few = (state.n_rounds < _LEAST_ROUNDS) | ~(state.effective >= n_effective)
         return few & (state.n_rounds < n_rounds)
 
-    n = n_rounds * n_draws
+    n, proposal = n_rounds * n_half, jax.vmap(first)(jax.random.split(start_key))
     state = _Rounds(
         key=key,
         n_rounds=jnp.asarray(0),
         effective=jnp.asarray(0.0),
-        proposal=tuple(first),
-        used=jax.tree.map(lambda a: jnp.broadcast_to(a, (n_rounds, *a.shape)), tuple(first)),
-        heavy=jnp.tile(given_x[heavy], (n, 1)),
-        light=jnp.tile(given_x[light], (n, inner, 1)),
-        value=jnp.full((n, inner), -jnp.inf),
-        log_density=jnp.full((n, inner), -jnp.inf),
+        proposal=proposal,
+        used=jax.tree.map(lambda a: jnp.broadcast_to(a, (n_rounds, *a.shape)), proposal),
+        heavy=jnp.tile(given_x[heavy], (2, n, 1)),
+        light=jnp.tile(given_x[light], (2, n, inner, 1)),
+        value=jnp.full((2, n, inner), -jnp.inf),
+        log_density=jnp.full((2, n, inner), -jnp.inf),
     )
     state = jax.lax.while_loop(unfinished, one_round, state)
-    x = jnp.tile(given_x, (n, 1)).at[:, heavy].set(state.heavy)
-    x = x.at[:, light].set(_pick(pick_key, state.log_weight, state.light))
-    z = jnp.where(free, problem.unwarp(x), draws[0])
-    log_weight = logsumexp(state.log_weight, axis=1) - jnp.log(inner)
-    made = state.n_rounds * n_draws
+    light_draws = jax.vmap(_pick)(jax.random.split(pick_key), state.log_weight, state.light)
+    x = jnp.tile(given_x, (2, n, 1)).at[:, :, heavy].set(state.heavy)
+    z = jnp.where(free, problem.unwarp(x.at[:, :, light].set(light_draws)), draws[0])
+    log_weight = logsumexp(state.log_weight, axis=2) - jnp.log(inner)
+    made = state.n_rounds * 2 * n_half
     n_climbed = modes.n_steps.sum() * (1 + len(heavy))
+    # The halves in turn, so that those made come first.
+    z, log_weight = (jnp.swapaxes(a, 0, 1).reshape(2 * n, *a.shape[2:]) for a in (z, log_weight))
     return Reweighted(z, log_weight, made, n_groups + n_climbed + made)
 
 
@@ -310,18 +332,18 @@ def _pick(key: Array, log_weight: Array, lights: Array) -> Array:
 
 
 class _Rounds(NamedTuple):
-    """Rounds of importance sampling so far.
+    """Rounds of importance sampling so far; the two halves are a leading axis.
 
     Attributes:
         key: For the next.
         n_rounds: How many.
-        effective: Effective number of draws.
+        effective: Effective number of draws, of both halves.
         proposal: Of the next, for heavy and light entries.
-        used: Of all rounds, a leading axis longer.
-        heavy: Draws, shape (n, H).
-        light: Draws, some for each, shape (n, I, L).
-        value: Log posterior, shape (n, I); minus infinity where nothing has been drawn yet.
-        log_density: Of the sum of all proposals used, shape (n, I).
+        used: Of all rounds, another axis in front.
+        heavy: Draws, shape (2, n, H).
+        light: Draws, some for each, shape (2, n, I, L).
+        value: Log posterior, shape (2, n, I); minus infinity where nothing has been drawn yet.
+        log_density: Of the sum of all proposals used, shape (2, n, I).
     """
 
     key: Array
@@ -336,6 +358,6 @@ class _Rounds(NamedTuple):
 
     @property
     def log_weight(self) -> Array:
-        """Against the mean of all proposals, shape (n, I)."""
+        """Against the mean of all proposals of the half, shape (2, n, I)."""
         log_weight = self.value - (self.log_density - jnp.log(self.n_rounds))
         return jnp.where(jnp.isfinite(self.value), log_weight, -jnp.inf)

@@ -326,7 +326,7 @@ class Ecsfm(Model):
         """
         waveform = self._resolve(cases.experiment)
         index = np.arange(len(cases.observed))
-        sampler = self._posteriors.sampler(method, cases, budget)
+        sampler = self._posteriors.sampler(method, budget)
         drawn = map_batches(
             partial(sampler, checkpoint, key),
             index,

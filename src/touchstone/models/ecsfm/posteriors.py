@@ -69,14 +69,13 @@ class Posteriors:
         """Noise-free current, A, shape (N,)."""
         return self.simulate(self.prior.natural(z, experiment), experiment, waveform)
 
-    def sampler(self, method: str, cases: Cases, budget: dict) -> Callable:
-        """Sampler of a batch of cases like those given.
+    def sampler(self, method: str, budget: dict) -> Callable:
+        """Sampler of a batch of cases.
 
         Args:
             method: "flow"; "reweighted", the flow's draws carried to the likelihood of the exact
                 simulator; "joint", the same, where a batch is of one system, with couples in
                 common; or "cem", over the likelihood of the surrogate.
-            cases: What is known of all of them is not inferred.
             budget: For flow `n_draws` and `n_steps`; for reweighted and joint also `reweight`, the
                 sizes of `importance.reweight` and the `n_runs` of `importance.agree`; for cem
                 `n_particles`, `n_iterations`, `elite_fraction`, `n_mc` and `n_steps`.
@@ -85,23 +84,22 @@ class Posteriors:
             A function of (checkpoint, key, index, cases, waveform) that gives `Draws`; those of a
             case depend on its index alone.
         """
-        if method in MARGINAL:
-            heavy, light = self._inferred(cases.known.all(0))
-            budget = {**budget, "heavy": heavy, "light": light}
         name = json.dumps([method, budget])
         if name not in self._samplers:
             make = self._reweighted if method in MARGINAL else getattr(self, f"_{method}")
             self._samplers[name] = make(**budget)
         return self._samplers[name]
 
-    def _inferred(self, known: np.ndarray) -> tuple[list[int], list[int]]:
+    def _inferred(self, known: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Entries to draw that the simulation depends on, and those that it does not.
 
         The baseline is among neither: it is marginalised exactly.
         """
         inferred = ~(known | self.prior.baseline)
         record = self.prior.record
-        return tuple(np.flatnonzero(inferred & which).tolist() for which in (~record, record))
+        return tuple(
+            tuple(np.flatnonzero(inferred & which).tolist()) for which in (~record, record)
+        )
 
     # The flow ---------------------------------------------------------------------------------
 
@@ -123,15 +121,13 @@ class Posteriors:
 
     # Exact re-weighting -----------------------------------------------------------------------
 
-    def _reweighted(
-        self, *, n_draws: int, n_steps: int, reweight: dict, heavy: list[int], light: list[int]
-    ) -> Callable:
+    def _reweighted(self, *, n_draws: int, n_steps: int, reweight: dict) -> Callable:
         """Of one system: its couples, then the instrument and noise of each of its records.
 
         Couples are shared in natural coordinates: the window of E0 is that of the first record.
         """
         shared = np.flatnonzero(self.prior.shared)
-        own = np.array([k for k in (*heavy, *light) if not self.prior.shared[k]], int)
+        own = np.flatnonzero(~self.prior.shared & ~self.prior.baseline)
 
         def apart(x, cases):
             """Standard and natural coordinates of each record, (n, P) each."""
@@ -144,7 +140,7 @@ class Posteriors:
         n_runs = reweight["n_runs"]
         sizes = {name: size for name, size in reweight.items() if name != "n_runs"}
 
-        def propose(net, normaliser, key, index, number, cases: Cases, waveform):
+        def propose(net, normaliser, key, index, number, cases: Cases, waveform, heavy, light):
             cases = jax.tree.map(jnp.asarray, cases)
             n = len(cases.z)
             keys = jax.random.split(jax.random.fold_in(key, index[0]), 3)[:2]
@@ -205,6 +201,8 @@ class Posteriors:
         propose, each_record = eqx.filter_jit(propose), jax.jit(each_record)
 
         def sampler(checkpoint: Checkpoint, key, index, cases, waveform):
+            inferred = self._inferred(cases.known.all(0))
+
             def run(number: int) -> importance.Reweighted:
                 return propose(
                     checkpoint.posterior,
@@ -214,6 +212,7 @@ class Posteriors:
                     np.asarray(number),
                     cases,
                     waveform,
+                    *inferred,
                 )
 
             exact = importance.agree(run, n_runs)
