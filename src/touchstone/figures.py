@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 
-from .models.base import View
+from .models.base import Parameter, View
 from .reliability.calibration import ecdf_band
 
 _SPLIT_COLOURS = {"in_distribution": "#4477aa", "control": "#66ccee"}
@@ -153,6 +153,36 @@ def intervals(ax: Axes, table: Sequence[dict]) -> Axes:
     ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.set_xlabel("Place within the 90 % interval of the prior (log scale where it spans a decade)")
     ax.invert_yaxis()
+    return ax
+
+
+def trade_off(
+    ax: Axes, parameters: Sequence[Parameter], draws: np.ndarray, prior: np.ndarray
+) -> Axes:
+    """The two parameters whose draws hang together most (by rank), on draws of their prior.
+
+    Args:
+        ax: Where to draw.
+        parameters: The P that were inferred.
+        draws: Of the posterior, natural coordinates, shape (n, P).
+        prior: Of the prior, shape (m, P).
+    """
+    tied = np.abs(np.corrcoef(draws.argsort(0).argsort(0), rowvar=False))
+    pair = np.unravel_index(np.triu(tied, 1).argmax(), tied.shape)
+    chosen = [parameters[k] for k in pair]
+
+    def values(natural):
+        return [
+            np.exp(natural[:, k]) if parameter.logarithmic else natural[:, k]
+            for k, parameter in zip(pair, chosen, strict=True)
+        ]
+
+    ax.plot(*values(prior), ".", ms=2, color="0.8", label="prior")
+    ax.plot(*values(draws), ".", ms=3, color="#4477aa", label="posterior")
+    for axis, parameter in zip((ax.xaxis, ax.yaxis), chosen, strict=True):
+        axis.set_label_text(parameter.name + (f" ({parameter.unit})" if parameter.unit else ""))
+        axis.axes.set(**{f"{axis.axis_name}scale": "log" if parameter.logarithmic else "linear"})
+    ax.legend(fontsize=8)
     return ax
 
 

@@ -1,0 +1,26 @@
+"""Figures, by what they show."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from touchstone import figures
+from touchstone.models.base import Parameter
+
+
+def test_the_pair_that_is_drawn_is_the_one_that_hangs_together():
+    rng = np.random.default_rng(0)
+    names = ("rate", "charge", "resistance")
+    parameters = [
+        Parameter(name, prior, 0.0, 1.0, unit, "")
+        for name, prior, unit in zip(
+            names, ("uniform", "loguniform", "loguniform"), ("", "C", "Ω"), strict=True
+        )
+    ]
+    draws = rng.standard_normal((500, 3))
+    draws[:, 2] = -(draws[:, 1] ** 3) + 0.1 * rng.standard_normal(500)
+    ax = figures.trade_off(plt.figure().subplots(), parameters, draws, rng.standard_normal((50, 3)))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("charge (C)", "resistance (Ω)")
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    prior, posterior = ax.lines
+    assert len(prior.get_xdata()) == 50
+    np.testing.assert_allclose(np.log(posterior.get_ydata()), draws[:, 2])
