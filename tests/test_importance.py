@@ -100,10 +100,10 @@ def test_what_is_known_stays_and_conditions_the_rest(linear):
     np.testing.assert_allclose((mean[2:] - exact) / np.sqrt(np.diag(covariance)), 0, atol=0.1)
 
 
-def test_adapting_proposals_to_their_own_draws_hardly_narrows_a_posterior():
+def test_adapting_the_proposals_narrows_a_bent_posterior_by_a_tenth_at_most():
     """z1 = z0^2 + 0.1 noise among twelve: one integral over z0 gives the variance and the evidence.
 
-    Draws that are weighed by mixtures fitted to them keep 0.6 of the one and 0.45 of the other.
+    Weighed by mixtures fitted to themselves, draws would keep 0.6 of the one and 0.45 of the other.
     """
     size, sd = 12, 0.1
 
@@ -136,8 +136,8 @@ def test_adapting_proposals_to_their_own_draws_hardly_narrows_a_posterior():
         evidence = np.exp(log_weight).mean() / (bent * flat ** (size - 2))
         ours.append([weight @ (z - weight @ z) ** 2 / variance, evidence])
     (narrow, evidence) = np.mean(ours, axis=0)
-    assert 0.7 < narrow < 1.05
-    assert 0.65 < evidence < 1.05
+    assert 0.9**2 < narrow < 1.05
+    assert 0.8 < evidence < 1.05
 
 
 @pytest.mark.parametrize("light", [(), (2,)], ids=["all heavy", "noise light"])

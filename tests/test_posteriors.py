@@ -159,6 +159,22 @@ def test_a_reversible_couple_does_not_pretend_to_know_its_rate_constant(checkpoi
     assert z.max() > 2.0
 
 
+def test_a_case_does_not_pay_for_the_unknowns_of_another(checkpoint):
+    settings = {"n_cases": 60, "observed": "dense", "noise": 0.01}
+    base = MODEL.base_cases(np.random.default_rng(7), settings, N)
+    first = [np.flatnonzero(base.task == task)[0] for task in ("cv_reversible", "cv_multispecies")]
+    cases = MODEL.variant(base.take(np.array(first)), jax.random.key(2))
+    small = {"n_runs": 2, "n_starts": 2, "n_improve": 2, "n_rounds": 2, "n_draws": 32}
+    budget = {"n_draws": 40, "n_steps": 2, "reweight": {**small, "n_effective": 10}}
+
+    def of(cases):
+        return MODEL.infer(checkpoint, cases, jax.random.key(1), method="reweighted", **budget)
+
+    alone, beside = of(cases.take(slice(1))), of(cases)
+    np.testing.assert_array_equal(alone.z[0], beside.z[0])
+    assert alone.efficiency[0] == beside.efficiency[0]
+
+
 def test_concentration_and_diffusion_coefficient_trade_along_a_ridge(checkpoint):
     """A planar voltammogram knows C sqrt(D), and either alone hardly."""
     cases = simulated({"k0_1": 2.0, "discrepancy": -2.0, "resistivity": -1.0})

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from scipy.stats import rankdata
 
 from .models.base import Parameter, View
 from .reliability.calibration import ecdf_band
@@ -167,7 +168,7 @@ def trade_off(
         draws: Of the posterior, natural coordinates, shape (n, P).
         prior: Of the prior, shape (m, P).
     """
-    tied = np.abs(np.corrcoef(draws.argsort(0).argsort(0), rowvar=False))
+    tied = np.abs(np.corrcoef(rankdata(draws, axis=0), rowvar=False))
     pair = np.unravel_index(np.triu(tied, 1).argmax(), tied.shape)
     chosen = [parameters[k] for k in pair]
 

@@ -143,7 +143,7 @@ def reweight(
         return heavies, lights.reshape(n_half, inner, len(light))
 
     def refit(proposal, key, heavies, lights, log_weights):
-        """The proposal, moved to where its draws weigh."""
+        """The proposal, moved to where these draws weigh."""
         log_weight = logsumexp(log_weights, axis=1)
         weight = _tempered(log_weight, _ENOUGH * free.sum())
         kept = _pick(key, log_weights, lights)
@@ -178,13 +178,12 @@ def reweight(
             value=put(state.value, values),
             log_density=put(jnp.logaddexp(state.log_density, of_new), of_all),
         )
-        learnt = jax.vmap(refit)(
-            state.proposal, jax.random.split(refit_key), state.heavy, state.light, state.log_weight
-        )
-        for_the_other = jax.tree.map(lambda a: a[::-1], learnt)
+        # Each half's proposal, moved to where the other half's draws weigh.
+        others = (a[::-1] for a in (state.heavy, state.light, state.log_weight))
+        proposal = jax.vmap(refit)(state.proposal, jax.random.split(refit_key), *others)
         log_weight = logsumexp(state.log_weight, axis=2).ravel()
         effective = 1 / (jax.nn.softmax(log_weight) ** 2).sum()
-        return state._replace(proposal=for_the_other, effective=effective)
+        return state._replace(proposal=proposal, effective=effective)
 
     def unfinished(state):
         few = (state.n_rounds < _LEAST_ROUNDS) | ~(state.effective >= n_effective)

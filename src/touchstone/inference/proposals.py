@@ -172,7 +172,7 @@ class Mixture(NamedTuple):
         factor = jnp.linalg.cholesky(scale)
         fits = (mass > 1e-3) & jnp.isfinite(factor).all((1, 2))
         return Mixture(
-            jnp.log(jnp.maximum(mass, 1e-3)),
+            jax.nn.log_softmax(jnp.log(jnp.maximum(mass, 1e-3))),
             jnp.where(fits[:, None], mean, self.centre),
             jnp.where(fits[:, None, None], factor, self.factor),
         )

@@ -51,7 +51,7 @@ class Draws(NamedTuple):
 
 
 class Posteriors:
-    """Samplers of the posterior, each compiled once for its budget, and what draws predict.
+    """Samplers of the posterior, compiled once for a budget and what is known; what draws predict.
 
     Args:
         prior: Of the model.
