@@ -171,7 +171,8 @@ def test_a_case_does_not_pay_for_the_unknowns_of_another(checkpoint):
         return MODEL.infer(checkpoint, cases, jax.random.key(1), method="reweighted", **budget)
 
     alone, beside = of(cases.take(slice(1))), of(cases)
-    np.testing.assert_array_equal(alone.z[0], beside.z[0])
+    # The baselines are drawn in one batch, whose size rounds.
+    np.testing.assert_allclose(alone.z[0], beside.z[0], atol=1e-3)
     assert alone.efficiency[0] == beside.efficiency[0]
 
 
