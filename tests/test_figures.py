@@ -18,9 +18,13 @@ def test_the_pair_that_is_drawn_is_the_one_that_hangs_together():
     ]
     draws = rng.standard_normal((500, 3))
     draws[:, 2] = -(draws[:, 1] ** 3) + 0.1 * rng.standard_normal(500)
-    ax = figures.trade_off(plt.figure().subplots(), parameters, draws, rng.standard_normal((50, 3)))
+    prior = 100 * rng.standard_normal((50, 3))
+    ax = figures.trade_off(plt.figure().subplots(), parameters, draws, prior)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("charge (C)", "resistance (Ω)")
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
-    prior, posterior = ax.lines
-    assert len(prior.get_xdata()) == 50
+    posterior, before = ax.lines
+    assert len(before.get_xdata()) == 50
     np.testing.assert_allclose(np.log(posterior.get_ydata()), draws[:, 2])
+    # The window is that of the posterior, whatever the prior.
+    low, high = np.log(ax.get_ylim())
+    assert high - low < 1.2 * np.ptp(draws[:, 2])

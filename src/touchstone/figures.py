@@ -160,7 +160,7 @@ def intervals(ax: Axes, table: Sequence[dict]) -> Axes:
 def trade_off(
     ax: Axes, parameters: Sequence[Parameter], draws: np.ndarray, prior: np.ndarray
 ) -> Axes:
-    """The two parameters whose draws hang together most (by rank), on draws of their prior.
+    """The two parameters whose draws hang together most (by rank), on what of the prior is there.
 
     Args:
         ax: Where to draw.
@@ -178,11 +178,13 @@ def trade_off(
             for k, parameter in zip(pair, chosen, strict=True)
         ]
 
-    ax.plot(*values(prior), ".", ms=2, color="0.8", label="prior")
-    ax.plot(*values(draws), ".", ms=3, color="#4477aa", label="posterior")
     for axis, parameter in zip((ax.xaxis, ax.yaxis), chosen, strict=True):
         axis.set_label_text(parameter.name + (f" ({parameter.unit})" if parameter.unit else ""))
-        axis.axes.set(**{f"{axis.axis_name}scale": "log" if parameter.logarithmic else "linear"})
+        ax.set(**{f"{axis.axis_name}scale": "log" if parameter.logarithmic else "linear"})
+    ax.plot(*values(draws), ".", ms=3, color="#4477aa", label="posterior")
+    ax.autoscale_view()
+    ax.autoscale(False)  # the prior may be far wider
+    ax.plot(*values(prior), ".", ms=2, color="0.8", zorder=1, label="prior")
     ax.legend(fontsize=8)
     return ax
 
