@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from touchstone import artifacts, randomness
+from touchstone import artifacts, randomness, reference
 from touchstone.models.registry import load_model
 from touchstone.reliability.calibration import coverage, fractional_ranks
 from touchstone.reliability.metrics import parameter_nrmse
@@ -68,7 +68,7 @@ def by_nuts(model, cases, starts, budget: dict) -> tuple[np.ndarray, float]:
     """Draws of NUTS, (n, draws, P), and the seconds they took."""
     start = time.perf_counter()
     each = [
-        model.reference(cases.take(slice(k, k + 1)), starts[k], seed=k, **budget)[1]
+        reference.draws(model.reference(cases.take(slice(k, k + 1)), starts[k], seed=k, **budget))
         for k in range(len(starts))
     ]
     return np.stack(each), time.perf_counter() - start

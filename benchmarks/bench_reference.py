@@ -3,7 +3,8 @@
     python benchmarks/bench_reference.py [--model ID] [--cases N] [--checkpoint DIR]
 
 Cases are drawn from the prior predictive with every nuisance free and every kind of mask of the
-training. The chains are kept beside the model's other traces. Targets are printed, never asserted.
+training; the budget is that of `make infer` in config/config.yaml. The chains are kept beside the
+model's other traces. Targets are printed, never asserted.
 """
 
 import argparse
@@ -12,19 +13,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pandas as pd
+import yaml
 
 from touchstone import artifacts, randomness, reference
 from touchstone.models.registry import load_model
-
-N_DRAWS = 1000
-REWEIGHT = {
-    "n_runs": 4,
-    "n_starts": 16,
-    "n_improve": 40,
-    "n_rounds": 30,
-    "n_draws": 500,
-    "n_effective": 3000,
-}
 
 
 def main() -> None:
@@ -43,12 +35,14 @@ def main() -> None:
     rng = np.random.default_rng(20)
     base = model.base_cases(rng, settings, checkpoint.meta["n_points"])
     cases = model.variant(base, randomness.key(20, "stress"))
-    flow = {"n_draws": N_DRAWS, "n_steps": 40}
+    sizes = yaml.safe_load(Path("config/config.yaml").read_text(encoding="utf-8"))["infer"]
+    flow = {name: sizes[name] for name in ("n_draws", "n_steps")}
+    budgets = {"reweighted": {**flow, "reweight": sizes["reweight"]}, "flow": flow}
     posteriors = {
         method: model.infer(
             checkpoint, cases, jax.random.key(20), method=method, label=method, **budget
         )
-        for method, budget in (("reweighted", {**flow, "reweight": REWEIGHT}), ("flow", flow))
+        for method, budget in budgets.items()
     }
     rows = reference.compare(
         model,

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -27,31 +28,42 @@ def compared(tmp_path_factory):
     nothing = np.full(1, np.nan)
     posterior = Posterior(z, np.full((1, 400), 1 / 400), *[nothing] * 9)
     folder = tmp_path_factory.mktemp("traces")
-    rows = reference.compare(
-        MODEL,
-        base,
-        cases,
-        {"reweighted": posterior},
-        n_tune=200,
-        n_draws=400,
-        seed=1,
-        folder=folder,
-    )
-    return rows, cases, xr.load_datatree(folder / "nuts_0.nc")["posterior"]
+
+    def compare():
+        return reference.compare(
+            MODEL,
+            base,
+            cases,
+            {"reweighted": posterior},
+            n_tune=200,
+            n_draws=400,
+            seed=1,
+            folder=folder,
+        )
+
+    return compare(), cases, folder / "nuts_0.nc", compare
+
+
+def kept(path):
+    return xr.load_datatree(path, engine="h5netcdf")["posterior"]
 
 
 def test_chains_agree_and_are_kept(compared):
-    rows, _, kept = compared
+    rows, _, path, _ = compared
+    posterior = kept(path)
     assert rows["converged"].all()
     assert (rows["r_hat"] <= 1.01).all()
-    assert kept["z"].shape == (4, 400, 2)  # the baseline is marginalised
-    assert set(kept["parameter"].values) == {"D_ox_1", "noise"}
+    assert posterior["z"].shape == (4, 400, 2)  # the baseline is marginalised
+    assert set(posterior["parameter"].values) == {"D_ox_1", "noise"}
+    whole = posterior["standard"].sel(all=posterior["parameter"].values)
+    assert np.allclose(whole, posterior["z"], atol=1e-5)
 
 
 def test_the_truth_is_a_draw_like_the_others(compared):
-    _, cases, kept = compared
-    draws = kept["z"].values.reshape(-1, 2)
-    truth = cases.z[0, [NAMES.index(name) for name in kept["parameter"].values]]
+    _, cases, path, _ = compared
+    posterior = kept(path)
+    draws = posterior["z"].values.reshape(-1, 2)
+    truth = cases.z[0, [NAMES.index(name) for name in posterior["parameter"].values]]
     assert (np.abs(truth - draws.mean(0)) < 4 * draws.std(0)).all()
 
 
@@ -61,3 +73,17 @@ def test_a_guess_is_told_from_the_reference(compared):
     assert (rows["width"] > 1.5).all()
     table = reference.summary(rows)
     assert table[0]["n_converged"] == table[0]["n_cases"] == 1
+
+
+def test_kept_chains_are_used_again_unless_they_are_damaged_or_of_another_case(compared):
+    rows, _, path, compare = compared
+    written = path.stat().st_mtime_ns
+    pd.testing.assert_frame_equal(compare(), rows)
+    assert path.stat().st_mtime_ns == written
+    path.write_bytes(path.read_bytes()[:1000])
+    assert compare()["converged"].all()
+    other = xr.load_datatree(path, engine="h5netcdf")
+    other.attrs["identity"] = "another"
+    other.to_netcdf(path, engine="h5netcdf")
+    compare()
+    assert xr.load_datatree(path, engine="h5netcdf").attrs["identity"] != "another"

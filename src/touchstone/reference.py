@@ -1,13 +1,18 @@
 """Fast posteriors beside the reference: the same simulated cases, sampled at length by NUTS."""
 
+import hashlib
+import json
 import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
+import xarray as xr
 from tqdm import tqdm
 
+from . import artifacts
 from .models.base import Cases, Model, Posterior
 from .reliability.calibration import c2st
 from .reliability.metrics import parameter_nrmse
@@ -31,7 +36,8 @@ def compare(
 
     One chain starts at the truth, which is an exact draw of the posterior, the others at draws of
     the posterior named "reweighted": chains that agree vouch for both. Where they do not, they are
-    run again, twice as long.
+    run again, twice as long. Chains that are kept of the same case, at the same length, are not
+    sampled again: a change to the fast posteriors is compared within minutes.
 
     Args:
         model: The model.
@@ -57,18 +63,22 @@ def compare(
     rows = []
     for k in tqdm(range(len(cases.observed)), desc=label, disable=label is None):
         one = cases.take(slice(k, k + 1))
-        start = time.perf_counter()
-        draws = posteriors["reweighted"].z[k]
-        for length in (1, 2):
-            chains, z = model.reference(
-                one, draws, n_tune=length * n_tune, n_draws=length * n_draws, seed=seed + k
-            )
-            diagnosis = nuts.diagnose(chains)
-            if not diagnosis.faults:
-                break
-            draws = z
-        seconds = time.perf_counter() - start
-        chains.to_netcdf(folder / f"nuts_{k}.nc")
+        path, sizes = folder / f"nuts_{k}.nc", {"n_tune": n_tune, "n_draws": n_draws}
+        identity = _identity(model, one, sizes, seed)
+        chains = _kept(path, identity)
+        if chains is None:
+            began = time.perf_counter()
+            start = posteriors["reweighted"].z[k]
+            for length in (1, 2):
+                longer = {name: length * size for name, size in sizes.items()}
+                chains = model.reference(one, start, seed=seed + k, **longer)
+                if not nuts.diagnose(chains).faults:
+                    break
+                start = draws(chains)
+            chains.attrs |= {"identity": identity, "seconds": time.perf_counter() - began}
+            with artifacts.atomic(path) as temporary:
+                chains.to_netcdf(temporary, engine="h5netcdf")
+        diagnosis, z = nuts.diagnose(chains), draws(chains)
         unknown = ~one.known[0]
         for name, posterior in posteriors.items():
             rows.append(
@@ -81,11 +91,35 @@ def compare(
                     "r_hat": max(diagnosis.r_hat.values()),
                     "ess": min(*diagnosis.ess_bulk.values(), *diagnosis.ess_tail.values()),
                     "n_divergent": diagnosis.n_divergent,
-                    "nuts_s": seconds,
+                    "nuts_s": chains.attrs["seconds"],
                     **_beside(model, one, posterior.z[k], z, unknown),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _identity(model: Model, case: Cases, sizes: dict[str, int], seed: int) -> str:
+    """Digest of what a reference depends on, but for the code."""
+    settings = json.dumps([model.config, sizes, seed], sort_keys=True)
+    digest = hashlib.sha256(settings.encode())
+    for array in jax.tree.leaves(case):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _kept(path: Path, identity: str) -> xr.DataTree | None:
+    """Chains of an earlier run, if they are whole and of this case."""
+    try:
+        chains = xr.load_datatree(path, engine="h5netcdf")
+    except (OSError, ValueError):
+        return None
+    return chains if chains.attrs.get("identity") == identity else None
+
+
+def draws(chains: xr.DataTree) -> np.ndarray:
+    """Draws of all chains one after the other, with the known parameters, (draws, P)."""
+    whole = chains["posterior"]["standard"].values
+    return whole.reshape(-1, whole.shape[-1])
 
 
 def _beside(

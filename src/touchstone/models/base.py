@@ -238,8 +238,12 @@ class Model(ABC):
     @abstractmethod
     def reference(
         self, case: Cases, draws: np.ndarray, *, n_tune: int, n_draws: int, seed: int
-    ) -> tuple[Any, np.ndarray]:
-        """Chains of NUTS for one simulated case, and their draws as in `Posterior.z`."""
+    ) -> Any:
+        """Chains of NUTS for one simulated case, as a tree of xarray.
+
+        Its group `posterior` has `z`, the parameters that were sampled, (chain, draw, parameter),
+        and `standard`, all as in `Posterior.z`, (chain, draw, all).
+        """
 
     @abstractmethod
     def natural(self, z: np.ndarray, cases: Cases) -> np.ndarray:

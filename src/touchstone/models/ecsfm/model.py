@@ -349,7 +349,7 @@ class Ecsfm(Model):
 
     def reference(
         self, case: Cases, draws: np.ndarray, *, n_tune: int, n_draws: int, seed: int
-    ) -> tuple[xr.DataTree, np.ndarray]:
+    ) -> xr.DataTree:
         """Chains of NUTS on the exact simulator, for one simulated case.
 
         Args:
@@ -359,8 +359,8 @@ class Ecsfm(Model):
             n_tune, n_draws, seed: As in `nuts.sample`.
 
         Returns:
-            The chains, without the baseline, which is marginalised; and their draws with it, shape
-            (chains * n_draws, P).
+            As `nuts.sample`, without the baseline, which is marginalised; `standard` of the group
+            `posterior` has all parameters, with the baseline (dims chain, draw, all).
         """
         waveform = self._resolve(case.experiment)
         chains, z = self._posteriors.nuts(
@@ -371,7 +371,13 @@ class Ecsfm(Model):
         z, *_ = predict(
             True, jax.random.key(seed), np.zeros(1, int), z[None], weight, case, waveform
         )
-        return chains, np.asarray(z)[0]
+        n_chains = chains["posterior"].sizes["chain"]
+        chains["posterior"]["standard"] = xr.DataArray(
+            np.asarray(z)[0].reshape(n_chains, n_draws, -1),
+            dims=("chain", "draw", "all"),
+            coords={"all": list(self.prior.names)},
+        )
+        return chains
 
     # Measurements -----------------------------------------------------------------------------
 
