@@ -292,6 +292,57 @@ def test_a_missing_file_is_named(tmp_path, reader):
         reader(tmp_path / "not here.csv")
 
 
+# Series -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def series(tmp_path):
+    """Three records of one couple without time, whose scan rates stand beside them."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    sweep = np.concatenate([np.linspace(0.3, -0.3, 60), np.linspace(-0.29, 0.3, 60)])
+    for number, rate in enumerate((0.05, 0.1, 0.2)):
+        rows = [f"{e:.6f},{np.sin(5 * e) * rate**0.5:.6f}" for e in sweep]
+        record = folder / f"scan {number}.csv"
+        record.write_text("\n".join(["potential/V,current/uA", *rows]))
+        record.with_suffix(".yaml").write_text(f"scan_rate_V_s: {rate}")
+    (folder / ".hidden").write_text("not a record")
+    meta = tmp_path / "scans.yaml"
+    couples = [{"C_ox_mM": 1.0, "C_red_mM": 0}]
+    meta.write_text(yaml.safe_dump({"electrode": {"radius_mm": 1.5}, "couples": couples}))
+    return folder, meta
+
+
+def test_a_folder_is_a_series_and_what_is_said_of_one_record_counts_for_it(series):
+    cases, notes = MODEL.read(*series, 64)
+    assert cases.observed.shape == (3, 64)
+    np.testing.assert_allclose(cases.experiment.duration, [24.0, 12.0, 6.0], rtol=0.02)
+    np.testing.assert_allclose(cases.experiment.radius, 0.15)
+    assert [note for note in notes if note.startswith("record 2, scan 1.csv: time from")]
+
+
+def test_a_series_has_its_couples_in_common(series):
+    folder, meta = series
+    own = folder / "scan 1.yaml"
+    own.write_text("scan_rate_V_s: 0.1\ncouples: [{C_ox_mM: 2.0, C_red_mM: 0}]")
+    with pytest.raises(ArtifactError, match=r"scan 1\.yaml: couples: .* in common"):
+        MODEL.read(folder, meta, 64)
+
+
+def test_a_series_without_records_is_named(series):
+    folder, meta = series
+    for record in folder.glob("*.csv"):
+        record.unlink()
+    with pytest.raises(ArtifactError, match="scans: holds no record"):
+        MODEL.read(folder, meta, 64)
+
+
+@pytest.mark.parametrize("said", ["3", "- 1", ""])
+def test_metadata_that_are_no_mapping_are_refused(tmp_path, said):
+    with pytest.raises(ArtifactError, match=r"meta\.yaml: metadata: .* is not of type 'object'"):
+        meta_of(tmp_path, said)
+
+
 # Metadata -----------------------------------------------------------------------------------------
 
 

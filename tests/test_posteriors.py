@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from scipy.stats import kstest
 
 from touchstone.models.registry import load_model
 
@@ -201,3 +202,23 @@ def test_sparse_and_noisy_observation_widens_and_does_not_shift(checkpoint):
         truth = MODEL.natural(clean.z[:, None], clean)[0, 0, NAMES.index(name)]
         for values in (a, b):
             assert abs(truth - values.mean()) < 4 * values.std()
+
+
+# Prediction ---------------------------------------------------------------------------------------
+
+
+def test_samples_are_where_those_before_them_let_expect_and_nowhere_else(checkpoint):
+    settings = {"n_cases": 20, "observed": 0.5, "noise": None}
+    base = MODEL.base_cases(np.random.default_rng(4), settings, N)
+    cases = MODEL.variant(base, jax.random.key(4))
+    louder = cases.z.copy()
+    louder[:, NAMES.index("noise")] += 1.0
+
+    def p_value(z):
+        known = cases._replace(z=z, known=np.ones_like(cases.known))
+        budget = {"n_draws": 2, "n_steps": 1}
+        posterior = MODEL.infer(checkpoint, known, jax.random.key(0), method="flow", **budget)
+        return kstest(posterior.pit[cases.mask], "uniform").pvalue
+
+    assert p_value(cases.z) > 1e-3
+    assert p_value(louder) < 1e-6

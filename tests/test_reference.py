@@ -26,7 +26,7 @@ def compared(tmp_path_factory):
     guess = np.random.default_rng(0).standard_normal((400, len(NAMES)))
     z = np.where(cases.known[:, None], cases.z[:, None], cases.z[:, None] + 0.5 * guess)
     nothing = np.full(1, np.nan)
-    posterior = Posterior(z, np.full((1, 400), 1 / 400), *[nothing] * 9)
+    posterior = Posterior(z, np.full((1, 400), 1 / 400), *[nothing] * 10)
     folder = tmp_path_factory.mktemp("traces")
 
     def compare():

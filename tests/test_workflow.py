@@ -167,6 +167,8 @@ def test_runs_killed_in_every_stage_end_as_an_undisturbed_one(finished, tmp_path
 def test_a_checkpoint_from_elsewhere_replaces_simulation_and_training(finished, tmp_path):
     folder = project(tmp_path / "with a checkpoint")
     given = shutil.copytree(finished / "results/ecsfm/checkpoints/trained", tmp_path / "mine")
+    tiny = folder / "config/test.yaml"
+    tiny.write_text(tiny.read_text().replace("nuts: {n_cases: 0", "nuts: {n_cases: 1"))
     run = snakemake(folder, "--until", "stress", ECSFM_CHECKPOINT=str(given / "model_meta.json"))
     assert run.returncode == 0, said(run)[-4000:]
     assert not (folder / "results/ecsfm/datasets").exists()
@@ -175,6 +177,8 @@ def test_a_checkpoint_from_elsewhere_replaces_simulation_and_training(finished, 
     assert report["config"]["checkpoint"] == str(given)
     assert report["lineage"]["override"] == str(given / "model_meta.json")
     assert report["runs"] == ours["runs"]
+    assert [row["posterior"] for row in report["reference"]["cases"]] == ["reweighted", "flow"]
+    assert (folder / "results/ecsfm/traces/nuts_0.nc").exists()
     (given / "normalizers.npz").write_bytes(b"other content")
     refused = snakemake(folder, "--until", "stress", ECSFM_CHECKPOINT=str(given))
     assert refused.returncode != 0
@@ -227,6 +231,25 @@ def test_a_measurement_of_ones_own_gets_a_verdict(finished, tmp_path):
     report = json.loads((finished / "results/ecsfm/reports/infer_my_own__1_.json").read_text())
     assert report["verdict"] in ("accept", "escalate")
     assert f"my own (1).csv: {report['verdict'].upper()}" in said(run)
+
+
+def test_records_of_one_system_get_one_posterior(finished, tmp_path):
+    example = finished / "results/ecsfm/traces/example.csv"
+    folder = tmp_path / "two scans"
+    folder.mkdir()
+    for name in ("a.csv", "b.csv"):
+        shutil.copy(example, folder / name)
+    shutil.copy(example.with_suffix(".yaml"), tmp_path / "two scans.yaml")
+    run = infer(finished, folder)
+    assert run.returncode == 0, said(run)[-4000:]
+    report = json.loads((finished / "results/ecsfm/reports/infer_two_scans.json").read_text())
+    assert len(report["metrics"]) == 2
+    records = {row["quantity"]: [] for row in report["posterior"]}
+    for row in report["posterior"]:
+        records[row["quantity"]].append(row["record"])
+    assert records["E0_1"] == [None]
+    assert records["noise"] == [1, 2]
+    assert f"{folder / 'b.csv'}" in [v["path"] for v in report["lineage"]["inputs"].values()]
 
 
 def test_a_broken_measurement_fails_with_its_reason_and_leaves_nothing(finished, tmp_path):

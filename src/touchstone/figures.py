@@ -118,7 +118,13 @@ def against_severity(ax: Axes, runs: pd.DataFrame, metric: str, ylabel: str) -> 
 
 
 def predictive(
-    ax: Axes, view: View, observed: np.ndarray, mask: np.ndarray, mean: np.ndarray, sd: np.ndarray
+    ax: Axes,
+    view: View,
+    observed: np.ndarray,
+    mask: np.ndarray,
+    mean: np.ndarray,
+    sd: np.ndarray,
+    legend: bool = True,
 ) -> Axes:
     """Predictive mean with its one- and two-sigma bands, on what was observed and what was not."""
     unit = view.y_factor
@@ -134,7 +140,8 @@ def predictive(
         ax.plot(view.x[~mask], unit * observed[~mask], "o", ms=2.5, mew=0.6, **missing)
     ax.plot(view.x[mask], unit * observed[mask], ".", ms=3, color="black", label="observed")
     ax.set(xlabel=view.x_label, ylabel=view.y_label)
-    ax.legend(fontsize=8)
+    if legend:
+        ax.legend(fontsize=8)
     return ax
 
 
@@ -154,6 +161,29 @@ def intervals(ax: Axes, table: Sequence[dict]) -> Axes:
     ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.set_xlabel("Place within the 90 % interval of the prior (log scale where it spans a decade)")
     ax.invert_yaxis()
+    return ax
+
+
+def beside(ax: Axes, names: Sequence[str], draws: dict[str, np.ndarray], truth: np.ndarray) -> Axes:
+    """90 % intervals and medians of several posteriors of one case, and the truth.
+
+    Args:
+        ax: Where to draw.
+        names: Of the P parameters.
+        draws: Of each posterior, standard coordinates, shape (n, P).
+        truth: Shape (P,).
+    """
+    place = np.arange(len(names))
+    for number, (name, z) in enumerate(draws.items()):
+        low, median, high = np.quantile(z, [0.05, 0.5, 0.95], axis=0)
+        at = place + 0.22 * (number - (len(draws) - 1) / 2)
+        errors = np.abs([median - low, high - median])
+        ax.errorbar(median, at, xerr=errors, fmt="o", ms=3, lw=1.5, label=name)
+    ax.plot(truth, place, "|", ms=16, color="black", label="truth")
+    ax.set_yticks(place, names, fontsize=8)
+    ax.set_xlabel("Standard coordinate (the prior is a standard normal)")
+    ax.invert_yaxis()
+    ax.legend(fontsize=8)
     return ax
 
 

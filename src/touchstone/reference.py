@@ -63,10 +63,10 @@ def compare(
     rows = []
     for k in tqdm(range(len(cases.observed)), desc=label, disable=label is None):
         one = cases.take(slice(k, k + 1))
-        path, sizes = folder / f"nuts_{k}.nc", {"n_tune": n_tune, "n_draws": n_draws}
+        sizes = {"n_tune": n_tune, "n_draws": n_draws}
         identity = _identity(model, one, sizes, seed)
-        chains = _kept(path, identity)
-        if chains is None:
+        chains = kept(folder, k)
+        if chains is None or chains.attrs.get("identity") != identity:
             began = time.perf_counter()
             start = posteriors["reweighted"].z[k]
             for length in (1, 2):
@@ -76,7 +76,7 @@ def compare(
                     break
                 start = draws(chains)
             chains.attrs |= {"identity": identity, "seconds": time.perf_counter() - began}
-            with artifacts.atomic(path) as temporary:
+            with artifacts.atomic(folder / f"nuts_{k}.nc") as temporary:
                 chains.to_netcdf(temporary, engine="h5netcdf")
         diagnosis, z = nuts.diagnose(chains), draws(chains)
         unknown = ~one.known[0]
@@ -107,13 +107,12 @@ def _identity(model: Model, case: Cases, sizes: dict[str, int], seed: int) -> st
     return digest.hexdigest()
 
 
-def _kept(path: Path, identity: str) -> xr.DataTree | None:
-    """Chains of an earlier run, if they are whole and of this case."""
+def kept(folder: Path, case_index: int) -> xr.DataTree | None:
+    """Chains that `compare` has kept of a case; None if there are none, or they are damaged."""
     try:
-        chains = xr.load_datatree(path, engine="h5netcdf")
+        return xr.load_datatree(folder / f"nuts_{case_index}.nc", engine="h5netcdf")
     except (OSError, ValueError):
         return None
-    return chains if chains.attrs.get("identity") == identity else None
 
 
 def draws(chains: xr.DataTree) -> np.ndarray:
@@ -168,7 +167,6 @@ def summary(rows: pd.DataFrame) -> list[dict]:
                 "nuts_param_nrmse": good["nuts_param_nrmse"].mean(),
                 "width": good["width"].mean(),
                 "tail": good["tail"].mean(),
-                "nuts_s": good["nuts_s"].median(),
             }
         )
     return table

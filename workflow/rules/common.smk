@@ -114,22 +114,39 @@ def checkpoint(wildcards):
 def trace_name():
     """Name under which the measurement of the configuration is reported."""
     trace = config["infer"]["trace"]
-    return re.sub(r"[^\w.+-]", "_", Path(trace).stem) if trace else "example"
+    if not trace:
+        return "example"
+    path = Path(trace)
+    return re.sub(r"[^\w.+-]", "_", path.name if path.is_dir() else path.stem)
 
 
 def measurement(wildcards):
-    """The record and its metadata: what the configuration names, or the simulated example."""
+    """The record and its metadata: what the configuration names, or the simulated example.
+
+    Of a folder all files count: records, and what is known of single ones.
+    """
+    trace, meta = measurement_paths(wildcards)
+    if config["infer"]["trace"]:
+        for key, path in (("trace", trace), ("meta", meta)):
+            if not (Path(path).is_file() or (key == "trace" and Path(path).is_dir())):
+                raise WorkflowError(
+                    f"infer.{key}: {path} does not exist (see README, own data)"
+                )
+    files = [trace]
+    if Path(trace).is_dir():
+        files = sorted(str(file) for file in Path(trace).iterdir() if file.is_file())
+    return {"trace": files, "meta": meta}
+
+
+def measurement_paths(wildcards):
+    """Path of the record, or of a folder of records, and of the metadata."""
     trace, meta = config["infer"]["trace"], config["infer"]["meta"]
     if not trace:
-        folder = f"results/{wildcards.model_id}/traces"
-        return {"trace": f"{folder}/example.csv", "meta": f"{folder}/example.yaml"}
-    meta = meta or str(Path(trace).with_suffix(".yaml"))
-    for key, path in (("trace", trace), ("meta", meta)):
-        if not Path(path).is_file():
-            raise WorkflowError(
-                f"infer.{key}: {path} does not exist (see README, own data)"
-            )
-    return {"trace": trace, "meta": meta}
+        trace = f"results/{wildcards.model_id}/traces/example.csv"
+    if meta is None:
+        path = Path(trace)
+        meta = f"{path}.yaml" if path.is_dir() else str(path.with_suffix(".yaml"))
+    return trace, meta
 
 
 def stage_notebooks(model_id):

@@ -24,11 +24,12 @@ rule infer:
     params:
         settings=settings("infer", without=["trace", "meta"]),
         checkpoint=checkpoint_folder,
+        trace=lambda wildcards: measurement_paths(wildcards)[0],
     message:
-        "{wildcards.model_id}: infer {input.trace}"
+        "{wildcards.model_id}: infer {params.trace}"
     shell:
         notebook(
-            "-r trace {input.trace:q} -r meta {input.meta:q}"
+            "-r trace {params.trace:q} -r meta {input.meta:q}"
             " -r checkpoint {params.checkpoint:q} -r guardrail_file {input.guardrail:q}"
             " -r report_file {output.report:q} -r figure_file {output.figure:q}"
         )

@@ -41,4 +41,5 @@ rule stress:
             "-r checkpoint {params.checkpoint:q} -r report_file {output.report:q}"
             " -r separation_file {output.separation:q} -r worst_file {output.worst:q}"
             " -r severity_file {output.severity:q}"
+            " -r traces_folder results/{wildcards.model_id}/traces"
         )

@@ -92,6 +92,8 @@ class Posterior(NamedTuple):
         mean: Predictive mean of a new observation, shape (n, N).
         sd: Predictive standard deviation, noise included, shape (n, N).
         noise: Standard deviation of the noise alone, shape (n,).
+        pit: Probability of less than each observed sample, given those before it (its probability
+            integral transform), shape (n, N): uniform where the noise is what it is taken for.
         effective: Effective number of draws of an importance sampler; NaN where the draws were not
             weighted, as in all that follow; shape (n,) each.
         efficiency: The same over all simulations of the case.
@@ -106,6 +108,7 @@ class Posterior(NamedTuple):
     mean: np.ndarray
     sd: np.ndarray
     noise: np.ndarray
+    pit: np.ndarray
     effective: np.ndarray
     efficiency: np.ndarray
     k_hat: np.ndarray
@@ -255,15 +258,21 @@ class Model(ABC):
 
     @abstractmethod
     def read(self, trace_path: Path, meta_path: Path, n_points: int) -> tuple[Cases, list[str]]:
-        """A measurement from disk as one case, and what was read and assumed, in words."""
+        """A measurement from disk, and what was read and assumed, in words.
+
+        A file is one case; a folder is several records of one system, a case each.
+        """
 
     @abstractmethod
     def outside_trained_range(self, checkpoint: Any, case: Cases) -> list[str]:
         """What of a case lies outside what the networks were trained on, in words."""
 
     @abstractmethod
-    def table(self, posterior: Posterior, case: Cases, rng: np.random.Generator) -> list[dict]:
-        """Posterior of one case in the units of a reader, beside its prior."""
+    def table(self, posterior: Posterior, cases: Cases, rng: np.random.Generator) -> list[dict]:
+        """Posterior of a measurement in the units of a reader, beside its prior.
+
+        Rows have `record`, from 1, where there are several and the quantity is of that one alone.
+        """
 
     @abstractmethod
     def view(self, cases: Cases, index: int) -> View:

@@ -67,25 +67,54 @@ class Trace:
     notes: tuple[str, ...]
 
 
-def read_meta(path: Path | str) -> dict:
-    """Metadata of a measurement; `measurement.schema.yaml` says what the YAML may hold.
+def records(path: Path | str) -> list[Path]:
+    """Files of the records of a measurement: itself, or all of a folder but hidden ones and YAML.
 
     Raises:
-        ArtifactError: If the file is missing or says something that the schema does not allow.
+        ArtifactError: If there are none.
     """
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    files = [
+        file
+        for file in sorted(path.iterdir())
+        if file.is_file() and file.suffix not in (".yaml", ".yml") and file.name[0] != "."
+    ]
+    if not files:
+        raise ArtifactError(f"{path}: holds no record")
+    return files
+
+
+def read_meta(*paths: Path | str) -> dict:
+    """Metadata of a measurement; `measurement.schema.yaml` says what the YAML may hold.
+
+    Args:
+        paths: Of the YAML; where there are several, the last has the last word on a key.
+
+    Raises:
+        ArtifactError: If a file is missing or says something that the schema does not allow.
+    """
+    meta = {}
+    for path in paths:
+        try:
+            said = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            json.dumps(said, allow_nan=False, default=str)
+        except FileNotFoundError:
+            raise ArtifactError(f"{path}: no such file") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ArtifactError(f"{path}: not valid YAML ({error})") from None
+        except ValueError:
+            raise ArtifactError(f"{path}: holds a number that is not finite") from None
+        if not isinstance(said, dict):
+            raise ArtifactError(f"{path}: metadata: {said!r} is not of type 'object'")
+        meta |= said
     try:
-        meta = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         jsonschema.validate(meta, yaml.safe_load(_META_SCHEMA.read_text(encoding="utf-8")))
-        json.dumps(meta, allow_nan=False, default=str)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path}: not valid YAML ({error})") from None
     except jsonschema.ValidationError as error:
         where = ".".join(str(part) for part in error.absolute_path) or "metadata"
-        raise ArtifactError(f"{path}: {where}: {error.message}") from None
-    except ValueError:
-        raise ArtifactError(f"{path}: holds a number that is not finite") from None
+        of = " with ".join(map(str, paths))
+        raise ArtifactError(f"{of}: {where}: {error.message}") from None
     return meta
 
 

@@ -335,7 +335,7 @@ class Ecsfm(Model):
             batch_size=posteriors.BATCH[method] or len(cases.z),
             label=label and f"{label}: draw",
         )
-        z, mean, sd, noise_sd = map_batches(
+        z, mean, sd, noise, pit = map_batches(
             partial(self._posteriors.predict, method in posteriors.MARGINAL, key),
             index,
             drawn.z,
@@ -345,7 +345,7 @@ class Ecsfm(Model):
             batch_size=4,
             label=label and f"{label}: predict",
         )
-        return Posterior(z, drawn.weight, mean, sd, noise_sd, *drawn[2:])
+        return Posterior(z, drawn.weight, mean, sd, noise, pit, *drawn[2:])
 
     def reference(
         self, case: Cases, draws: np.ndarray, *, n_tune: int, n_draws: int, seed: int
@@ -406,13 +406,28 @@ class Ecsfm(Model):
         measurement.write(trace_path, meta_path, observed, one, truth)
 
     def read(self, trace_path: Path, meta_path: Path, n_points: int) -> tuple[Cases, list[str]]:
-        """A measurement from disk as one case; see `measurement` for formats and metadata."""
-        meta = measurement.read_meta(meta_path)
-        trace = measurement.read_trace(trace_path, meta)
-        try:
-            return measurement.to_case(trace, meta, self.prior, n_points), list(trace.notes)
-        except ValueError as error:
-            raise ArtifactError(f"{meta_path}: {error}") from None
+        """A measurement from disk, one case a record; see `measurement` for formats and metadata.
+
+        Of a folder, every file is a record of the same system, and what `<record>.yaml` beside one
+        says of it counts before the metadata of all.
+        """
+        cases, notes, couples = [], [], None
+        records = measurement.records(trace_path)
+        for number, record in enumerate(records, 1):
+            own = record.with_suffix(".yaml")
+            paths = [Path(meta_path), own] if record != trace_path and own.exists() else [meta_path]
+            meta = measurement.read_meta(*paths)
+            if couples not in (None, meta["couples"]):
+                raise ArtifactError(f"{own}: couples: the records of a series have them in common")
+            couples = meta["couples"]
+            trace = measurement.read_trace(record, meta)
+            try:
+                cases.append(measurement.to_case(trace, meta, self.prior, n_points))
+            except ValueError as error:
+                raise ArtifactError(f"{paths[-1]}: {error}") from None
+            which = f"record {number}, {record.name}: " if len(records) > 1 else ""
+            notes += [which + note for note in trace.notes]
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays), *cases), notes
 
     def outside_trained_range(self, checkpoint: Checkpoint, case: Cases) -> list[str]:
         """What of a case lies outside what the networks were trained on, in words."""
@@ -432,9 +447,9 @@ class Ecsfm(Model):
             if known and abs(z) > _EDGE
         ]
 
-    def table(self, posterior: Posterior, case: Cases, rng: np.random.Generator) -> list[dict]:
-        """Posterior of one case in the units of a reader, beside its prior; see `quantities`."""
-        return quantities.table(self.prior, posterior, case, rng)
+    def table(self, posterior: Posterior, cases: Cases, rng: np.random.Generator) -> list[dict]:
+        """Posterior in the units of a reader, beside its prior; see `quantities`."""
+        return quantities.table(self.prior, posterior, cases, rng)
 
 
 def _masks(

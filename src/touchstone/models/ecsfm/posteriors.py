@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import Array
+from jax.scipy.special import ndtr
 
 from ...inference import flow, importance
 from ...inference.cem import cross_entropy
@@ -243,8 +244,9 @@ class Posteriors:
         weights, the case itself and its waveform.
 
         Returns:
-            The draws, and the mean and standard deviation of a new observation, (n, N) each, and
-            the standard deviation of its white noise, (n,).
+            The draws; the mean and standard deviation of a new observation, (n, N) each; the
+            standard deviation of its white noise, (n,); and the probability of less than each
+            observed sample, given those before it, (n, N).
         """
 
         def of_case(z, weight, key, case: Cases, waveform, *, marginal):
@@ -259,12 +261,13 @@ class Posteriors:
                     )
                     z = jnp.where(case.known, z, z.at[self.prior.baseline].set(baseline))
                 observation = observation.with_baseline(z[self.prior.baseline])
-                return z, observation.mean, observation.sd, observation.white
+                pit = ndtr(observation.filter(case.observed, case.mask).residual)
+                return z, observation.mean, observation.sd, observation.white, pit
 
-            z, fit, sd, white = jax.vmap(of_draw)(z, jax.random.split(key, len(z)))
+            z, fit, sd, white, pit = jax.vmap(of_draw)(z, jax.random.split(key, len(z)))
             mean = weight @ fit
             sd = jnp.sqrt(weight @ (fit - mean) ** 2 + weight @ sd**2)
-            return z, mean, sd, jnp.sqrt(weight @ white**2)
+            return z, mean, sd, jnp.sqrt(weight @ white**2), weight @ pit
 
         def of_cases(marginal, key, index, z, weight, cases, waveform):
             keys = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(key, k), 3)[2])(index)

@@ -29,35 +29,55 @@ _UNITS = {
 _N_PRIOR = 4000  # draws of the prior, for its intervals
 
 
-def table(prior: Prior, posterior: Posterior, case: Cases, rng: np.random.Generator) -> list[dict]:
-    """Posterior of one case beside its prior.
+def table(prior: Prior, posterior: Posterior, cases: Cases, rng: np.random.Generator) -> list[dict]:
+    """Posterior of a measurement beside its prior.
 
     Args:
         prior: Of the model.
-        posterior: Of one case (leading axis of length one).
-        case: The case.
+        posterior: Of the cases: one, or records of a system with couples in common.
+        cases: The cases.
         rng: For draws of the prior.
 
     Returns:
-        A row for each quantity that inference did not know: name, unit, mean, median, 90 %
-        interval, and 90 % interval of the prior.
+        A row for each quantity that inference did not know: name, record, unit, mean, median, 90 %
+        interval, and 90 % interval of the prior. The record counts from 1; it is None where there
+        is one only, and for couples, which are listed once.
     """
-    experiment = jax.tree.map(lambda a: np.asarray(a)[0], case.experiment)
+    rows, n_records = [], len(cases.observed)
+    for k in range(n_records):
+        one = jax.tree.map(lambda a, k=k: np.asarray(a)[k], (posterior, cases))
+        names = present(one[1].experiment)
+        if k:
+            names = [name for name in names if not _is_of_couple(name)]
+        for row in _rows(prior, *one, names, rng):
+            own = n_records > 1 and not _is_of_couple(row["quantity"])
+            rows.append({**row, "record": k + 1 if own else None})
+    return rows
+
+
+def _is_of_couple(name: str) -> bool:
+    return name[:-2] in _OF_COUPLE
+
+
+def _rows(
+    prior: Prior, posterior: Posterior, case: Cases, names: list[str], rng: np.random.Generator
+) -> list[dict]:
+    """Some quantities of one record; the arrays have no axis of the cases."""
     z_prior = rng.standard_normal((_N_PRIOR, prior.size)).astype(np.float32)
     z_prior = np.where(case.known, case.z, z_prior)
-    signal = np.sqrt((posterior.mean[0] ** 2).mean())
+    signal = np.sqrt((posterior.mean**2).mean())
 
     def values(z):
-        natural = jax.vmap(prior.natural, in_axes=(0, None))(z, experiment)
-        columns = jax.vmap(lambda one: of(prior, one, experiment, signal))(natural)
+        natural = jax.vmap(prior.natural, in_axes=(0, None))(z, case.experiment)
+        columns = jax.vmap(lambda one: of(prior, one, case.experiment, signal))(natural)
         return {name: np.asarray(column) for name, column in columns.items()}
 
-    ours, before = values(posterior.z[0]), values(z_prior)
+    ours, before = values(posterior.z), values(z_prior)
     rows = []
-    for name in present(experiment):
+    for name in names:
         if np.ptp(before[name]) <= 1e-5 * np.abs(before[name]).max():
             continue  # given, not inferred
-        column, weight = ours[name], posterior.weight[0]
+        column, weight = ours[name], posterior.weight
         low, median, high = np.quantile(
             column, [0.05, 0.5, 0.95], weights=weight, method="inverted_cdf"
         )
@@ -65,7 +85,7 @@ def table(prior: Prior, posterior: Posterior, case: Cases, rng: np.random.Genera
         rows.append(
             {
                 "quantity": name,
-                "unit": _UNITS[name.rsplit("_", 1)[0] if name[-1].isdigit() else name],
+                "unit": _UNITS[name[:-2] if _is_of_couple(name) else name],
                 "mean": float(weight @ column),
                 "median": float(median),
                 "interval_90": [float(low), float(high)],
