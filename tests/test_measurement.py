@@ -325,14 +325,39 @@ def test_a_series_has_its_couples_in_common(series):
     folder, meta = series
     own = folder / "scan 1.yaml"
     own.write_text("scan_rate_V_s: 0.1\ncouples: [{C_ox_mM: 2.0, C_red_mM: 0}]")
-    with pytest.raises(ArtifactError, match=r"scan 1\.yaml: couples: .* in common"):
+    with pytest.raises(
+        ArtifactError, match=r"scan 1\.yaml: couples: scan 0\.csv has others, .* in common"
+    ):
         MODEL.read(folder, meta, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("scan 4.yml", "scan_rate_V_s: 1", r"scan 4\.yml: there is no record of this name"),
+        ("scan 1.YML", "scan_rate_V_s: 1", r"scan 1.*: scan 1.* has the same name"),
+        ("scan 1.txt", "E/V,i/A", r"scan 1\.txt: scan 1\.csv has the same name"),
+        ("scan 3.csv", "E/V,i/A,t/s\n" + "".join(f"{k},{k % 7},{k}\n" for k in range(30)),
+         r"scan 3\.csv: its potentials are others than the -0\.3 to 0\.3 V of scan 0\.csv"),
+    ],
+)  # fmt: skip
+def test_a_series_with_a_file_that_does_not_belong_is_refused(series, name, content, complaint):
+    folder, meta = series
+    (folder / name).write_text(content)
+    with pytest.raises(ArtifactError, match=complaint):
+        MODEL.read(folder, meta, 64)
+
+
+def test_metadata_within_the_folder_are_of_all(series):
+    folder, meta = series
+    inside = meta.rename(folder / "all.yaml")
+    assert len(MODEL.read(folder, inside, 64)[0].observed) == 3
 
 
 def test_a_series_without_records_is_named(series):
     folder, meta = series
-    for record in folder.glob("*.csv"):
-        record.unlink()
+    for file in folder.glob("scan*"):
+        file.unlink()
     with pytest.raises(ArtifactError, match="scans: holds no record"):
         MODEL.read(folder, meta, 64)
 

@@ -207,6 +207,16 @@ def test_sparse_and_noisy_observation_widens_and_does_not_shift(checkpoint):
 # Prediction ---------------------------------------------------------------------------------------
 
 
+def test_a_posterior_sees_samples_where_those_before_them_let_expect(checkpoint):
+    settings = {"n_cases": 16, "observed": 0.5, "noise": None}
+    base = MODEL.base_cases(np.random.default_rng(5), settings, N)
+    cases = MODEL.variant(base, jax.random.key(5))
+    unknown = np.isin(NAMES, ("D_ox_1", "offset", "slope", "noise"))
+    cases = cases._replace(known=cases.known | ~unknown)
+    posterior = infer(checkpoint, cases)
+    assert kstest(posterior.pit[cases.mask], "uniform").pvalue > 1e-3
+
+
 def test_samples_are_where_those_before_them_let_expect_and_nowhere_else(checkpoint):
     settings = {"n_cases": 20, "observed": 0.5, "noise": None}
     base = MODEL.base_cases(np.random.default_rng(4), settings, N)

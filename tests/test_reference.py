@@ -29,7 +29,7 @@ def compared(tmp_path_factory):
     posterior = Posterior(z, np.full((1, 400), 1 / 400), *[nothing] * 10)
     folder = tmp_path_factory.mktemp("traces")
 
-    def compare():
+    def compare(cases):
         return reference.compare(
             MODEL,
             base,
@@ -41,7 +41,7 @@ def compared(tmp_path_factory):
             folder=folder,
         )
 
-    return compare(), cases, folder / "nuts_0.nc", compare
+    return compare(cases), cases, folder / "nuts_0.nc", compare
 
 
 def kept(path):
@@ -76,14 +76,21 @@ def test_a_guess_is_told_from_the_reference(compared):
 
 
 def test_kept_chains_are_used_again_unless_they_are_damaged_or_of_another_case(compared):
-    rows, _, path, compare = compared
+    rows, cases, path, compare = compared
     written = path.stat().st_mtime_ns
-    pd.testing.assert_frame_equal(compare(), rows)
+    pd.testing.assert_frame_equal(compare(cases), rows)
     assert path.stat().st_mtime_ns == written
     path.write_bytes(path.read_bytes()[:1000])
-    assert compare()["converged"].all()
-    other = xr.load_datatree(path, engine="h5netcdf")
-    other.attrs["identity"] = "another"
-    other.to_netcdf(path, engine="h5netcdf")
-    compare()
-    assert xr.load_datatree(path, engine="h5netcdf").attrs["identity"] != "another"
+    assert compare(cases)["converged"].all()
+    written = path.stat().st_mtime_ns
+    compare(cases._replace(observed=1.01 * cases.observed))
+    assert path.stat().st_mtime_ns != written
+
+
+def test_a_case_that_cannot_be_sampled_does_not_keep_the_others_from_it(compared):
+    _, cases, path, compare = compared
+    path.unlink()
+    rows = compare(cases._replace(observed=np.inf * cases.observed))
+    assert not rows["converged"].any()
+    assert rows["c2st"].isna().all()
+    assert not path.exists()

@@ -1,12 +1,10 @@
 """Fast posteriors beside the reference: the same simulated cases, sampled at length by NUTS."""
 
-import hashlib
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -17,6 +15,11 @@ from .models.base import Cases, Model, Posterior
 from .reliability.calibration import c2st
 from .reliability.metrics import parameter_nrmse
 
+_COLUMNS = (
+    *("case_index", "task", "n_unknown", "posterior", "converged", "r_hat", "ess", "n_divergent"),
+    *("nuts_s", "n_distinct", "c2st", "param_nrmse", "nuts_param_nrmse", "width", "tail"),
+)
+_FEWEST = 10  # distinct draws that a classifier can be trained on
 _FAR = 5.0  # standard deviations of the reference: draws beyond are the tail
 
 
@@ -36,8 +39,9 @@ def compare(
 
     One chain starts at the truth, which is an exact draw of the posterior, the others at draws of
     the posterior named "reweighted": chains that agree vouch for both. Where they do not, they are
-    run again, twice as long. Chains that are kept of the same case, at the same length, are not
-    sampled again: a change to the fast posteriors is compared within minutes.
+    run again, twice as long; a case that cannot be sampled counts as one where they do not. Chains
+    that are kept, and are of the same posterior, are not sampled again: a change to the fast
+    posteriors is compared within minutes.
 
     Args:
         model: The model.
@@ -57,61 +61,76 @@ def compare(
         (part of the draws beyond five standard deviations of NUTS in any parameter).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Not for every user of this package: its import takes as long as a short stage.
-    from .inference import nuts
-
     rows = []
     for k in tqdm(range(len(cases.observed)), desc=label, disable=label is None):
         one = cases.take(slice(k, k + 1))
-        sizes = {"n_tune": n_tune, "n_draws": n_draws}
-        identity = _identity(model, one, sizes, seed)
-        chains = kept(folder, k)
-        if chains is None or chains.attrs.get("identity") != identity:
-            began = time.perf_counter()
-            start = posteriors["reweighted"].z[k]
-            for length in (1, 2):
-                longer = {name: length * size for name, size in sizes.items()}
-                chains = model.reference(one, start, seed=seed + k, **longer)
-                if not nuts.diagnose(chains).faults:
-                    break
-                start = draws(chains)
-            chains.attrs |= {"identity": identity, "seconds": time.perf_counter() - began}
-            with artifacts.atomic(folder / f"nuts_{k}.nc") as temporary:
-                chains.to_netcdf(temporary, engine="h5netcdf")
-        diagnosis, z = nuts.diagnose(chains), draws(chains)
         unknown = ~one.known[0]
-        for name, posterior in posteriors.items():
-            rows.append(
-                {
-                    "case_index": k,
-                    "task": str(base.task[k]),
-                    "n_unknown": int(unknown.sum()),
-                    "posterior": name,
-                    "converged": not diagnosis.faults,
-                    "r_hat": max(diagnosis.r_hat.values()),
-                    "ess": min(*diagnosis.ess_bulk.values(), *diagnosis.ess_tail.values()),
-                    "n_divergent": diagnosis.n_divergent,
-                    "nuts_s": chains.attrs["seconds"],
-                    **_beside(model, one, posterior.z[k], z, unknown),
-                }
+        try:
+            chains, diagnosis = _chains(
+                model,
+                one,
+                posteriors["reweighted"].z[k],
+                folder / f"nuts_{k}.nc",
+                {"n_tune": n_tune, "n_draws": n_draws},
+                seed + k,
             )
-    return pd.DataFrame(rows)
+        except ValueError as error:
+            tqdm.write(f"case {k} cannot be sampled: {error}")
+            chains, quality = None, {"converged": False}
+        else:
+            quality = {
+                "converged": not diagnosis.faults,
+                "r_hat": max(diagnosis.r_hat.values()),
+                "ess": min(*diagnosis.ess_bulk.values(), *diagnosis.ess_tail.values()),
+                "n_divergent": diagnosis.n_divergent,
+                "nuts_s": chains.attrs["seconds"],
+            }
+        for name, posterior in posteriors.items():
+            row = {
+                "case_index": k,
+                "task": str(base.task[k]),
+                "n_unknown": int(unknown.sum()),
+                "posterior": name,
+                **quality,
+            }
+            if chains is not None:
+                row |= _beside(model, one, posterior.z[k], draws(chains), unknown)
+            rows.append(row)
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def _identity(model: Model, case: Cases, sizes: dict[str, int], seed: int) -> str:
-    """Digest of what a reference depends on, but for the code."""
-    settings = json.dumps([model.config, sizes, seed], sort_keys=True)
-    digest = hashlib.sha256(settings.encode())
-    for array in jax.tree.leaves(case):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+def _chains(
+    model: Model, case: Cases, start: np.ndarray, path: Path, sizes: dict[str, int], seed: int
+) -> tuple[xr.DataTree, Any]:
+    """Chains of a case, those kept at the path if they are what is asked for; their diagnosis."""
+    # Not for every user of this module: its import takes as long as a short stage.
+    from .inference import nuts
+
+    asked = json.dumps({**sizes, "seed": seed})
+    old = kept(path)
+    if old is not None and old.attrs.get("asked") != asked:
+        old = None
+    began = time.perf_counter()
+    for length in (1, 2):
+        longer = {name: length * size for name, size in sizes.items()}
+        chains = model.reference(case, start, seed=seed, kept=old, **longer)
+        diagnosis = nuts.diagnose(chains)
+        if chains is old:
+            return chains, diagnosis
+        if not diagnosis.faults:
+            break
+        start = draws(chains)
+    chains.attrs |= {"asked": asked, "seconds": time.perf_counter() - began}
+    with artifacts.atomic(path) as temporary:
+        chains.to_netcdf(temporary, engine="h5netcdf")
+    return chains, diagnosis
 
 
-def kept(folder: Path, case_index: int) -> xr.DataTree | None:
-    """Chains that `compare` has kept of a case; None if there are none, or they are damaged."""
+def kept(path: Path) -> xr.DataTree | None:
+    """Chains that `compare` has kept; None if there are none, or they are damaged."""
     try:
-        return xr.load_datatree(folder / f"nuts_{case_index}.nc", engine="h5netcdf")
-    except (OSError, ValueError):
+        return xr.load_datatree(path, engine="h5netcdf")
+    except (OSError, ValueError, KeyError, RuntimeError):
         return None
 
 
@@ -143,7 +162,7 @@ def _beside(
 
     return {
         "n_distinct": n,
-        "c2st": c2st(thinned[:, unknown], distinct[:n][:, unknown]),
+        "c2st": np.nan if n < _FEWEST else c2st(thinned[:, unknown], distinct[:n][:, unknown]),
         "param_nrmse": error(ours),
         "nuts_param_nrmse": error(reference),
         "width": float((width(ours) / width(reference)).mean()),

@@ -101,7 +101,7 @@ def text(folders: Iterable[Path], measurement: str, page: Path) -> str:
             header = ["quantity", "median", "90 % interval", "unit"]
             table = [
                 [
-                    row["quantity"] + (f" (record {row['record']})" if row["record"] else ""),
+                    row["quantity"] + (f" (record {row['record']})" if row.get("record") else ""),
                     f"{row['median']:.4g}",
                     "{:.4g} to {:.4g}".format(*row["interval_90"]),
                     row["unit"],

@@ -116,37 +116,41 @@ def trace_name():
     trace = config["infer"]["trace"]
     if not trace:
         return "example"
-    path = Path(trace)
+    path = Path(trace).resolve()
     return re.sub(r"[^\w.+-]", "_", path.name if path.is_dir() else path.stem)
 
 
 def measurement(wildcards):
     """The record and its metadata: what the configuration names, or the simulated example.
 
-    Of a folder all files count: records, and what is known of single ones.
+    Of a folder all files count but hidden ones: records, and what is known of single ones.
     """
     trace, meta = measurement_paths(wildcards)
     if config["infer"]["trace"]:
+        found = {"trace": Path(trace).exists(), "meta": Path(meta).is_file()}
         for key, path in (("trace", trace), ("meta", meta)):
-            if not (Path(path).is_file() or (key == "trace" and Path(path).is_dir())):
+            if not found[key]:
                 raise WorkflowError(
                     f"infer.{key}: {path} does not exist (see README, own data)"
                 )
-    files = [trace]
-    if Path(trace).is_dir():
-        files = sorted(str(file) for file in Path(trace).iterdir() if file.is_file())
-    return {"trace": files, "meta": meta}
+    if not Path(trace).is_dir():
+        return {"trace": trace, "meta": meta}
+    files = [file for file in Path(trace).iterdir() if file.is_file()]
+    return {
+        "trace": sorted(str(file) for file in files if file.name[0] != "."),
+        "meta": meta,
+    }
 
 
 def measurement_paths(wildcards):
     """Path of the record, or of a folder of records, and of the metadata."""
     trace, meta = config["infer"]["trace"], config["infer"]["meta"]
     if not trace:
-        trace = f"results/{wildcards.model_id}/traces/example.csv"
-    if meta is None:
-        path = Path(trace)
-        meta = f"{path}.yaml" if path.is_dir() else str(path.with_suffix(".yaml"))
-    return trace, meta
+        example = f"results/{wildcards.model_id}/traces/example"
+        return f"{example}.csv", f"{example}.yaml"
+    path = Path(trace)
+    beside = f"{path}.yaml" if path.is_dir() else str(path.with_suffix(".yaml"))
+    return trace, meta or beside
 
 
 def stage_notebooks(model_id):

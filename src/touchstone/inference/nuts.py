@@ -29,6 +29,7 @@ jax.config.update("jax_enable_x64", _wide)
 
 LARGEST_R_HAT, LEAST_ESS = 1.01, 400  # Vehtari et al. 2021, sections 4.1 and 4.2
 _ACCEPT = 0.9  # target of the step size: at 0.8 the narrow ends of a posterior diverge
+_SAME = 1e-3  # log densities that differ by less make no other posterior
 _STATS = ("diverging", "n_steps", "step_size", "energy", "logp")
 
 
@@ -167,6 +168,25 @@ def sample(
         "n_gradients": int(warm["n_steps"].sum() + stats["n_steps"].sum()),
     }
     return tree
+
+
+def are_of(
+    draws: xr.DataTree, log_likelihood: Callable[[Array], Array], names: Sequence[str]
+) -> bool:
+    """Whether kept draws are of this posterior: at the last of each chain, the density is theirs.
+
+    Args:
+        draws: As `sample` returned them, at any time.
+        log_likelihood, names: As there.
+    """
+    if draws["posterior"]["parameter"].values.tolist() != list(names):
+        return False
+    last = draws["posterior"]["z"].values[:, -1]
+    theirs = draws["sample_stats"]["logp"].values[:, -1]
+    prior = -0.5 * (last**2 + np.log(2 * np.pi)).sum(1)
+    with jax.enable_x64(True):
+        ours = prior + np.asarray(jax.jit(lambda z: jax.lax.map(log_likelihood, z))(last))
+    return bool(np.allclose(ours, theirs, rtol=0, atol=_SAME))
 
 
 def diagnose(draws: xr.DataTree) -> Convergence:

@@ -92,8 +92,9 @@ class Posterior(NamedTuple):
         mean: Predictive mean of a new observation, shape (n, N).
         sd: Predictive standard deviation, noise included, shape (n, N).
         noise: Standard deviation of the noise alone, shape (n,).
-        pit: Probability of less than each observed sample, given those before it (its probability
-            integral transform), shape (n, N): uniform where the noise is what it is taken for.
+        pit: Probability of less than each observed sample, given those before it and the
+            posterior (its probability integral transform), shape (n, N): about uniform where the
+            noise is what it is taken for.
         effective: Effective number of draws of an importance sampler; NaN where the draws were not
             weighted, as in all that follow; shape (n,) each.
         efficiency: The same over all simulations of the case.
@@ -240,9 +241,16 @@ class Model(ABC):
 
     @abstractmethod
     def reference(
-        self, case: Cases, draws: np.ndarray, *, n_tune: int, n_draws: int, seed: int
+        self,
+        case: Cases,
+        draws: np.ndarray,
+        *,
+        n_tune: int,
+        n_draws: int,
+        seed: int,
+        kept: Any | None = None,
     ) -> Any:
-        """Chains of NUTS for one simulated case, as a tree of xarray.
+        """Chains of NUTS for one simulated case, as a tree of xarray; those kept, if of this case.
 
         Its group `posterior` has `z`, the parameters that were sampled, (chain, draw, parameter),
         and `standard`, all as in `Posterior.z`, (chain, draw, all).

@@ -67,23 +67,35 @@ class Trace:
     notes: tuple[str, ...]
 
 
-def records(path: Path | str) -> list[Path]:
-    """Files of the records of a measurement: itself, or all of a folder but hidden ones and YAML.
+def records(path: Path | str, meta_path: Path | str) -> list[tuple[Path, list[Path]]]:
+    """Files of a measurement: of each record, and of its metadata, what is of it alone last.
+
+    In a folder, every file that is neither hidden nor YAML is a record, and a YAML of the name of
+    a record is of that record alone.
 
     Raises:
-        ArtifactError: If there are none.
+        ArtifactError: If a folder holds no record, two of one name, or a YAML of none.
     """
-    path = Path(path)
+    path, meta_path = Path(path), Path(meta_path)
     if not path.is_dir():
-        return [path]
-    files = [
-        file
-        for file in sorted(path.iterdir())
-        if file.is_file() and file.suffix not in (".yaml", ".yml") and file.name[0] != "."
-    ]
-    if not files:
+        return [(path, [meta_path])]
+    files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name[0] != "."]
+    own, found = {}, {}
+    for file in files:
+        if file.resolve() == meta_path.resolve():
+            continue
+        kind = own if file.suffix.lower() in (".yaml", ".yml") else found
+        if file.stem in kind:
+            raise ArtifactError(f"{file}: {kind[file.stem].name} has the same name")
+        kind[file.stem] = file
+    if not found:
         raise ArtifactError(f"{path}: holds no record")
-    return files
+    if lost := own.keys() - found.keys():
+        raise ArtifactError(f"{own[min(lost)]}: there is no record of this name")
+    return [
+        (file, [meta_path, own[stem]] if stem in own else [meta_path])
+        for stem, file in found.items()
+    ]
 
 
 def read_meta(*paths: Path | str) -> dict:

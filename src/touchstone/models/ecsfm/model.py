@@ -348,7 +348,14 @@ class Ecsfm(Model):
         return Posterior(z, drawn.weight, mean, sd, noise, pit, *drawn[2:])
 
     def reference(
-        self, case: Cases, draws: np.ndarray, *, n_tune: int, n_draws: int, seed: int
+        self,
+        case: Cases,
+        draws: np.ndarray,
+        *,
+        n_tune: int,
+        n_draws: int,
+        seed: int,
+        kept: xr.DataTree | None = None,
     ) -> xr.DataTree:
         """Chains of NUTS on the exact simulator, for one simulated case.
 
@@ -357,23 +364,31 @@ class Ecsfm(Model):
             draws: Of an approximate posterior, shape (n, P): the sampler takes its scales and all
                 starts but one from them; that one is the truth.
             n_tune, n_draws, seed: As in `nuts.sample`.
+            kept: Chains of an earlier call; returned if they are of this case.
 
         Returns:
             As `nuts.sample`, without the baseline, which is marginalised; `standard` of the group
             `posterior` has all parameters, with the baseline (dims chain, draw, all).
+
+        Raises:
+            ValueError: As `nuts.sample`.
         """
         waveform = self._resolve(case.experiment)
-        chains, z = self._posteriors.nuts(
-            case, waveform, draws, n_tune=n_tune, n_draws=n_draws, seed=seed
-        )
+        sizes = {"n_tune": n_tune, "n_draws": n_draws}
+        chains = self._posteriors.nuts(case, waveform, draws, seed=seed, kept=kept, **sizes)
+        if chains is kept:
+            return kept
+        sampled = chains["posterior"]["z"]
+        z = np.tile(case.z.astype(np.float32), (sampled[..., 0].size, 1))
+        at = [self.prior.names.index(name) for name in sampled["parameter"].values]
+        z[:, at] = sampled.values.reshape(len(z), -1)
         weight = np.full((1, len(z)), 1 / len(z), np.float32)
         predict = self._posteriors.predict
         z, *_ = predict(
             True, jax.random.key(seed), np.zeros(1, int), z[None], weight, case, waveform
         )
-        n_chains = chains["posterior"].sizes["chain"]
         chains["posterior"]["standard"] = xr.DataArray(
-            np.asarray(z)[0].reshape(n_chains, n_draws, -1),
+            np.asarray(z)[0].reshape(*sampled.shape[:2], -1),
             dims=("chain", "draw", "all"),
             coords={"all": list(self.prior.names)},
         )
@@ -408,25 +423,33 @@ class Ecsfm(Model):
     def read(self, trace_path: Path, meta_path: Path, n_points: int) -> tuple[Cases, list[str]]:
         """A measurement from disk, one case a record; see `measurement` for formats and metadata.
 
-        Of a folder, every file is a record of the same system, and what `<record>.yaml` beside one
-        says of it counts before the metadata of all.
+        The records of a folder are of one system, over one window of potentials.
         """
-        cases, notes, couples = [], [], None
-        records = measurement.records(trace_path)
-        for number, record in enumerate(records, 1):
-            own = record.with_suffix(".yaml")
-            paths = [Path(meta_path), own] if record != trace_path and own.exists() else [meta_path]
-            meta = measurement.read_meta(*paths)
-            if couples not in (None, meta["couples"]):
-                raise ArtifactError(f"{own}: couples: the records of a series have them in common")
-            couples = meta["couples"]
+        cases, notes = [], []
+        files = measurement.records(trace_path, meta_path)
+        for number, (record, meta_paths) in enumerate(files, 1):
+            meta = measurement.read_meta(*meta_paths)
             trace = measurement.read_trace(record, meta)
             try:
                 cases.append(measurement.to_case(trace, meta, self.prior, n_points))
             except ValueError as error:
-                raise ArtifactError(f"{paths[-1]}: {error}") from None
-            which = f"record {number}, {record.name}: " if len(records) > 1 else ""
-            notes += [which + note for note in trace.notes]
+                raise ArtifactError(f"{' with '.join(map(str, meta_paths))}: {error}") from None
+            which = f"record {number}, {record.name}: " if len(files) > 1 else ""
+            own = [f"metadata from {path.name}, too" for path in meta_paths[1:]]
+            notes += [which + note for note in (*trace.notes, *own)]
+            if number == 1:
+                couples = meta["couples"]
+                window = np.sort(trace.potential)[[0, -1]]
+            elif meta["couples"] != couples:
+                raise ArtifactError(
+                    f"{meta_paths[-1]}: couples: {files[0][0].name} has others, but the records "
+                    "of a folder have them in common"
+                )
+            elif np.abs(np.sort(trace.potential)[[0, -1]] - window).max() > 0.1 * np.ptp(window):
+                raise ArtifactError(
+                    f"{record}: its potentials are others than the {window[0]:.3g} to "
+                    f"{window[1]:.3g} V of {files[0][0].name}; infer it alone"
+                )
         return jax.tree.map(lambda *arrays: np.concatenate(arrays), *cases), notes
 
     def outside_trained_range(self, checkpoint: Checkpoint, case: Cases) -> list[str]:

@@ -295,9 +295,17 @@ class Posteriors:
     # The no-U-turn sampler ------------------------------------------------------------------
 
     def nuts(
-        self, case: Cases, waveform, draws: np.ndarray, *, n_tune: int, n_draws: int, seed: int
-    ) -> tuple[xr.DataTree, np.ndarray]:
-        """Chains of one case; see `Ecsfm.reference`. The baseline of the draws is not set."""
+        self,
+        case: Cases,
+        waveform,
+        draws: np.ndarray,
+        *,
+        n_tune: int,
+        n_draws: int,
+        seed: int,
+        kept: xr.DataTree | None,
+    ) -> xr.DataTree:
+        """Chains of one case, without the baseline; see `Ecsfm.reference`."""
         # Not for every user of this module: the import takes a quarter of a minute.
         from ...inference import nuts
 
@@ -309,9 +317,7 @@ class Posteriors:
             return a.astype(np.float64) if a.dtype == np.float32 else a
 
         case, waveform = jax.tree.map(wide, (case, waveform))
-        ours = np.unique(draws[:, at].astype(float), axis=0)
-        others = np.random.default_rng(seed).choice(len(ours), _CHAINS - 1)
-        start = np.concatenate([case.z[None, at], ours[others]])
+        names = [self.prior.names[k] for k in at]
 
         def log_likelihood(values):
             z = jnp.asarray(case.z).at[at].set(values)
@@ -319,18 +325,20 @@ class Posteriors:
             residual, log_scale = self.residuals(case, current, z)
             return -(0.5 * residual**2 + log_scale).sum()
 
-        chains = nuts.sample(
+        if kept is not None and nuts.are_of(kept, log_likelihood, names):
+            return kept
+        ours = np.unique(draws[:, at].astype(float), axis=0)
+        others = np.random.default_rng(seed).choice(len(ours), _CHAINS - 1)
+        spread = np.cov(ours.T) if len(ours) > len(at) else np.eye(len(at))
+        return nuts.sample(
             log_likelihood,
-            start,
-            np.linalg.cholesky(np.cov(ours.T) + 1e-9 * np.eye(len(at))),
-            names=[self.prior.names[k] for k in at],
+            np.concatenate([case.z[None, at], ours[others]]),
+            np.linalg.cholesky(spread + 1e-9 * np.eye(len(at))),
+            names=names,
             n_tune=n_tune,
             n_draws=n_draws,
             seed=seed,
         )
-        z = np.tile(case.z.astype(np.float32), (_CHAINS * n_draws, 1))
-        z[:, at] = chains["posterior"]["z"].values.reshape(len(z), -1)
-        return chains, z
 
     # The cross-entropy method -----------------------------------------------------------------
 
