@@ -89,7 +89,6 @@ def test_kept_chains_are_used_again_unless_they_are_damaged_or_of_another_case(c
 
 def test_a_case_that_cannot_be_sampled_does_not_keep_the_others_from_it(compared):
     _, cases, path, compare = compared
-    path.unlink()
     rows = compare(cases._replace(observed=np.inf * cases.observed))
     assert not rows["converged"].any()
     assert rows["c2st"].isna().all()

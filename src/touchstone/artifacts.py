@@ -38,6 +38,14 @@ def atomic(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def files(path: Path | str) -> list[Path]:
+    """A file itself, or the files of a folder by name, but hidden ones."""
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    return [file for file in sorted(path.iterdir()) if file.is_file() and file.name[0] != "."]
+
+
 def sha256(path: Path | str) -> str:
     """Hex digest of a file's content."""
     with Path(path).open("rb") as stream:

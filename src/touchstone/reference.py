@@ -76,6 +76,7 @@ def compare(
             )
         except ValueError as error:
             tqdm.write(f"case {k} cannot be sampled: {error}")
+            (folder / f"nuts_{k}.nc").unlink(missing_ok=True)  # if any, of another case
             chains, quality = None, {"converged": False}
         else:
             quality = {

@@ -7,7 +7,7 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 from touchstone import summary
-from touchstone.artifacts import ArtifactError, overrides
+from touchstone.artifacts import ArtifactError, files, overrides
 from touchstone.config import ConfigError, check_config
 
 try:
@@ -116,7 +116,7 @@ def trace_name():
     trace = config["infer"]["trace"]
     if not trace:
         return "example"
-    path = Path(trace).resolve()
+    path = Path(trace).absolute()  # of ".", too, a name
     return re.sub(r"[^\w.+-]", "_", path.name if path.is_dir() else path.stem)
 
 
@@ -133,13 +133,7 @@ def measurement(wildcards):
                 raise WorkflowError(
                     f"infer.{key}: {path} does not exist (see README, own data)"
                 )
-    if not Path(trace).is_dir():
-        return {"trace": trace, "meta": meta}
-    files = [file for file in Path(trace).iterdir() if file.is_file()]
-    return {
-        "trace": sorted(str(file) for file in files if file.name[0] != "."),
-        "meta": meta,
-    }
+    return {"trace": [str(file) for file in files(trace)], "meta": meta}
 
 
 def measurement_paths(wildcards):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ...artifacts import ArtifactError, atomic
+from ...artifacts import ArtifactError, atomic, files
 from ..base import Cases
 from .experiment import Experiment
 from .prior import Prior
@@ -79,9 +79,8 @@ def records(path: Path | str, meta_path: Path | str) -> list[tuple[Path, list[Pa
     path, meta_path = Path(path), Path(meta_path)
     if not path.is_dir():
         return [(path, [meta_path])]
-    files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name[0] != "."]
     own, found = {}, {}
-    for file in files:
+    for file in files(path):
         if file.resolve() == meta_path.resolve():
             continue
         kind = own if file.suffix.lower() in (".yaml", ".yml") else found
