@@ -273,6 +273,15 @@ def test_a_measurement_without_metadata_is_told_what_is_missing(finished, tmp_pa
     assert f"infer.meta: {trace.with_suffix('.yaml')} does not exist" in said(run)
 
 
+def test_a_folder_without_records_is_told_before_anything_runs(finished, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.yaml").touch()
+    run = infer(finished, tmp_path / "empty")
+    assert run.returncode != 0
+    assert f"infer.trace: {tmp_path / 'empty'} does not exist or is empty" in said(run)
+    assert "Job stats" not in said(run)
+
+
 @pytest.mark.parametrize("page", ["report", *(f"ecsfm/notebooks/{stage}" for stage in STAGES)])
 def test_pages_read_with_the_network_off(page, finished):
     file = finished / f"results/{page}.html"

@@ -126,14 +126,14 @@ def measurement(wildcards):
     Of a folder all files count but hidden ones: records, and what is known of single ones.
     """
     trace, meta = measurement_paths(wildcards)
+    found = {"trace": files(trace), "meta": [Path(meta)]}
     if config["infer"]["trace"]:
-        found = {"trace": Path(trace).exists(), "meta": Path(meta).is_file()}
         for key, path in (("trace", trace), ("meta", meta)):
-            if not found[key]:
+            if not any(file.is_file() for file in found[key]):
                 raise WorkflowError(
-                    f"infer.{key}: {path} does not exist (see README, own data)"
+                    f"infer.{key}: {path} does not exist or is empty (see README, own data)"
                 )
-    return {"trace": [str(file) for file in files(trace)], "meta": meta}
+    return {"trace": [str(file) for file in found["trace"]], "meta": meta}
 
 
 def measurement_paths(wildcards):
