@@ -26,8 +26,8 @@ BUDGET = {
         "n_starts": 12,
         "n_improve": 40,
         "n_rounds": 20,
-        "n_draws": 400,
-        "n_effective": 1000,
+        "n_draws": 40,
+        "n_effective": 100,
     },
 }
 D_RUHEX, E0_RUHEX = 8.4e-6, -0.1826  # cm²/s, V: least squares over scan rates and electrodes
@@ -165,8 +165,8 @@ def test_a_case_does_not_pay_for_the_unknowns_of_another(checkpoint):
     base = MODEL.base_cases(np.random.default_rng(7), settings, N)
     first = [np.flatnonzero(base.task == task)[0] for task in ("cv_reversible", "cv_multispecies")]
     cases = MODEL.variant(base.take(np.array(first)), jax.random.key(2))
-    small = {"n_runs": 2, "n_starts": 2, "n_improve": 2, "n_rounds": 2, "n_draws": 32}
-    budget = {"n_draws": 40, "n_steps": 2, "reweight": {**small, "n_effective": 10}}
+    small = {"n_runs": 2, "n_starts": 2, "n_improve": 2, "n_rounds": 2, "n_draws": 4}
+    budget = {"n_draws": 40, "n_steps": 2, "reweight": {**small, "n_effective": 1}}
 
     def of(cases):
         return MODEL.infer(checkpoint, cases, jax.random.key(1), method="reweighted", **budget)
@@ -202,6 +202,18 @@ def test_sparse_and_noisy_observation_widens_and_does_not_shift(checkpoint):
         truth = MODEL.natural(clean.z[:, None], clean)[0, 0, NAMES.index(name)]
         for values in (a, b):
             assert abs(truth - values.mean()) < 4 * values.std()
+
+
+def test_where_all_but_the_noise_is_known_its_posterior_is_that_of_a_variance(checkpoint):
+    """n independent samples know the logarithm of their scale to 1 / sqrt(2 n)."""
+    cases = simulated({"discrepancy": -2.0}, "dense", 0.02)
+    cases = cases._replace(known=np.array(NAMES)[None] != "noise")
+    posterior = infer(checkpoint, cases)
+    (noise,) = draws(posterior, cases, "noise")
+    sd = 1 / np.sqrt(2 * N)
+    assert noise.std() == pytest.approx(sd, rel=0.15)
+    assert abs(noise.mean() - np.log(0.02)) < 4 * sd
+    assert posterior.k_hat[0] < 0.5
 
 
 # Prediction ---------------------------------------------------------------------------------------

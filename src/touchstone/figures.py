@@ -59,6 +59,7 @@ def bars(ax: Axes, labels: Sequence[str], groups: dict[str, Sequence[float]], yl
         ax.bar(place + (number - (len(groups) - 1) / 2) * width, heights, width, label=name)
     ax.set_xticks(place, labels, rotation=40, ha="right", fontsize=8)
     ax.set_ylabel(ylabel)
+    ax.margins(y=0.2)  # room for the legend above the bars
     ax.legend(fontsize=8)
     return ax
 

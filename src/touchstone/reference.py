@@ -19,6 +19,7 @@ _COLUMNS = (
     *("case_index", "task", "n_unknown", "posterior", "converged", "r_hat", "ess", "n_divergent"),
     *("nuts_s", "n_distinct", "c2st", "param_nrmse", "nuts_param_nrmse", "width", "tail"),
 )
+_LENGTHS = (1, 2, 4)  # of chains, in turn, until they agree
 _FEWEST = 10  # distinct draws that a classifier can be trained on
 _FAR = 5.0  # standard deviations of the reference: draws beyond are the tail
 
@@ -39,9 +40,9 @@ def compare(
 
     One chain starts at the truth, which is an exact draw of the posterior, the others at draws of
     the posterior named "reweighted": chains that agree vouch for both. Where they do not, they are
-    run again, twice as long; a case that cannot be sampled counts as one where they do not. Chains
-    that are kept, and are of the same posterior, are not sampled again: a change to the fast
-    posteriors is compared within minutes.
+    run again from their own draws, twice and then four times as long; a case that cannot be sampled
+    counts as one where they do not. Chains that are kept, and are of the same posterior, are not
+    sampled again: a change to the fast posteriors is compared within minutes.
 
     Args:
         model: The model.
@@ -112,7 +113,7 @@ def _chains(
     if old is not None and old.attrs.get("asked") != asked:
         old = None
     began = time.perf_counter()
-    for length in (1, 2):
+    for length in _LENGTHS:
         longer = {name: length * size for name, size in sizes.items()}
         chains = model.reference(case, start, seed=seed, kept=old, **longer)
         diagnosis = nuts.diagnose(chains)

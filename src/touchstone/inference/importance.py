@@ -71,14 +71,15 @@ def reweight(
         n_starts: Draws that are improved: the best of as many groups.
         n_improve: Steps of Fisher scoring, at most.
         n_rounds: Rounds of importance sampling, at most.
-        n_draws: Draws of a round, an even number.
-        n_effective: Effective draws that are enough to end the rounds.
+        n_draws: Draws of a round for each heavy or light entry: a covariance is learnt from them.
+        n_effective: Effective draws for each of these entries that are enough to end the rounds.
 
     Returns:
-        Up to `n_rounds * n_draws` weighted draws.
+        The weighted draws of all rounds.
     """
     free, heavy, light = problem.free, np.array(problem.heavy), np.array(problem.light, int)
-    inner, n_half = _INNER if light.size else 1, n_draws // 2
+    size = len(heavy) + len(light)
+    inner, n_half = _INNER if light.size else 1, n_draws * size // 2
     x = problem.warp(draws)
     given_x = x[0]
 
@@ -97,7 +98,7 @@ def reweight(
 
             return jax.vmap(at)(given[1])
 
-        return jax.lax.map(one, (heavies, lights), batch_size=_LANES)
+        return jax.lax.map(one, (heavies, lights), batch_size=_lanes(len(heavies)))
 
     start_key, key, pick_key = jax.random.split(key, 3)
     n_groups = len(draws) // n_starts * n_starts
@@ -108,7 +109,7 @@ def reweight(
     modes = jax.lax.map(
         lambda start: climb(problem, start, n_improve=n_improve),
         starts,
-        batch_size=max(1, _LANES // len(heavy)),
+        batch_size=_lanes(n_starts, len(heavy)),
     )
     centres, slopes = jax.jvp(problem.warp, (modes.z,), (jnp.ones_like(modes.z),))
     covariances = modes.covariance * slopes[:, :, None] * slopes[:, None, :]
@@ -186,7 +187,7 @@ def reweight(
         return state._replace(proposal=proposal, effective=effective)
 
     def unfinished(state):
-        few = (state.n_rounds < _LEAST_ROUNDS) | ~(state.effective >= n_effective)
+        few = (state.n_rounds < _LEAST_ROUNDS) | ~(state.effective >= n_effective * size)
         return few & (state.n_rounds < n_rounds)
 
     n, proposal = n_rounds * n_half, jax.vmap(first)(jax.random.split(start_key))
@@ -313,6 +314,16 @@ def resample(weight: np.ndarray, n: int) -> np.ndarray:
     ends = np.cumsum(weight)
     comb = (np.arange(n) + 0.5) / n
     return np.minimum(np.searchsorted(ends / ends[-1], comb, side="right"), len(weight) - 1)
+
+
+def _lanes(n: int, cost: int = 1) -> int:
+    """Size of batches of n points that cost so many lanes each.
+
+    Equal ones are compiled once; where those would be small, full ones and a rest.
+    """
+    most = max(1, _LANES // cost)
+    equal = max(size for size in range(1, most + 1) if n % size == 0)
+    return equal if 2 * equal > most else most
 
 
 def _tempered(log_weight: Array, enough: Array) -> Array:

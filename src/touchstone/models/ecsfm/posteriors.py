@@ -94,13 +94,15 @@ class Posteriors:
     def _inferred(self, known: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Entries to draw that the simulation depends on, and those that it does not.
 
-        The baseline is among neither: it is marginalised exactly.
+        The baseline is among neither: it is marginalised exactly. Where the simulation is known,
+        the others count as if it depended on them: something has to be proposed with it.
         """
         inferred = ~(known | self.prior.baseline)
         record = self.prior.record
-        return tuple(
+        heavy, light = (
             tuple(np.flatnonzero(inferred & which).tolist()) for which in (~record, record)
         )
+        return (heavy, light) if heavy else (light, ())
 
     # The flow ---------------------------------------------------------------------------------
 
