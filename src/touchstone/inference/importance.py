@@ -19,14 +19,13 @@ from arviz_stats.base import array_stats
 from jax import Array
 from jax.scipy.special import logsumexp
 
-from .problem import Problem
+from .problem import Problem, repeated
 from .proposals import Mixture, climb
 
 # Two runs agree whose log evidences differ by less: chance makes 0.1 of 200 effective draws in
 # each, and a mode that only one has seen is then a quarter of the posterior at most.
 AGREEMENT = 0.3
 _WORST = 10.0  # k-hat of draws that are no good at all
-_LANES = 64  # points or slopes simulated at once: more take several times as long each
 _ENOUGH = 5  # effective draws for each free parameter, for a refit
 _INNER = 4  # light draws of a simulation
 _LEAST_ROUNDS = 3  # before the number of effective draws is believed
@@ -85,20 +84,14 @@ def reweight(
 
     def log_posteriors(heavies, lights):
         """At heavy entries (n, H), each with some draws of the light ones (n, I, L)."""
-
-        def one(given):
-            x = given_x.at[heavy].set(given[0])
-            simulated = problem.simulate(problem.unwarp(x))
-
-            def at(lights):
-                whole = x.at[light].set(lights)
-                seen = problem.residuals(simulated, problem.unwarp(whole))
-                value = problem.log_prior(whole) + problem.log_likelihood(*seen)
-                return jnp.where(jnp.isfinite(value), value, -jnp.inf)
-
-            return jax.vmap(at)(given[1])
-
-        return jax.lax.map(one, (heavies, lights), batch_size=_lanes(len(heavies)))
+        n, inner, n_light = lights.shape
+        x = jnp.tile(given_x, (n, 1)).at[:, heavy].set(heavies)
+        simulated = jax.vmap(problem.simulate)(problem.unwarp(x))
+        x, simulated = repeated((x, simulated), inner)
+        x = x.at[:, light].set(lights.reshape(n * inner, n_light))
+        seen = jax.vmap(problem.residuals)(simulated, problem.unwarp(x))
+        value = problem.log_prior(x) + jax.vmap(problem.log_likelihood)(*seen)
+        return jnp.where(jnp.isfinite(value), value, -jnp.inf).reshape(n, inner)
 
     start_key, key, pick_key = jax.random.split(key, 3)
     n_groups = len(draws) // n_starts * n_starts
@@ -106,11 +99,7 @@ def reweight(
     values = log_posteriors(x[:n_groups, heavy], x[:n_groups, None, light])
     values = values.reshape(n_starts, -1)
     starts = groups[jnp.arange(n_starts), values.argmax(1)]
-    modes = jax.lax.map(
-        lambda start: climb(problem, start, n_improve=n_improve),
-        starts,
-        batch_size=_lanes(n_starts, len(heavy)),
-    )
+    modes = climb(problem, starts, n_improve=n_improve)
     centres, slopes = jax.jvp(problem.warp, (modes.z,), (jnp.ones_like(modes.z),))
     covariances = modes.covariance * slopes[:, :, None] * slopes[:, None, :]
 
@@ -314,16 +303,6 @@ def resample(weight: np.ndarray, n: int) -> np.ndarray:
     ends = np.cumsum(weight)
     comb = (np.arange(n) + 0.5) / n
     return np.minimum(np.searchsorted(ends / ends[-1], comb, side="right"), len(weight) - 1)
-
-
-def _lanes(n: int, cost: int = 1) -> int:
-    """Size of batches of n points that cost so many lanes each.
-
-    Equal ones are compiled once; where those would be small, full ones and a rest.
-    """
-    most = max(1, _LANES // cost)
-    equal = max(size for size in range(1, most + 1) if n % size == 0)
-    return equal if 2 * equal > most else most
 
 
 def _tempered(log_weight: Array, enough: Array) -> Array:

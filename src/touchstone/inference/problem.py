@@ -1,8 +1,9 @@
 """What exact re-weighting asks of a model: a simulation, and what an observation says of it."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -60,3 +61,15 @@ class Problem(NamedTuple):
     @property
     def _is_straight(self) -> Array:
         return self.free & np.isin(np.arange(self.free.shape[0]), self.straight)
+
+
+def repeated(tree: Any, times: int) -> Any:
+    """Every row n times in a row: arrays (n, ...) become (n times, ...).
+
+    What is worked out of the copies is then worked out for each: arithmetic on arrays of one
+    shape is several times as fast as where some lack an axis. Without the barrier the compiler
+    would see that rows are equal, and take the axis out again.
+    """
+    return jax.lax.optimization_barrier(
+        jax.tree.map(lambda a: jnp.repeat(a, times, axis=0), tree)
+    )

@@ -1,5 +1,6 @@
 """Proposals for importance sampling: modes of a posterior, and mixtures about them."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,24 +10,24 @@ from jax import Array
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import gammaln, logsumexp
 
-from .problem import Problem
+from .problem import Problem, repeated
 
 _FIRST_DAMPING, _DAMPING = 0.1, (1e-4, 1e6)  # of Fisher scoring, relative to the information
 _GAIN, _IDLE = 0.1, 3  # a smaller gain of log density is none; so many in a row, and it is over
 _LONGEST_STEP = 1.0  # of Fisher scoring, in prior standard deviations
-_FREEDOM = 5.0  # of the Student-t distributions: heavy tails, finite variance
+_FREEDOM = 5  # of the Student-t distributions: heavy tails, finite variance
 _APART = 0.5  # standard deviations between components that start from one mode
 _ROUGH = 0.1  # prior standard deviations: scale of a component where the curvature is no use
 
 
 class Mode(NamedTuple):
-    """Where a climb ended.
+    """Where climbs ended.
 
     Attributes:
-        z: Shape (P,).
-        log_posterior: There.
-        covariance: Inverse of the information there, shape (P, P).
-        n_steps: Points that were simulated, with their derivatives.
+        z: Shape (n, P).
+        log_posterior: There, shape (n,).
+        covariance: Inverse of the information there, shape (n, P, P).
+        n_steps: Points that were simulated, with their derivatives, shape (n,).
     """
 
     z: Array
@@ -44,55 +45,81 @@ class _Point(NamedTuple):
     information: Array
 
 
+class _Climb(NamedTuple):
+    """A climb under way."""
+
+    n_steps: Array
+    idle: Array  # steps in a row that gained nothing
+    best: _Point
+    trial: Array  # the point to look at next
+    damping: Array
+
+    def unfinished(self, n_improve: int) -> Array:
+        return (self.n_steps <= n_improve) & (self.idle < _IDLE)
+
+
 def climb(problem: Problem, start: Array, *, n_improve: int) -> Mode:
-    """Fisher scoring from a point, with Marquardt's damping, until it is over.
+    """Fisher scoring from several points, with Marquardt's damping, until it is over.
 
     The prior is centred at the start, not at zero: what the observation leaves open stays as it
     was, so that draws that start along a ridge end along it (randomised maximum likelihood).
 
     Args:
         problem: The problem.
-        start: Shape (P,).
-        n_improve: Steps, at most.
+        start: Shape (n, P).
+        n_improve: Steps of each, at most.
     """
-    free, size = problem.free, start.shape[0]
+    free, (n, size), n_heavy = problem.free, start.shape, len(problem.heavy)
     along = jnp.eye(size)[np.array([*problem.heavy, *problem.light])]
 
-    def examine(z):
-        """Log target, its gradient, and the expected information of likelihood and prior."""
-        push = jax.vmap(lambda along: jax.jvp(problem.simulate, (z,), (along,)), (0,), (None, 0))
-        simulated, moved = push(along[: len(problem.heavy)])
-        moved = jnp.pad(moved, [(0, len(problem.light)), *((0, 0) for _ in simulated.shape)])
-        (residual, log_scale), push = jax.linearize(problem.residuals, simulated, z)
-        d_residual, d_log_scale = jax.vmap(push)(moved, along)
-        shift = d_residual + residual * d_log_scale  # of the innovation, in units of its scale
-        score = -(d_residual @ residual + d_log_scale.sum(1)) @ along
-        information = along.T @ (shift @ shift.T + 2 * d_log_scale @ d_log_scale.T) @ along
-        both = free[:, None] & free[None, :]
-        information = jnp.where(both, information, 0.0) + jnp.eye(size)
-        value = problem.log_likelihood(residual, log_scale) - 0.5 * ((z - start) ** 2).sum()
-        return _Point(z, value, jnp.where(free, score - (z - start), 0.0), information)
+    def slopes(function: Callable, *pairs: tuple[Array, Array]):
+        """Values at n points, and derivatives along the directions of each, (n, D, ...)."""
+        points, ways = zip(*pairs, strict=True)
+        n_ways = ways[0].shape[1]
+        ways = tuple(way.reshape(-1, *way.shape[2:]) for way in ways)
+        found = jax.vmap(lambda *pair: jax.jvp(function, *pair))(repeated(points, n_ways), ways)
+        value, slope = jax.tree.map(lambda a: a.reshape(n, n_ways, *a.shape[1:]), found)
+        return jax.tree.map(lambda a: a[:, 0], value), slope
 
-    def improve(state):
-        n, idle, best, z, damping = state
-        trial = examine(z)
-        better = trial.value > best.value
-        idle = jnp.where(trial.value > best.value + _GAIN, 0, idle + 1)
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), trial, best)
-        damping = jnp.clip(damping * jnp.where(better, 0.1, 10.0), *_DAMPING)
+    def look(z: Array) -> _Point:
+        """Log target, its gradient, and the expected information of likelihood and prior."""
+        ways = jnp.broadcast_to(along, (n, *along.shape))
+        simulated, moved = slopes(problem.simulate, (z, ways[:, :n_heavy]))
+        still = jnp.zeros((n, len(problem.light), *simulated.shape[1:]), simulated.dtype)
+        moved = jnp.concatenate([moved, still], axis=1)
+        return jax.vmap(point)(z, start, *slopes(problem.residuals, (simulated, moved), (z, ways)))
+
+    def point(z, start, seen, d_seen):
+        (residual, log_scale), (d_residual, d_log_scale) = seen, d_seen
+        shift = d_residual + residual * d_log_scale  # of the innovation, in units of its scale
+        score = -(d_residual @ residual + d_log_scale.sum(1)) @ along - (z - start)
+        information = along.T @ (shift @ shift.T + 2 * d_log_scale @ d_log_scale.T) @ along
+        information = jnp.where(free[:, None] & free, information, 0.0) + jnp.eye(size)
+        value = problem.log_likelihood(residual, log_scale) - 0.5 * ((z - start) ** 2).sum()
+        return _Point(z, value, jnp.where(free, score, 0.0), information)
+
+    def advance(climb: _Climb, seen: _Point) -> _Climb:
+        better = seen.value > climb.best.value
+        idle = jnp.where(seen.value > climb.best.value + _GAIN, 0, climb.idle + 1)
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), seen, climb.best)
+        damping = jnp.clip(climb.damping * jnp.where(better, 0.1, 10.0), *_DAMPING)
         damped = best.information + damping * jnp.diag(jnp.diag(best.information))
         step = jnp.clip(jnp.linalg.solve(damped, best.score), -_LONGEST_STEP, _LONGEST_STEP)
-        return n + 1, idle, best, best.z + jnp.where(free, step, 0.0), damping
+        trial = best.z + jnp.where(free, step, 0.0)
+        after = _Climb(climb.n_steps + 1, idle, best, trial, damping)
+        busy = climb.unfinished(n_improve)
+        return jax.tree.map(lambda new, old: jnp.where(busy, new, old), after, climb)
 
-    def unfinished(state):
-        n, idle, *_ = state
-        return (n <= n_improve) & (idle < _IDLE)
-
-    nowhere = _Point(start, jnp.asarray(-jnp.inf), jnp.zeros(size), jnp.eye(size))
-    first = 0, 0, nowhere, start, jnp.asarray(_FIRST_DAMPING)
-    n, _, best, *_ = jax.lax.while_loop(unfinished, improve, first)
-    value = best.value + 0.5 * ((best.z - start) ** 2).sum() - 0.5 * (free * best.z**2).sum()
-    return Mode(best.z, value, jnp.linalg.inv(best.information), n)
+    nowhere = _Point(start, jnp.full(n, -jnp.inf), jnp.zeros((n, size)), jnp.zeros((n, size, size)))
+    none = jnp.zeros(n, int)
+    climbs = jax.lax.while_loop(
+        lambda climbs: climbs.unfinished(n_improve).any(),
+        lambda climbs: jax.vmap(advance)(climbs, look(climbs.trial)),
+        _Climb(none, none, nowhere, start, jnp.full(n, _FIRST_DAMPING)),
+    )
+    best = climbs.best
+    value = best.value + 0.5 * ((best.z - start) ** 2).sum(1) - 0.5 * (free * best.z**2).sum(1)
+    return Mode(best.z, value, jnp.linalg.inv(best.information), climbs.n_steps)
 
 
 class Mixture(NamedTuple):
@@ -118,10 +145,11 @@ class Mixture(NamedTuple):
 
     def draw(self, key: Array, n: int) -> Array:
         """Draws, shape (n, P)."""
-        which_key, normal_key, chi_key = jax.random.split(key, 3)
+        which_key, normal_key = jax.random.split(key)
         which = jax.random.categorical(which_key, self.log_weight, shape=(n,))
-        normal = jax.random.normal(normal_key, (n, self.centre.shape[1]))
-        chi2 = 2 * jax.random.gamma(chi_key, _FREEDOM / 2, (n,))
+        size = self.centre.shape[1]
+        normal = jax.random.normal(normal_key, (n, size + _FREEDOM))
+        normal, chi2 = normal[:, :size], (normal[:, size:] ** 2).sum(1)
         spread = jnp.einsum("npq,nq->np", self.factor[which], normal)
         return self.centre[which] + spread * jnp.sqrt(_FREEDOM / chi2)[:, None]
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from .simulator import Electrode
@@ -42,3 +43,21 @@ class Experiment(NamedTuple):
         """Centre and half-width of the window that E0 is in, V."""
         low, high = self.potential.min(-1), self.potential.max(-1)
         return (low + high) / 2, jnp.maximum(0.4 * (high - low), 0.15)
+
+
+class Kind(NamedTuple):
+    """What of an experiment the simulation can be compiled for: what is not there costs nothing.
+
+    Attributes:
+        n_couples: How many of the couples are simulated: the first.
+        planar: Whether the electrode is a disc.
+    """
+
+    n_couples: int
+    planar: bool
+
+    @classmethod
+    def of(cls, experiments: Experiment) -> "Kind":
+        """The least that serves all of a batch of experiments (numpy arrays)."""
+        couples = np.flatnonzero(np.any(experiments.present, axis=(0, 2)))
+        return cls(int(couples.max()) + 1, not np.any(experiments.curvature))

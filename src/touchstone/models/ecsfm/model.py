@@ -17,7 +17,7 @@ from ..base import Cases, Check, Model, Parameter, Posterior, View
 from . import checks, family, measurement, networks, posteriors, quantities, training
 from .checkpoint import Checkpoint
 from .dataset import Chunk, load_chunk
-from .experiment import Experiment
+from .experiment import Experiment, Kind
 from .fouling import Fouling
 from .prior import Prior
 from .simulator import Response, simulate
@@ -81,17 +81,21 @@ class Ecsfm(Model):
         natural = self.prior.natural(z, experiment)
         return self._response(natural, experiment, waveform, fouling).current
 
-    def _simulate(self, natural: Array, experiment: Experiment, waveform: Waveform) -> Array:
-        return self._response(natural, experiment, waveform, None).current
+    def _simulate(
+        self, natural: Array, experiment: Experiment, waveform: Waveform, kind: Kind | None = None
+    ) -> Array:
+        return self._response(natural, experiment, waveform, kind=kind).current
 
-    def _response(self, natural, experiment, waveform, fouling) -> Response:
-        return simulate(
-            waveform,
-            self.prior.couples(natural, experiment),
-            experiment.electrode,
-            self.prior.instrument(natural, experiment),
-            fouling,
-        )
+    def _response(
+        self, natural, experiment, waveform, fouling=None, kind: Kind | None = None
+    ) -> Response:
+        couples = self.prior.couples(natural, experiment)
+        electrode = experiment.electrode
+        if kind is not None:
+            couples = jax.tree.map(lambda a: a[: kind.n_couples], couples)
+            electrode = electrode._replace(curvature=None) if kind.planar else electrode
+        instrument = self.prior.instrument(natural, experiment)
+        return simulate(waveform, couples, electrode, instrument, fouling)
 
     @cached_property
     def _currents(self):

@@ -76,12 +76,15 @@ class Observation(NamedTuple):
         stationary = (self.discrepancy / self.white) ** 2  # in units of the white noise
 
         def advance(state, inputs):
-            value, slope, p11, p12, p22, baseline, (v11, v12, v22) = state
-            sample, seen = inputs
+            tracks, (p11, p12, p22), baseline, (v11, v12, v22) = state
+            *samples, seen = inputs
             spread = 1 + p11
-            innovation = sample - value
             gain = jnp.where(seen, 1 / spread, 0.0)
-            value, slope = step(value + p11 * gain * innovation, slope + p12 * gain * innovation)
+            innovations = [sample - value for sample, (value, _) in zip(samples, tracks, strict=True)]
+            tracks = tuple(
+                step(value + p11 * gain * innovation, slope + p12 * gain * innovation)
+                for innovation, (value, slope) in zip(innovations, tracks, strict=True)
+            )
             # After the sample; p11 / spread, not p11 - p11^2 / spread, which cancels.
             p11 = jnp.where(seen, p11 / spread, p11)
             p22 = p22 - p12**2 * gain
@@ -90,7 +93,7 @@ class Observation(NamedTuple):
             (a, c), (b, d) = step(p11, p12), step(p12, p22)
             (p11, p12), (_, p22) = step(a, b), step(c, d)
             p11, p12, p22 = (p + stationary * q for p, q in ((p11, q11), (p12, q12), (p22, q22)))
-            residual, *design = innovation / jnp.sqrt(spread)
+            residual, *design = (innovation / jnp.sqrt(spread) for innovation in innovations)
             toward = v11 * design[0] + v12 * design[1], v12 * design[0] + v22 * design[1]
             more = 1 + design[0] * toward[0] + design[1] * toward[1]
             residual = residual - design[0] * baseline[0] - design[1] * baseline[1]
@@ -98,15 +101,15 @@ class Observation(NamedTuple):
             baseline = tuple(b + gain * residual * t for b, t in zip(baseline, toward, strict=True))
             pairs = (toward[0] ** 2, toward[0] * toward[1], toward[1] ** 2)
             v = tuple(old - gain * pair for old, pair in zip((v11, v12, v22), pairs, strict=True))
-            state = value, slope, p11, p12, p22, baseline, v
+            state = tracks, (p11, p12, p22), baseline, v
             return state, (residual / jnp.sqrt(more), spread * more)
 
         zero, one = jnp.zeros_like(stationary), jnp.ones_like(stationary)
-        three = jnp.zeros(3) * zero
-        start = (three, three, stationary, zero, stationary, (zero, zero), (one, zero, one))
-        samples = jnp.column_stack([observed - self.mean, *self.baseline]) / self.white
+        tracks = ((zero, zero),) * 3  # of the record, and of offset and slope
+        start = (tracks, (stationary, zero, stationary), (zero, zero), (one, zero, one))
+        samples = (column / self.white for column in (observed - self.mean, *self.baseline))
         (*_, baseline, (v11, v12, v22)), (residual, spread) = jax.lax.scan(
-            advance, start, (samples, mask)
+            advance, start, (*samples, mask)
         )
         log_scale = jnp.log(self.white) + 0.5 * jnp.log(spread) + _HALF_LOG_2PI
         return Filtered(

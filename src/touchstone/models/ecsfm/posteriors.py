@@ -19,7 +19,7 @@ from ...inference.problem import Problem
 from ..base import Cases
 from . import networks
 from .checkpoint import Checkpoint
-from .experiment import Experiment
+from .experiment import Experiment, Kind
 from .observation import Filtered
 from .prior import Prior
 from .waveforms import Waveform
@@ -56,7 +56,8 @@ class Posteriors:
 
     Args:
         prior: Of the model.
-        simulate: Noise-free current, A, of (natural coordinates, experiment, waveform).
+        simulate: Noise-free current, A, of (natural coordinates, experiment, waveform, and the
+            kind of the experiment where it is known).
     """
 
     def __init__(self, prior: Prior, simulate: Callable):
@@ -66,9 +67,11 @@ class Posteriors:
         straight = np.isin(prior.blocks, ("E0", "k0"))
         self._straight = tuple(np.flatnonzero(straight).tolist())
 
-    def current(self, z: Array, experiment: Experiment, waveform: Waveform) -> Array:
+    def current(
+        self, z: Array, experiment: Experiment, waveform: Waveform, kind: Kind | None = None
+    ) -> Array:
         """Noise-free current, A, shape (N,)."""
-        return self.simulate(self.prior.natural(z, experiment), experiment, waveform)
+        return self.simulate(self.prior.natural(z, experiment), experiment, waveform, kind)
 
     def sampler(self, method: str, budget: dict) -> Callable:
         """Sampler of a batch of cases.
@@ -143,7 +146,7 @@ class Posteriors:
         n_runs = reweight["n_runs"]
         sizes = {name: size for name, size in reweight.items() if name != "n_runs"}
 
-        def propose(net, normaliser, key, index, number, cases: Cases, waveform, heavy, light):
+        def propose(net, normaliser, key, index, number, cases: Cases, waveform, entries, kind):
             cases = jax.tree.map(jnp.asarray, cases)
             n = len(cases.z)
             keys = jax.random.split(jax.random.fold_in(key, index[0]), 3)[:2]
@@ -164,7 +167,8 @@ class Posteriors:
 
             def simulate(x):
                 _, natural = apart(x, cases)
-                return jax.vmap(self.simulate)(natural, cases.experiment, waveform)
+                simulate = partial(self.simulate, kind=kind)
+                return jax.vmap(simulate)(natural, cases.experiment, waveform)
 
             def residuals(currents, x):
                 each = jax.vmap(self.residuals)(cases, currents, apart(x, cases)[0])
@@ -182,8 +186,7 @@ class Posteriors:
                 simulate,
                 residuals,
                 jnp.concatenate([free[0, shared], free[:, own].ravel()]),
-                places(heavy),
-                places(light),
+                *map(places, entries),
                 places(self._straight),
             )
             return importance.reweight(
@@ -204,7 +207,8 @@ class Posteriors:
         propose, each_record = eqx.filter_jit(propose), jax.jit(each_record)
 
         def sampler(checkpoint: Checkpoint, key, index, cases, waveform):
-            inferred = self._inferred(cases.known.all(0))
+            entries = self._inferred(cases.known.all(0))
+            kind = Kind.of(cases.experiment)
 
             def run(number: int) -> importance.Reweighted:
                 return propose(
@@ -215,7 +219,8 @@ class Posteriors:
                     np.asarray(number),
                     cases,
                     waveform,
-                    *inferred,
+                    entries,
+                    kind,
                 )
 
             exact = importance.agree(run, n_runs)
@@ -313,6 +318,7 @@ class Posteriors:
 
         heavy, light = self._inferred(case.known[0])
         at = np.array([*heavy, *light])
+        kind = Kind.of(case.experiment)
 
         def wide(a):
             a = np.asarray(a)[0]
@@ -323,7 +329,7 @@ class Posteriors:
 
         def log_likelihood(values):
             z = jnp.asarray(case.z).at[at].set(values)
-            current = self.current(z, case.experiment, waveform)
+            current = self.current(z, case.experiment, waveform, kind)
             residual, log_scale = self.residuals(case, current, z)
             return -(0.5 * residual**2 + log_scale).sum()
 

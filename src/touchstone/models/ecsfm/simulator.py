@@ -3,8 +3,13 @@
 One scalar equation a step, for the interfacial potential that all couples share, and a handful of
 memories that carry the diffusion history: no spatial grid and no linear solve. Everything is a
 `lax.scan` over time that works under `jit`, `vmap` and `grad`, in float32 and float64.
+
+Couples and memories are Python tuples of scalars, not axes of arrays: all arithmetic of a step is
+then on one shape, that of the `vmap`, and the compiler makes a few vectorised loops of it. With
+axes of length two and thirty inside, the same takes three times as long.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -54,9 +59,19 @@ class Response(NamedTuple):
     potential: Array
 
 
+class _Side(NamedTuple):
+    """One form of a couple."""
+
+    sign: int  # of what a flux adds to its concentration
+    bulk: Array  # mol/cm^3
+    root_d: Array  # sqrt(D duration), cm
+    bend: Array | None  # that over the radius of a sphere
+    weights: Sequence[Array]  # of the memories in sqrt(D) K
+
+
 class _State(NamedTuple):
-    memories: Array  # of the flux, shape (K, S)
-    flux: Array  # shape (S,), mol/(cm^2 duration)
+    memories: tuple[tuple[Array, ...], ...]  # of the flux, of each couple
+    flux: tuple[Array, ...]  # of each couple, mol/(cm^2 duration)
     drive: Array  # applied potential less the ohmic drop of I_F + I_ads, V
     interface: Array  # interfacial potential E, V
     lag: Array  # drive - E = R C dE/dt, V
@@ -94,48 +109,59 @@ def simulate(
     f = jnp.asarray(inverse_thermal_voltage(electrode.temperature), dtype)
     memory = transport.memory(waveform.shortest)
     rates = jnp.asarray(memory.rates, dtype)
-    # Time is counted in durations: D, k and the flux scale with it, concentrations do not.
-    root_d = {"ox": jnp.sqrt(couples.d_ox * duration), "red": jnp.sqrt(couples.d_red * duration)}
-    bend = {
-        form: None if electrode.curvature is None else root * electrode.curvature
-        for form, root in root_d.items()
-    }
-    flat = jnp.zeros(1, dtype)
-    weights = {form: memory.kernel_weights(flat if a is None else a) for form, a in bend.items()}
     amperes = FARADAY * area / duration
+    # Time is counted in durations: D, k and the flux scale with it, concentrations do not.
+    each = [jax.tree.map(lambda a, s=s: a[s], couples) for s in range(couples.e0.shape[0])]
 
+    def side(sign: int, bulk: Array, d: Array) -> _Side:
+        root_d = jnp.sqrt(d * duration)
+        bend = None if electrode.curvature is None else root_d * electrode.curvature
+        weights = memory.kernel_weights(jnp.zeros((), dtype) if bend is None else bend)
+        return _Side(sign, bulk, root_d, bend, tuple(weights))
+
+    sides = [(side(1, c.c_ox, c.d_ox), side(-1, c.c_red, c.d_red)) for c in each]
     # What needs no state is worked out before the loop, which would do it again for each use.
     hats = jax.vmap(transport.hat_integrals, in_axes=(None, 0))(rates, waveform.step)
-    own_weights = jax.vmap(transport.own_weights, in_axes=(0, None))
-    own = {form: own_weights(waveform.step, a) for form, a in bend.items()}
 
     def advance(state: _State, inputs: tuple[Array, ...]):
-        step, applied, (decay, start, end), own = inputs
-        faded = state.memories * decay[:, None]
-        surface = {}  # concentration = (what the past leaves) + (response) * flux
-        for form, sign, bulk in (("ox", 1, couples.c_ox), ("red", -1, couples.c_red)):
-            own_start, own_end = own[form]
-            past = (weights[form] * faded).sum(0) + own_start * state.flux
-            surface[form] = (bulk + sign * past / root_d[form], own_end / root_d[form])
+        step, applied, (decay, start, end) = inputs
+        faded = [[m * d for m, d in zip(memories, decay)] for memories in state.memories]
 
-        rate, film, capacitance = couples.k0 * duration, zero, jnp.ones((), dtype)
+        def surface(side: _Side, faded: Sequence[Array], flux: Array) -> tuple[Array, Array]:
+            """Concentration without the new flux, and its response to it."""
+            own_start, own_end = transport.own_weights(step, side.bend)
+            past = sum(w * m for w, m in zip(side.weights, faded)) + own_start * flux
+            return side.bulk + side.sign * past / side.root_d, own_end / side.root_d
+
+        surfaces = [
+            tuple(surface(side, *past) for side in pair)
+            for pair, *past in zip(sides, faded, state.flux, strict=True)
+        ]
+
+        speed, film, capacitance = duration, zero, jnp.ones((), dtype)
         coverage, adsorption, loss = zero, zero, zero
         if fouling is not None:
             loss = duration * fouling.loss(applied)
             coverage = advance_coverage(state.coverage, state.growth, loss, step)
-            rate = rate * fouling.rate_factor(coverage)
+            speed = speed * fouling.rate_factor(coverage)
             film = fouling.film_resistance(coverage) / area
             capacitance = fouling.capacitance_factor((state.coverage + coverage) / 2)
             adsorption = _adsorption(fouling, coverage, state.growth, loss, duration) * area
 
         def faradaic(interface):
-            x = f * (interface - couples.e0)
-            return flux(x, rate, couples.transfer_coefficient, surface["ox"], surface["red"])
+            """Flux of each couple, and its slope by the potential in RT/F."""
+            return zip(
+                *(
+                    flux(f * (interface - c.e0), speed * c.k0, c.transfer_coefficient, *surface)
+                    for c, surface in zip(each, surfaces, strict=True)
+                ),
+                strict=True,
+            )
 
         if instrument is None and fouling is None:
             j, _ = faradaic(applied)
             drive = interface = applied
-            lag, current = zero, amperes * j.sum()
+            lag, current = zero, amperes * sum(j)
         else:
             resistance, double_layer = film, zero
             if instrument is not None:
@@ -145,33 +171,36 @@ def simulate(
             rest = charging.old * state.drive + charging.kept * state.interface
             rest = rest + charging.new * (applied - resistance * adsorption)
             ohmic = charging.new * resistance * amperes
-            interface, j = _interfacial_potential(faradaic, rest, ohmic, f, state.flux, surface)
+            interface, j = _interfacial_potential(faradaic, rest, ohmic, f, state.flux, surfaces)
 
         growth = zero
         if fouling is not None:
-            (held_ox, response_ox), (held_red, response_red) = surface["ox"], surface["red"]
-            present = held_ox + held_red + (response_ox - response_red) * j
-            growth = duration * fouling.growth(present[0], amperes * j.sum() / area)
+            (held_ox, response_ox), (held_red, response_red) = surfaces[0]
+            present = held_ox + held_red + (response_ox - response_red) * j[0]
+            growth = duration * fouling.growth(present, amperes * sum(j) / area)
             mean = (state.growth + growth) / 2
             coverage = advance_coverage(state.coverage, mean, loss, step)
             # The root was that of the film expected; Kirchhoff's law holds with the film there is.
             thicker = fouling.film_resistance(coverage) / area - film
             adsorbing = _adsorption(fouling, coverage, growth, loss, duration) * area
-            lost = thicker * (amperes * j.sum() + adsorbing) + resistance * (adsorbing - adsorption)
+            lost = thicker * (amperes * sum(j) + adsorbing) + resistance * (adsorbing - adsorption)
             interface = interface - charging.new * lost
             resistance, adsorption = resistance + thicker, adsorbing
         if instrument is not None or fouling is not None:
-            drive = applied - resistance * (amperes * j.sum() + adsorption)
+            drive = applied - resistance * (amperes * sum(j) + adsorption)
             lag, slope = charging.lag(state.lag, drive, state.drive)
-            current = amperes * j.sum() + adsorption + double_layer * slope / duration
+            current = amperes * sum(j) + adsorption + double_layer * slope / duration
             # Where the double layer feeds the couples, their sum is less than the rounding of each.
             large = jnp.abs(applied - interface) > _LARGE_DROP
             by_ohm = (applied - interface) / jnp.where(large, resistance, 1.0)
             current = jnp.where(large, by_ohm, current)
 
-        memories = faded + start[:, None] * state.flux + end[:, None] * j
+        memories = tuple(
+            tuple(m + a * old + b * new for m, a, b in zip(fade, start, end))
+            for fade, old, new in zip(faded, state.flux, j, strict=True)
+        )
         new_state = _State(memories, j, drive, interface, lag, coverage, growth, loss)
-        return new_state, (current, j / duration, coverage, interface)
+        return new_state, (current, jnp.stack(j) / duration, coverage, interface)
 
     at_rest = drive = waveform.potential[0]
     coverage = growth = zero
@@ -182,10 +211,9 @@ def simulate(
         if instrument is not None:
             resistance = resistance + instrument.resistance
         drive = at_rest - resistance * area * _adsorption(fouling, coverage, growth, zero, duration)
-    n_couples = couples.e0.shape[0]
     initial = _State(
-        memories=jnp.zeros((rates.size, n_couples), dtype),
-        flux=jnp.zeros(n_couples, dtype),
+        memories=((zero,) * rates.size,) * len(each),
+        flux=(zero,) * len(each),
         drive=drive,
         interface=at_rest,
         lag=drive - at_rest,
@@ -194,7 +222,7 @@ def simulate(
         loss=zero,
     )
     _, (current, j, theta, interface) = lax.scan(
-        advance, initial, (waveform.step, waveform.potential[1:], hats, own)
+        advance, initial, (waveform.step, waveform.potential[1:], hats)
     )
     read = waveform.sample - 1
     return Response(current[read], j, theta[read], interface[read])
@@ -205,20 +233,21 @@ def _adsorption(fouling: Fouling, coverage, growth, loss, duration) -> Array:
     return fouling.adsorption_current((growth * (1 - coverage) - loss * coverage) / duration)
 
 
-def _interfacial_potential(faradaic, rest, ohmic, f, last_flux, surface):
+def _interfacial_potential(faradaic, rest, ohmic, f, last_flux, surfaces):
     """Root E of E + ohmic * sum j(E) = rest, and the flux there.
 
     The left side increases with E and the flux is bounded by its two diffusion limits, which
     bracket the root: Newton, with bisection where Newton would leave the bracket. The iterations
     carry no gradient; the last Newton step does, which makes it exact (implicit function theorem).
     """
-    (held_ox, response_ox), (held_red, response_red) = surface["ox"], surface["red"]
-    lowest = rest - ohmic * (held_red / response_red).sum()
-    highest = rest + ohmic * (held_ox / response_ox).sum()
+    highest, lowest = (
+        rest + sign * ohmic * sum(held / response for held, response in form)
+        for sign, form in zip((1, -1), zip(*surfaces, strict=True), strict=True)
+    )
 
     def residual(interface):
         j, slope = faradaic(interface)
-        return interface + ohmic * j.sum() - rest, 1 + ohmic * f * slope.sum(), j, slope
+        return interface + ohmic * sum(j) - rest, 1 + ohmic * f * sum(slope), j, slope
 
     def improve(search):
         interface, low, high, _, n = search
@@ -232,10 +261,10 @@ def _interfacial_potential(faradaic, rest, ohmic, f, last_flux, surface):
     def unfinished(search):
         return (search[3] * f > _ROOT_TOLERANCE) & (search[4] < _ROOT_MAX)
 
-    guess = jnp.clip(rest - ohmic * last_flux.sum(), lowest, highest)
+    guess = jnp.clip(rest - ohmic * sum(last_flux), lowest, highest)
     search = (guess, lowest, highest, jnp.full_like(guess, jnp.inf), 0)
     root, *_ = lax.while_loop(unfinished, improve, search)
     root = lax.stop_gradient(root)
     value, steepness, j, slope = residual(root)
     correction = -value / lax.stop_gradient(steepness)
-    return root + correction, j + f * slope * correction
+    return root + correction, tuple(a + f * b * correction for a, b in zip(j, slope, strict=True))
