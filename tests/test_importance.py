@@ -7,13 +7,37 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 
 from touchstone.inference import importance
-from touchstone.inference.problem import Problem
+from touchstone.inference.problem import Coordinates, Problem
 
 BUDGET = {"n_starts": 4, "n_improve": 10, "n_rounds": 8, "n_draws": 80, "n_effective": np.inf}
 SIZE, N, SD = 5, 40, 0.3
 
 
-def run(predict, observed, mask, known, z_known, heavy, light=(), straight=(), seed=0, **budget):
+STANDARD = Coordinates()
+HALF = 3**0.5  # of the width of a uniform prior of unit variance
+
+
+def uniform(z):
+    """Coordinates of the first two entries in which their priors are uniform."""
+    return z.at[:2].set(HALF * (2 * jax.scipy.stats.norm.cdf(z[:2]) - 1))
+
+
+def standard(x):
+    inside = jnp.clip(x[:2] / HALF, -1 + 1e-6, 1 - 1e-6)
+    return x.at[:2].set(jax.scipy.special.ndtri((inside + 1) / 2))
+
+
+def log_prior(x, free):
+    flat = jnp.where(jnp.abs(x[:2]) < HALF, -jnp.log(2 * HALF), -jnp.inf)
+    return (
+        free * jnp.append(jnp.where(free[:2], flat, 0.0), jax.scipy.stats.norm.logpdf(x[2:]))
+    ).sum()
+
+
+UNIFORM = Coordinates(uniform, standard, log_prior)
+
+
+def run(predict, observed, mask, known, z_known, heavy, light=(), at=STANDARD, seed=0, **budget):
     def residuals(mean, z):
         _, sd = predict(z)
         log_scale = jnp.broadcast_to(jnp.log(sd) + 0.5 * np.log(2 * np.pi), observed.shape)
@@ -26,7 +50,7 @@ def run(predict, observed, mask, known, z_known, heavy, light=(), straight=(), s
     @jax.jit
     def one(key):
         free = ~jnp.asarray(known)
-        problem = Problem(lambda z: predict(z)[0], residuals, free, heavy, light, straight)
+        problem = Problem(lambda z: predict(z)[0], residuals, free, heavy, light, at)
         return importance.reweight(problem, start, key, **{**BUDGET, **budget})
 
     return one(jax.random.key(seed + 1))
@@ -182,7 +206,7 @@ def test_what_is_known_is_simulated_at_its_own_value_even_where_proposals_are_bo
 
     observed = jnp.full(20, far + 0.5, jnp.float32)
     mask, z = np.ones(20, bool), jnp.array([far, 0.0])
-    result = run(predict, observed, mask, known, z, (0, 1), (), (0, 1))
+    result = run(predict, observed, mask, known, z, (0, 1), (), UNIFORM)
     mean, _ = moments(result)
     assert np.all(np.asarray(result.z)[:, 0] == far)
     assert mean[1] == pytest.approx(0.5 / (1 + 0.2**2 / 20), abs=0.01)
@@ -198,7 +222,7 @@ def test_where_a_prior_is_uniform_proposals_in_its_own_coordinate_agree(linear):
     observed = jnp.full(20, 1.2, jnp.float32)
     plain, straight = (
         run(predict, observed, np.ones(20, bool), np.zeros(3, bool), 0.0, (0, 1, 2), (), at)
-        for at in ((), (0, 1))
+        for at in (STANDARD, UNIFORM)
     )
     a, b = np.meshgrid(*2 * [np.linspace(-4.5, 4.5, 801)], indexing="ij")
     misfit = 1.2 - (2 * norm.cdf(a) - 1) - 2 * (2 * norm.cdf(b) - 1)

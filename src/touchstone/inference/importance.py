@@ -18,6 +18,7 @@ import numpy as np
 from arviz_stats.base import array_stats
 from jax import Array
 from jax.scipy.special import logsumexp
+from jax.scipy.stats import norm
 
 from .problem import Problem, repeated
 from .proposals import Mixture, climb
@@ -79,18 +80,27 @@ def reweight(
     free, heavy, light = problem.free, np.array(problem.heavy), np.array(problem.light, int)
     size = len(heavy) + len(light)
     inner, n_half = _INNER if light.size else 1, n_draws * size // 2
-    x = problem.warp(draws)
+    warp = problem.coordinates.warp
+    log_prior = jax.vmap(problem.coordinates.log_prior, (0, None))
+    x = jax.vmap(warp)(draws)
     given_x = x[0]
+
+    def points(x):
+        """z of coordinates (n, P); what is known is at its own value, whatever its bounds."""
+        return jnp.where(free, jax.vmap(problem.coordinates.unwarp)(x), draws[0])
 
     def log_posteriors(heavies, lights):
         """At heavy entries (n, H), each with some draws of the light ones (n, I, L)."""
         n, inner, n_light = lights.shape
         x = jnp.tile(given_x, (n, 1)).at[:, heavy].set(heavies)
-        simulated = jax.vmap(problem.simulate)(problem.unwarp(x))
-        x, simulated = repeated((x, simulated), inner)
-        x = x.at[:, light].set(lights.reshape(n * inner, n_light))
-        seen = jax.vmap(problem.residuals)(simulated, problem.unwarp(x))
-        value = problem.log_prior(x) + jax.vmap(problem.log_likelihood)(*seen)
+        z = points(x)
+        simulated = jax.vmap(problem.simulate)(z)
+        prior = log_prior(x, free.at[light].set(False))
+        z, simulated, prior = repeated((z, simulated, prior), inner)
+        lights = lights.reshape(n * inner, n_light)
+        seen = jax.vmap(problem.residuals)(simulated, z.at[:, light].set(lights))
+        prior = prior + (free[light] * norm.logpdf(lights)).sum(1)
+        value = prior + jax.vmap(problem.log_likelihood)(*seen)
         return jnp.where(jnp.isfinite(value), value, -jnp.inf).reshape(n, inner)
 
     start_key, key, pick_key = jax.random.split(key, 3)
@@ -100,8 +110,8 @@ def reweight(
     values = values.reshape(n_starts, -1)
     starts = groups[jnp.arange(n_starts), values.argmax(1)]
     modes = climb(problem, starts, n_improve=n_improve)
-    centres, slopes = jax.jvp(problem.warp, (modes.z,), (jnp.ones_like(modes.z),))
-    covariances = modes.covariance * slopes[:, :, None] * slopes[:, None, :]
+    centres, slopes = jax.vmap(warp)(modes.z), jax.vmap(jax.jacfwd(warp))(modes.z)
+    covariances = slopes @ modes.covariance @ slopes.mT
 
     def first(key):
         # What scales the residuals hangs together with what shifts them only weakly: the
@@ -192,14 +202,16 @@ def reweight(
         log_density=jnp.full((2, n, inner), -jnp.inf),
     )
     state = jax.lax.while_loop(unfinished, one_round, state)
-    light_draws = jax.vmap(_pick)(jax.random.split(pick_key), state.log_weight, state.light)
-    x = jnp.tile(given_x, (2, n, 1)).at[:, :, heavy].set(state.heavy)
-    z = jnp.where(free, problem.unwarp(x.at[:, :, light].set(light_draws)), draws[0])
-    log_weight = logsumexp(state.log_weight, axis=2) - jnp.log(inner)
+    # The halves in turn, so that those made come first.
+    heavies, lights, log_weights = (
+        jnp.swapaxes(a, 0, 1).reshape(2 * n, *a.shape[2:])
+        for a in (state.heavy, state.light, state.log_weight)
+    )
+    z = points(jnp.tile(given_x, (2 * n, 1)).at[:, heavy].set(heavies))
+    z = z.at[:, light].set(_pick(pick_key, log_weights, lights))
+    log_weight = logsumexp(log_weights, axis=1) - jnp.log(inner)
     made = state.n_rounds * 2 * n_half
     n_climbed = modes.n_steps.sum() * (1 + len(heavy))
-    # The halves in turn, so that those made come first.
-    z, log_weight = (jnp.swapaxes(a, 0, 1).reshape(2 * n, *a.shape[2:]) for a in (z, log_weight))
     return Reweighted(z, log_weight, made, n_groups + n_climbed + made)
 
 
@@ -226,9 +238,14 @@ class Pooled(NamedTuple):
     disagreement: float
     n_simulations: int
 
+    @property
+    def trusted(self) -> bool:
+        """Whether nothing objects to the draws."""
+        return self.k_hat <= self.k_threshold and self.disagreement <= AGREEMENT
+
 
 def agree(run: Callable[[int], Reweighted], n_runs: int) -> Pooled:
-    """Run independently until two runs agree, and pool all.
+    """Run independently until two runs agree and the tail of all weights is light; pool all.
 
     k-hat sees only what some proposal visits; a mode that one run found and another missed shows
     in their evidences. Their mean is the evidence of all draws together.
@@ -237,9 +254,16 @@ def agree(run: Callable[[int], Reweighted], n_runs: int) -> Pooled:
         run: Of the case, by its number.
         n_runs: At most, and at least two.
     """
-    runs = []
-    while len(runs) < 2 or (len(runs) < n_runs and _disagreement(runs) > AGREEMENT):
-        runs.append(jax.tree.map(np.asarray, run(len(runs))))
+    runs = [run(0)]
+    pooled = None
+    while len(runs) < n_runs and not (pooled and pooled.trusted):
+        runs.append(run(len(runs)))
+        pooled = _pool([jax.tree.map(np.asarray, each) for each in runs])
+    return pooled
+
+
+def _pool(runs: list[Reweighted]) -> Pooled:
+    """All runs as one, each weighted by its evidence."""
     made = [int(each.made) for each in runs]
     z = np.concatenate([each.z[:n] for each, n in zip(runs, made, strict=True)])
     log_weight = np.concatenate(

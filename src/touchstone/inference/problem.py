@@ -5,13 +5,24 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.scipy.special import ndtr, ndtri
 from jax.scipy.stats import norm
 
-_WIDTH = 12**0.5  # of a uniform prior of unit variance
-_EDGE = 1e-6  # of that width, left out at either end
+
+class Coordinates(NamedTuple):
+    """Where proposals are made: coordinates x in which posteriors are straight, z by default.
+
+    Attributes:
+        warp: x of a point z, shape (P,); differentiable. Entries that are not heavy stay as they
+            are, and do not matter to the others.
+        unwarp: z of any x, shape (P,); what is beyond a bound of the prior is put near it.
+        log_prior: Of x and the entries that are free, (P,) each: log density of the prior over the
+            free entries of x; minus infinity beyond a bound.
+    """
+
+    warp: Callable[[Array], Array] = lambda z: z
+    unwarp: Callable[[Array], Array] = lambda x: x
+    log_prior: Callable[[Array, Array], Array] = lambda x, free: (free * norm.logpdf(x)).sum()
 
 
 class Problem(NamedTuple):
@@ -26,8 +37,7 @@ class Problem(NamedTuple):
         free: Entries that are inferred, shape (P,).
         heavy: Places of the entries that any case infers and that `simulate` depends on.
         light: Of those that any case infers but `simulate` does not depend on.
-        straight: Of the heavy ones, those in which proposals are made where their prior is uniform,
-            since posteriors are long and straight there, but bent in z.
+        coordinates: Where proposals are made.
     """
 
     simulate: Callable[[Array], Array]
@@ -35,32 +45,12 @@ class Problem(NamedTuple):
     free: Array
     heavy: tuple[int, ...]
     light: tuple[int, ...] = ()
-    straight: tuple[int, ...] = ()
+    coordinates: Coordinates = Coordinates()
 
     def log_likelihood(self, residual: Array, log_scale: Array) -> Array:
         """Of the observation; minus infinity where the simulation fails."""
         value = -(0.5 * residual**2 + log_scale).sum()
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)
-
-    def warp(self, z: Array) -> Array:
-        """Coordinates in which proposals are made, shape (..., P)."""
-        return jnp.where(self._is_straight, _WIDTH * (ndtr(z) - 0.5), z)
-
-    def unwarp(self, x: Array) -> Array:
-        """Inverse of `warp`; what is beyond a bound is put near it."""
-        fraction = jnp.clip(x / _WIDTH + 0.5, _EDGE, 1 - _EDGE)
-        return jnp.where(self._is_straight, ndtri(fraction), x)
-
-    def log_prior(self, x: Array) -> Array:
-        """Log density of the prior over warped coordinates, shape (...)."""
-        inside = jnp.abs(x) < _WIDTH * (0.5 - _EDGE)
-        uniform = jnp.where(inside, -jnp.log(_WIDTH), -jnp.inf)
-        density = jnp.where(self._is_straight, uniform, norm.logpdf(x))
-        return jnp.where(self.free, density, 0.0).sum(-1)
-
-    @property
-    def _is_straight(self) -> Array:
-        return self.free & np.isin(np.arange(self.free.shape[0]), self.straight)
 
 
 def repeated(tree: Any, times: int) -> Any:
@@ -70,6 +60,4 @@ def repeated(tree: Any, times: int) -> Any:
     shape is several times as fast as where some lack an axis. Without the barrier the compiler
     would see that rows are equal, and take the axis out again.
     """
-    return jax.lax.optimization_barrier(
-        jax.tree.map(lambda a: jnp.repeat(a, times, axis=0), tree)
-    )
+    return jax.lax.optimization_barrier(jax.tree.map(lambda a: jnp.repeat(a, times, axis=0), tree))

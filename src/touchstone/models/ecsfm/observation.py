@@ -80,7 +80,9 @@ class Observation(NamedTuple):
             *samples, seen = inputs
             spread = 1 + p11
             gain = jnp.where(seen, 1 / spread, 0.0)
-            innovations = [sample - value for sample, (value, _) in zip(samples, tracks, strict=True)]
+            innovations = [
+                sample - value for sample, (value, _) in zip(samples, tracks, strict=True)
+            ]
             tracks = tuple(
                 step(value + p11 * gain * innovation, slope + p12 * gain * innovation)
                 for innovation, (value, slope) in zip(innovations, tracks, strict=True)

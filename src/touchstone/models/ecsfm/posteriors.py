@@ -12,16 +12,18 @@ import numpy as np
 import xarray as xr
 from jax import Array
 from jax.scipy.special import ndtr
+from jax.scipy.stats import norm
 
 from ...inference import flow, importance
 from ...inference.cem import cross_entropy
-from ...inference.problem import Problem
+from ...inference.problem import Coordinates, Problem
 from ..base import Cases
 from . import networks
 from .checkpoint import Checkpoint
 from .experiment import Experiment, Kind
 from .observation import Filtered
 from .prior import Prior
+from .straight import Straight
 from .waveforms import Waveform
 
 _CHAINS = 4
@@ -64,8 +66,6 @@ class Posteriors:
         self.prior, self.simulate = prior, simulate
         self._samplers = {}
         self._correlation = prior.names.index("correlation")
-        straight = np.isin(prior.blocks, ("E0", "k0"))
-        self._straight = tuple(np.flatnonzero(straight).tolist())
 
     def current(
         self, z: Array, experiment: Experiment, waveform: Waveform, kind: Kind | None = None
@@ -181,13 +181,28 @@ class Posteriors:
                 first = len(shared) + len(own) * np.arange(n)
                 return (*couples, *(int(f) + k for f in first for k in each))
 
+            first = jax.tree.map(lambda a: a[0], cases)
+            straight = Straight.of(self.prior, first.experiment, first.observed, first.mask)
+
+            def couples_of(x):
+                return jnp.zeros(self.prior.size).at[shared].set(x[: len(shared)])
+
+            def log_prior(x, free):
+                of_couples = straight.log_prior(couples_of(x), couples_of(free) > 0)
+                return of_couples + (free * norm.logpdf(x))[len(shared) :].sum()
+
+            coordinates = Coordinates(
+                lambda z: z.at[: len(shared)].set(straight.warp(couples_of(z))[shared]),
+                lambda x: x.at[: len(shared)].set(straight.unwarp(couples_of(x))[shared]),
+                log_prior,
+            )
             free = ~cases.known
             problem = Problem(
                 simulate,
                 residuals,
                 jnp.concatenate([free[0, shared], free[:, own].ravel()]),
                 *map(places, entries),
-                places(self._straight),
+                coordinates,
             )
             return importance.reweight(
                 problem, jnp.concatenate([couples, rest], axis=1), weight_key, **sizes

@@ -47,7 +47,8 @@ class Prior:
         self._scale = jnp.array([p.scale for p in self.parameters])
         self._bounded = jnp.array([p.bounded for p in self.parameters])
 
-    def _block(self, name: str) -> slice:
+    def block(self, name: str) -> slice:
+        """Places of the entries of a block."""
         first = BLOCKS.index(name) * self.max_couples
         return slice(first, first + self.max_couples)
 
@@ -62,7 +63,7 @@ class Prior:
     def natural(self, z: Array, experiment: Experiment) -> Array:
         """Natural coordinates (logarithms for log-priors) of standard ones, shape (P,)."""
         spread = jnp.where(self._bounded, 2 * ndtr(z) - 1, z)
-        e0 = self._block("E0")
+        e0 = self.block("E0")
         order = _ordered(ndtr(z[e0]), experiment.present.any(-1).sum())
         centre, half = experiment.window
         natural = self._location + self._scale * spread
@@ -70,13 +71,17 @@ class Prior:
 
     def standard(self, natural: Array, experiment: Experiment) -> Array:
         """Standard coordinates of natural ones; values beyond a bound land near it."""
+        quantile = jnp.clip(self.quantile(natural, experiment), 1e-6, 1 - 1e-6)
         unit = (natural - self._location) / self._scale
-        e0 = self._block("E0")
+        return jnp.where(self._bounded, ndtri(quantile), unit)
+
+    def quantile(self, natural: Array, experiment: Experiment) -> Array:
+        """Place of bounded ones between their bounds, 0 to 1; of an E0 above that before it."""
+        between = ((natural - self._location) / self._scale + 1) / 2
+        e0 = self.block("E0")
         centre, half = experiment.window
         order = ((natural[e0] - centre) / half + 1) / 2
-        fraction = _unordered(order, experiment.present.any(-1).sum())
-        fraction = ((unit + 1) / 2).at[e0].set(fraction)
-        return jnp.where(self._bounded, ndtri(jnp.clip(fraction, 1e-6, 1 - 1e-6)), unit)
+        return between.at[e0].set(_unordered(order, experiment.present.any(-1).sum()))
 
     def moments(self, experiment: Experiment) -> tuple[Array, Array]:
         """Prior mean and standard deviation of the natural coordinates, shape (P,) each."""
@@ -84,7 +89,7 @@ class Prior:
         n = experiment.present.any(-1).sum()
         rank = jnp.arange(1, self.max_couples + 1)
         centre, half = experiment.window
-        e0 = self._block("E0")
+        e0 = self.block("E0")
         order_mean = rank / (n + 1)
         order_sd = jnp.sqrt(jnp.maximum(rank * (n + 1 - rank), 0) / (n + 2)) / (n + 1)
         mean = self._location.at[e0].set(centre + half * (2 * order_mean - 1))
@@ -92,7 +97,7 @@ class Prior:
 
     def couples(self, natural: Array, experiment: Experiment) -> Couples:
         """Couples in the simulator's units; forms that are not present have no concentration."""
-        block = {name: natural[self._block(name)] for name in BLOCKS}
+        block = {name: natural[self.block(name)] for name in BLOCKS}
         ox, red = experiment.present[:, 0], experiment.present[:, 1]
         return Couples(
             d_ox=jnp.exp(block["D_ox"]),
@@ -143,7 +148,7 @@ class Prior:
 
     def to_file(self, natural: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Rows `p` of a chunk: [ln D_ox, ln D_red, C_ox, C_red, E0, ln k0, alpha], mM and V."""
-        block = {name: np.array(natural[:, self._block(name)]) for name in BLOCKS}
+        block = {name: np.array(natural[:, self.block(name)]) for name in BLOCKS}
         block["D_ratio"] = block["D_ox"] + block["D_ratio"]
         for name, form in (("C_ox", 0), ("C_red", 1)):
             block[name] = np.where(present[:, :, form], np.exp(block[name]), 0.0)

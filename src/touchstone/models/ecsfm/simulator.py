@@ -125,12 +125,15 @@ def simulate(
 
     def advance(state: _State, inputs: tuple[Array, ...]):
         step, applied, (decay, start, end) = inputs
-        faded = [[m * d for m, d in zip(memories, decay)] for memories in state.memories]
+        faded = [
+            [m * d for m, d in zip(memories, decay, strict=True)] for memories in state.memories
+        ]
 
         def surface(side: _Side, faded: Sequence[Array], flux: Array) -> tuple[Array, Array]:
             """Concentration without the new flux, and its response to it."""
             own_start, own_end = transport.own_weights(step, side.bend)
-            past = sum(w * m for w, m in zip(side.weights, faded)) + own_start * flux
+            past = sum(w * m for w, m in zip(side.weights, faded, strict=True))
+            past = past + own_start * flux
             return side.bulk + side.sign * past / side.root_d, own_end / side.root_d
 
         surfaces = [
@@ -196,7 +199,7 @@ def simulate(
             current = jnp.where(large, by_ohm, current)
 
         memories = tuple(
-            tuple(m + a * old + b * new for m, a, b in zip(fade, start, end))
+            tuple(m + a * old + b * new for m, a, b in zip(fade, start, end, strict=True))
             for fade, old, new in zip(faded, state.flux, j, strict=True)
         )
         new_state = _State(memories, j, drive, interface, lag, coverage, growth, loss)
