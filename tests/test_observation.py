@@ -17,12 +17,13 @@ from touchstone.models.ecsfm.observation import (
 
 N = 48
 TIME = np.arange(N) / N
-BASELINE = np.stack([np.full(N, 0.03), 0.05 * np.linspace(-1, 1, N)])
+SHAPES, SIZES = np.float32([np.ones(N), np.linspace(-1, 1, N)]), np.float32([0.03, 0.05])
+BASELINE = SIZES[:, None] * SHAPES
 
 
 def observation(white, discrepancy, correlation, mean=0.0):
     numbers = (np.float32(x) for x in (white, discrepancy, correlation))
-    return Observation(jnp.full(N, mean), jnp.asarray(BASELINE, jnp.float32), *numbers)
+    return Observation(jnp.full(N, mean), SHAPES, SIZES, *numbers)
 
 
 def covariance(white, discrepancy, correlation):

@@ -178,5 +178,5 @@ def test_the_middle_of_the_prior_in_units_of_the_simulator():
     assert float(record.white) == pytest.approx(2e-6 * 0.01, rel=1e-5)
     assert float(record.discrepancy) == pytest.approx(2e-6 * np.sqrt(0.001 * 0.2), rel=1e-5)
     assert float(record.correlation) == pytest.approx(0.1, rel=1e-5)
-    np.testing.assert_allclose(record.baseline[0], 2e-6 * 0.05, rtol=1e-5)
-    assert float(np.ptp(record.baseline[1])) > 2e-6 * 0.05
+    np.testing.assert_allclose(record.sizes, 2e-6 * 0.05, rtol=1e-5)
+    assert float(np.ptp(record.shapes[1])) > 1

@@ -21,14 +21,16 @@ class Observation(NamedTuple):
 
     Attributes:
         mean: Current without the unknown baseline, A, shape (N,).
-        baseline: Offset and slope at one standard deviation of their priors, A, shape (2, N).
+        shapes: Of offset and slope along the record, shape (2, N).
+        sizes: Of these at one standard deviation of their priors, A, shape (2,).
         white: Standard deviation of the white noise, A.
         discrepancy: Standard deviation of the discrepancy, A.
         correlation: Correlation time of the discrepancy, in durations of the record.
     """
 
     mean: Array
-    baseline: Array
+    shapes: Array
+    sizes: Array
     white: Array
     discrepancy: Array
     correlation: Array
@@ -40,8 +42,8 @@ class Observation(NamedTuple):
 
     def with_baseline(self, z: Array) -> "Observation":
         """The same with a known baseline: standard coordinates of offset and slope, shape (2,)."""
-        mean = self.mean + z @ self.baseline
-        return self._replace(mean=mean, baseline=jnp.zeros_like(self.baseline))
+        mean = self.mean + (z * self.sizes) @ self.shapes
+        return self._replace(mean=mean, sizes=jnp.zeros_like(self.sizes))
 
     def draw(self, key: Array) -> Array:
         """A record with the baseline that is known, A, shape (N,)."""
@@ -79,7 +81,8 @@ class Observation(NamedTuple):
             tracks, (p11, p12, p22), baseline, (v11, v12, v22) = state
             *samples, seen = inputs
             spread = 1 + p11
-            gain = jnp.where(seen, 1 / spread, 0.0)
+            share = 1 / spread
+            gain, left = jnp.where(seen, share, 0.0), jnp.where(seen, share, 1.0)
             innovations = [
                 sample - value for sample, (value, _) in zip(samples, tracks, strict=True)
             ]
@@ -88,34 +91,35 @@ class Observation(NamedTuple):
                 for innovation, (value, slope) in zip(innovations, tracks, strict=True)
             )
             # After the sample; p11 / spread, not p11 - p11^2 / spread, which cancels.
-            p11 = jnp.where(seen, p11 / spread, p11)
-            p22 = p22 - p12**2 * gain
-            p12 = jnp.where(seen, p12 / spread, p12)
+            p11, p12, p22 = p11 * left, p12 * left, p22 - p12**2 * gain
             # A P A': the columns of P, then the rows of that.
             (a, c), (b, d) = step(p11, p12), step(p12, p22)
             (p11, p12), (_, p22) = step(a, b), step(c, d)
             p11, p12, p22 = (p + stationary * q for p, q in ((p11, q11), (p12, q12), (p22, q22)))
-            residual, *design = (innovation / jnp.sqrt(spread) for innovation in innovations)
+            # Of the innovation, its variance, and that of the baseline in it.
+            residual, *design = innovations
+            design = [size * each for size, each in zip(sizes, design, strict=True)]
             toward = v11 * design[0] + v12 * design[1], v12 * design[0] + v22 * design[1]
-            more = 1 + design[0] * toward[0] + design[1] * toward[1]
+            variance = spread + design[0] * toward[0] + design[1] * toward[1]
             residual = residual - design[0] * baseline[0] - design[1] * baseline[1]
-            gain = jnp.where(seen, 1 / more, 0.0)
+            gain = jnp.where(seen, 1 / variance, 0.0)
             baseline = tuple(b + gain * residual * t for b, t in zip(baseline, toward, strict=True))
             pairs = (toward[0] ** 2, toward[0] * toward[1], toward[1] ** 2)
             v = tuple(old - gain * pair for old, pair in zip((v11, v12, v22), pairs, strict=True))
-            state = tracks, (p11, p12, p22), baseline, v
-            return state, (residual / jnp.sqrt(more), spread * more)
+            return (tracks, (p11, p12, p22), baseline, v), (residual, variance)
 
         zero, one = jnp.zeros_like(stationary), jnp.ones_like(stationary)
         tracks = ((zero, zero),) * 3  # of the record, and of offset and slope
         start = (tracks, (stationary, zero, stationary), (zero, zero), (one, zero, one))
-        samples = (column / self.white for column in (observed - self.mean, *self.baseline))
-        (*_, baseline, (v11, v12, v22)), (residual, spread) = jax.lax.scan(
+        # The shapes are the same for all draws of a batch; their sizes come in where they are used.
+        sizes = self.sizes / self.white
+        samples = ((observed - self.mean) / self.white, *self.shapes)
+        (*_, baseline, (v11, v12, v22)), (residual, variance) = jax.lax.scan(
             advance, start, (*samples, mask)
         )
-        log_scale = jnp.log(self.white) + 0.5 * jnp.log(spread) + _HALF_LOG_2PI
+        log_scale = jnp.log(self.white) + 0.5 * jnp.log(variance) + _HALF_LOG_2PI
         return Filtered(
-            jnp.where(mask, residual, 0.0),
+            jnp.where(mask, residual / jnp.sqrt(variance), 0.0),
             jnp.where(mask, log_scale, 0.0),
             jnp.stack(baseline),
             jnp.array([[v11, v12], [v12, v22]]),

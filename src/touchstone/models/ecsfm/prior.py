@@ -134,10 +134,10 @@ class Prior:
         if signal is None:
             signal = jnp.sqrt((current**2).mean())
         shape = (experiment.potential - centre) / half
-        offset, slope = self._take(self._scale, *BASELINE)
         return Observation(
             current,
-            signal * jnp.stack([jnp.broadcast_to(offset, shape.shape), slope * shape]),
+            jnp.stack([jnp.ones_like(shape), shape]),
+            signal * jnp.stack(self._take(self._scale, *BASELINE)),
             signal * jnp.exp(white),
             signal * jnp.exp(discrepancy),
             jnp.exp(correlation),
