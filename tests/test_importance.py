@@ -274,7 +274,7 @@ def test_light_entries_make_each_simulation_count_for_more():
         for entries in (((0,), (1, 2, 3)), ((0, 1, 2, 3), ()))
     )
     lost = light.log_weight.size - np.array([effective(light), effective(heavy)])
-    assert lost[0] < 0.6 * lost[1]
+    assert lost[0] < 2 / 3 * lost[1]
     mean, spread = scales_on_a_grid(np.asarray(observed, float), part)
     for result in (light, heavy):
         ours_mean, ours_spread = moments(result)

@@ -113,15 +113,19 @@ def reweight(
     centres, slopes = jax.vmap(warp)(modes.z), jax.vmap(jax.jacfwd(warp))(modes.z)
     covariances = slopes @ modes.covariance @ slopes.mT
 
+    best = modes.log_posterior.argmax()[None]
+
     def first(key):
         # What scales the residuals hangs together with what shifts them only weakly: the
-        # information of the two is zero in a Gaussian model. So they are proposed apart.
-        return tuple(
-            Mixture.about(
-                centres[:, of], modes.log_posterior, covariances[:, of[:, None], of], free[of], key
-            )
-            for of, key in zip((heavy, light), jax.random.split(key), strict=True)
-        )
+        # information of the two is zero in a Gaussian model. So they are proposed apart, and the
+        # former, of which each simulation has several draws, about the best mode alone.
+        def about(of, which, key):
+            covariance = covariances[which][:, of[:, None], of]
+            values = modes.log_posterior[which]
+            return Mixture.about(centres[which][:, of], values, covariance, free[of], key)
+
+        heavy_key, light_key = jax.random.split(key)
+        return about(heavy, jnp.arange(n_starts), heavy_key), about(light, best, light_key)
 
     # Draws of a Gaussian in d dimensions lie sqrt(d) deviations out: propose one farther. Not so
     # the light ones, whose posteriors are not bent, and of which each simulation has several.
@@ -160,9 +164,13 @@ def reweight(
         heavies, lights = jax.vmap(draw)(state.proposal, jax.random.split(draw_key))
         # Old draws under the new proposal, fresh draws under all.
         of_new = jax.vmap(log_density)(state.proposal, state.heavy, state.light)
-        of_all = jax.vmap(jax.vmap(log_density), (0, None, None))(used, heavies, lights)
-        is_used = jnp.arange(n_rounds)[:, None, None, None] <= state.n_rounds
-        of_all = logsumexp(jnp.where(is_used, of_all, -jnp.inf), axis=0)
+
+        def add(number, total):
+            one = jax.tree.map(lambda all: all[number], used)
+            return jnp.logaddexp(total, jax.vmap(log_density)(one, heavies, lights))
+
+        of_all = jnp.full((2, n_half, inner), -jnp.inf)
+        of_all = jax.lax.fori_loop(0, state.n_rounds + 1, add, of_all)
         together = (a.reshape(2 * n_half, *a.shape[2:]) for a in (heavies, lights))
         values = log_posteriors(*together).reshape(of_all.shape)
 
