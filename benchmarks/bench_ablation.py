@@ -27,7 +27,6 @@ from touchstone.reliability.metrics import parameter_nrmse
 
 MASKS = ("dense", "random", "transitions")
 LEVELS = ("fast", "balanced", "robust")
-BATCH = 32  # cases that no method exceeds in one call
 WEIGHING = ("n_runs", "n_starts", "n_improve", "n_rounds", "n_draws", "n_effective")
 BUDGETS = {
     "cem": [
@@ -38,9 +37,9 @@ BUDGETS = {
     "reweighted": [
         {"n_draws": n, "n_steps": 20, "reweight": dict(zip(WEIGHING, sizes, strict=True))}
         for n, sizes in (
-            (60, (2, 4, 15, 8, 16, 10)),
-            (120, (6, 8, 25, 12, 40, 35)),
-            (500, (6, 16, 40, 20, 40, 100)),
+            (60, (2, 4, 15, 12, 16, 10)),
+            (120, (6, 8, 15, 24, 24, 30)),
+            (500, (6, 12, 40, 20, 40, 100)),
         )
     ],
 }
@@ -88,14 +87,12 @@ def ablation(model, checkpoint, n_cases: int, n_nuts: int) -> pd.DataFrame:
         settings = {"n_cases": n_cases, "observed": mask, "noise": None}
         base = model.base_cases(np.random.default_rng(20), settings, checkpoint.meta["n_points"])
         cases = model.variant(base, randomness.key(20, "stress", number))
-        # Re-weighting takes cases one by one, and compiles for what is unknown.
-        _, kinds = np.unique(cases.known, axis=0, return_index=True)
         for method, budgets in BUDGETS.items():
             for level, budget in zip(LEVELS, budgets, strict=True):
                 infer = partial(
                     model.infer, checkpoint, key=jax.random.key(20), method=method, **budget
                 )
-                infer(cases.take(kinds if method == "reweighted" else slice(BATCH)))  # compiles
+                infer(cases)  # compiles
                 start = time.perf_counter()
                 posterior = infer(cases)
                 seconds = time.perf_counter() - start
