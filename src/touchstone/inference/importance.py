@@ -112,7 +112,6 @@ def reweight(
     modes = climb(problem, starts, n_improve=n_improve)
     centres, slopes = jax.vmap(warp)(modes.z), jax.vmap(jax.jacfwd(warp))(modes.z)
     covariances = slopes @ modes.covariance @ slopes.mT
-
     best = modes.log_posterior.argmax()[None]
 
     def first(key):
