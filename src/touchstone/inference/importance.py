@@ -1,8 +1,8 @@
 """Exact re-weighting: draws of an amortised posterior, carried to where the exact model puts them.
 
-The best draws are improved by Fisher scoring, whose curvature makes a mixture of Student-t
-proposals; rounds of importance sampling refit the mixture to weighted draws until enough of them
-count. The draws of all rounds are used, each weighted by prior x likelihood / (mean of all
+The best draws climb by Fisher scoring, whose curvature where the highest arrive makes a mixture of
+Student-t proposals; rounds of importance sampling refit the mixture to weighted draws until enough
+of them count. The draws of all rounds are used, each weighted by prior x likelihood / (mean of all
 proposals), as in adaptive multiple importance sampling (Cornuet et al. 2012), but in two halves,
 each proposed by what the other has learnt. A mixture fitted to a draw of high weight is high at
 that draw and would take the weight away again: posteriors come out too narrow, and k-hat is
@@ -27,6 +27,7 @@ from .proposals import Mixture, climb
 # each, and a mode that only one has seen is then a quarter of the posterior at most.
 AGREEMENT = 0.3
 _WORST = 10.0  # k-hat of draws that are no good at all
+_ENTRANTS = 5  # climbs that start, for each that arrives: a mode that none enters is lost
 _ENOUGH = 2  # effective draws for each free parameter, for a refit
 _INNER = 4  # light draws of a simulation
 _LEAST_ROUNDS = 3  # before the number of effective draws is believed
@@ -68,7 +69,8 @@ def reweight(
         problem: The problem.
         draws: Where to start: of an amortised posterior, known entries at their values, (n, P).
         key: For all randomness.
-        n_starts: Draws that are improved: the best of as many groups.
+        n_starts: Climbs that arrive, of `_ENTRANTS` times as many that start: at the best draws of
+            as many groups.
         n_improve: Steps of Fisher scoring, at most.
         n_rounds: Rounds of importance sampling, at most.
         n_draws: Draws of a round for each heavy or light entry: a covariance is learnt from them.
@@ -104,12 +106,12 @@ def reweight(
         return jnp.where(jnp.isfinite(value), value, -jnp.inf).reshape(n, inner)
 
     start_key, key, pick_key = jax.random.split(key, 3)
-    n_groups = len(draws) // n_starts * n_starts
-    groups = draws[:n_groups].reshape(n_starts, -1, draws.shape[1])
-    values = log_posteriors(x[:n_groups, heavy], x[:n_groups, None, light])
-    values = values.reshape(n_starts, -1)
-    starts = groups[jnp.arange(n_starts), values.argmax(1)]
-    modes = climb(problem, starts, n_improve=n_improve)
+    n_groups = min(_ENTRANTS * n_starts, len(draws))
+    n_looked = len(draws) // n_groups * n_groups
+    groups = draws[:n_looked].reshape(n_groups, -1, draws.shape[1])
+    values = log_posteriors(x[:n_looked, heavy], x[:n_looked, None, light])
+    starts = groups[jnp.arange(n_groups), values.reshape(n_groups, -1).argmax(1)]
+    modes = climb(problem, starts, n_improve=n_improve, n_modes=n_starts)
     centres, slopes = jax.vmap(warp)(modes.z), jax.vmap(jax.jacfwd(warp))(modes.z)
     covariances = slopes @ modes.covariance @ slopes.mT
     best = modes.log_posterior.argmax()[None]
@@ -218,8 +220,8 @@ def reweight(
     z = z.at[:, light].set(_pick(pick_key, log_weights, lights))
     log_weight = logsumexp(log_weights, axis=1) - jnp.log(inner)
     made = state.n_rounds * 2 * n_half
-    n_climbed = modes.n_steps.sum() * (1 + len(heavy))
-    return Reweighted(z, log_weight, made, n_groups + n_climbed + made)
+    n_climbed = modes.n_steps * (1 + len(heavy))
+    return Reweighted(z, log_weight, made, n_looked + n_climbed + made)
 
 
 class Pooled(NamedTuple):

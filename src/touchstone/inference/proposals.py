@@ -14,6 +14,7 @@ from .problem import Problem, repeated
 
 _FIRST_DAMPING, _DAMPING = 0.1, (1e-4, 1e6)  # of Fisher scoring, relative to the information
 _GAIN, _IDLE = 0.1, 3  # a smaller gain of log density is none; so many in a row, and it is over
+_TRIAL = 3  # points that every climb sees, before only the highest go on
 _LONGEST_STEP = 1.0  # of Fisher scoring, in prior standard deviations
 _FREEDOM = 5  # of the Student-t distributions: heavy tails, finite variance
 _APART = 0.5  # standard deviations between components that start from one mode
@@ -27,7 +28,7 @@ class Mode(NamedTuple):
         z: Shape (n, P).
         log_posterior: There, shape (n,).
         covariance: Inverse of the information there, shape (n, P, P).
-        n_steps: Points that were simulated, with their derivatives, shape (n,).
+        n_steps: Points that were simulated, with their derivatives, by all climbs.
     """
 
     z: Array
@@ -58,18 +59,21 @@ class _Climb(NamedTuple):
         return (self.n_steps <= n_improve) & (self.idle < _IDLE)
 
 
-def climb(problem: Problem, start: Array, *, n_improve: int) -> Mode:
-    """Fisher scoring from several points, with Marquardt's damping, until it is over.
+def climb(problem: Problem, start: Array, *, n_improve: int, n_modes: int) -> Mode:
+    """Fisher scoring from many points, with Marquardt's damping: a race of which few see the end.
 
-    The prior is centred at the start, not at zero: what the observation leaves open stays as it
-    was, so that draws that start along a ridge end along it (randomised maximum likelihood).
+    After a few steps of all, only the highest go on, until none is higher than those that have
+    arrived. The prior is centred at the start, not at zero: what the observation leaves open stays
+    as it was, so that draws that start along a ridge end along it (randomised maximum likelihood).
 
     Args:
         problem: The problem.
         start: Shape (n, P).
         n_improve: Steps of each, at most.
+        n_modes: How many climb at a time, and arrive; at most n.
     """
-    free, (n, size), n_heavy = problem.free, start.shape, len(problem.heavy)
+    free, (n_starts, size), n_heavy = problem.free, start.shape, len(problem.heavy)
+    n_trial = min(_TRIAL, n_improve + 1)
     along = jnp.eye(size)[np.array([*problem.heavy, *problem.light])]
 
     def slopes(function: Callable, *pairs: tuple[Array, Array]):
@@ -78,15 +82,15 @@ def climb(problem: Problem, start: Array, *, n_improve: int) -> Mode:
         n_ways = ways[0].shape[1]
         ways = tuple(way.reshape(-1, *way.shape[2:]) for way in ways)
         found = jax.vmap(lambda *pair: jax.jvp(function, *pair))(repeated(points, n_ways), ways)
-        value, slope = jax.tree.map(lambda a: a.reshape(n, n_ways, *a.shape[1:]), found)
+        value, slope = jax.tree.map(lambda a: a.reshape(n_modes, n_ways, *a.shape[1:]), found)
         return jax.tree.map(lambda a: a[:, 0], value), slope
 
-    def look(z: Array) -> _Point:
+    def look(z: Array, start: Array) -> _Point:
         """Log target, its gradient, and the expected information of likelihood and prior."""
-        ways = jnp.broadcast_to(along, (n, *along.shape))
+        ways = jnp.broadcast_to(along, (n_modes, *along.shape))
         simulated, moved = slopes(problem.simulate, (z, ways[:, :n_heavy]))
-        still = jnp.zeros((n, len(problem.light), *simulated.shape[1:]), simulated.dtype)
-        moved = jnp.concatenate([moved, still], axis=1)
+        still = (n_modes, len(problem.light), *simulated.shape[1:])
+        moved = jnp.concatenate([moved, jnp.zeros(still, simulated.dtype)], axis=1)
         return jax.vmap(point)(z, start, *slopes(problem.residuals, (simulated, moved), (z, ways)))
 
     def point(z, start, seen, d_seen):
@@ -110,16 +114,30 @@ def climb(problem: Problem, start: Array, *, n_improve: int) -> Mode:
         busy = climb.unfinished(n_improve)
         return jax.tree.map(lambda new, old: jnp.where(busy, new, old), after, climb)
 
-    nowhere = _Point(start, jnp.full(n, -jnp.inf), jnp.zeros((n, size)), jnp.zeros((n, size, size)))
-    none = jnp.zeros(n, int)
+    def highest(climbs: _Climb, among: Array) -> Array:
+        """Places of the highest; what has had no trial yet comes before all others."""
+        value = jnp.where(among, climbs.best.value, -jnp.inf)
+        return jax.lax.top_k(jnp.where(climbs.n_steps < n_trial, jnp.inf, value), n_modes)[1]
+
+    def go_on(climbs: _Climb) -> _Climb:
+        chosen = highest(climbs, climbs.unfinished(n_improve))
+        ours = jax.tree.map(lambda all: all[chosen], climbs)
+        ours = jax.vmap(advance)(ours, look(ours.trial, start[chosen]))
+        return jax.tree.map(lambda all, some: all.at[chosen].set(some), climbs, ours)
+
+    everyone, lowest = jnp.ones(n_starts, bool), jnp.full(n_starts, -jnp.inf)
+    shape = (n_starts, size)
+    nowhere = _Point(start, lowest, jnp.zeros(shape), jnp.zeros((*shape, size)))
+    none = jnp.zeros(n_starts, int)
     climbs = jax.lax.while_loop(
-        lambda climbs: climbs.unfinished(n_improve).any(),
-        lambda climbs: jax.vmap(advance)(climbs, look(climbs.trial)),
-        _Climb(none, none, nowhere, start, jnp.full(n, _FIRST_DAMPING)),
+        lambda climbs: climbs.unfinished(n_improve)[highest(climbs, everyone)].any(),
+        go_on,
+        _Climb(none, none, nowhere, start, jnp.full(n_starts, _FIRST_DAMPING)),
     )
-    best = climbs.best
+    kept = highest(climbs, everyone)
+    best, start = jax.tree.map(lambda all: all[kept], (climbs.best, start))
     value = best.value + 0.5 * ((best.z - start) ** 2).sum(1) - 0.5 * (free * best.z**2).sum(1)
-    return Mode(best.z, value, jnp.linalg.inv(best.information), climbs.n_steps)
+    return Mode(best.z, value, jnp.linalg.inv(best.information), climbs.n_steps.sum())
 
 
 class Mixture(NamedTuple):
