@@ -27,7 +27,7 @@ from .proposals import Mixture, climb
 # each, and a mode that only one has seen is then a quarter of the posterior at most.
 AGREEMENT = 0.3
 _WORST = 10.0  # k-hat of draws that are no good at all
-_ENTRANTS = 5  # climbs that start, for each that arrives: a mode that none enters is lost
+_ENTRANTS = 3  # climbs that start, for each that arrives: a mode that none enters is lost
 _ENOUGH = 2  # effective draws for each free parameter, for a refit
 _INNER = 4  # light draws of a simulation
 _LEAST_ROUNDS = 3  # before the number of effective draws is believed
