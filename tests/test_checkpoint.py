@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from touchstone.artifacts import ArtifactError, read_json, save_arrays, write_json
 from touchstone.inference import flow
 from touchstone.models.ecsfm.checkpoint import FILES, Checkpoint
-from touchstone.models.ecsfm.networks import Normaliser
+from touchstone.models.ecsfm.networks import VERSION, Normaliser
 
 SIZES = {"encoder_width": 4, "width": 4, "depth": 1, "spread": 1.0}
 META = {
+    "schema_version": VERSION,
     "networks": {
         "surrogate": {"target_size": 3, "context_size": 5, **SIZES},
         "posterior": {"target_size": 2, "context_size": 4, **SIZES},
@@ -179,6 +180,11 @@ def test_networks_of_other_sizes_than_stated_are_refused_by_name(unverified, net
 def test_sizes_that_are_none_are_refused(unverified, networks):
     write_json(unverified / "model_meta.json", {**META, "networks": networks})
     refused(unverified, "not a checkpoint of this model")
+
+
+def test_networks_that_learnt_from_other_contexts_are_refused(unverified):
+    write_json(unverified / "model_meta.json", {**META, "schema_version": VERSION - 1})
+    refused(unverified, rf"model_meta\.json: schema_version {VERSION - 1}, expected {VERSION}")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -10,7 +10,7 @@ import numpy as np
 from ... import artifacts
 from ...artifacts import ArtifactError
 from ...inference.flow import VectorFieldNet
-from .networks import Normaliser
+from .networks import VERSION, Normaliser
 
 SURROGATE, POSTERIOR = "surrogate_model.eqx", "posterior_model.eqx"
 NORMALIZERS, META = "normalizers.npz", "model_meta.json"
@@ -69,10 +69,16 @@ class Checkpoint:
         meta = artifacts.read_json(folder / META)
         arrays = artifacts.load_arrays(folder / NORMALIZERS)
         try:
+            version = meta["schema_version"]
             normaliser = Normaliser(**{name: arrays[name] for name in Normaliser._fields})
             blank = cls.untrained(meta, normaliser, jax.random.key(0))
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"{folder}: not a checkpoint of this model ({error})") from None
+        if version != VERSION:
+            raise ArtifactError(
+                f"{folder / META}: schema_version {version}, expected {VERSION}: its networks "
+                "learnt from other contexts; train anew"
+            )
         if not all(np.isfinite(value).all() for value in normaliser):
             raise ArtifactError(f"{folder / NORMALIZERS}: holds values that are not finite")
         nets = {}

@@ -19,12 +19,19 @@ from .kinetics import FARADAY, inverse_thermal_voltage
 from .observation import gap_mask, random_mask, transition_mask
 from .prior import RECORD, Prior
 
+VERSION = 2  # of the contexts: networks that learnt from others are no use
 # The numbers of `settings` that have a trained range, in their order.
 SETTINGS = ("ln duration/s", "ln radius/cm", "ln curvature", "temperature/K", "ln half-window·F/RT")
 _D, _C = 1e-5, 1e-6  # cm^2/s, mol/cm^3
 # Which samples are observed, and how often so in training.
 MASKS = {"dense": 0.2, "random": 0.45, "gap": 0.15, "transitions": 0.2}
 _LEAST_OBSERVED = 0.2  # part of the samples that a random mask of the training keeps at least
+_SERIES = 0.25  # scale of the values along the record: they are many, the numbers few
+# How rough a record is: between neighbours so many observed samples away, in so many parts of it.
+_LAGS, _PARTS = (1, 2, 4, 8, 16), 8
+_ROUGHNESS = (-4.0, 2.0)  # mean and standard deviation, about, of its logarithm
+_POWERS = (1, 4, 16)  # of the current, whose centres are landmarks
+_LEAST_CURRENT = 1e-2  # that is one, of the rms
 
 
 class Normaliser(NamedTuple):
@@ -101,7 +108,9 @@ def posterior_context(
 ) -> Array:
     """Context of the posterior network.
 
-    Missing samples are bridged by straight lines, and the mask says which they are.
+    Missing samples are bridged by straight lines, and the mask says which they are. Roughness and
+    landmarks say nothing new, but what layers are slow to learn: how large the noise is, among
+    values of order one, and where the peaks are.
 
     Args:
         observed: Current, A, shape (N,).
@@ -119,12 +128,15 @@ def posterior_context(
     rms = jnp.sqrt((seen * observed**2).sum() / jnp.maximum(seen.sum(), 1))
     rms = jnp.maximum(rms, 1e-30)
     size = jnp.log(rms / reference_current(experiment))
+    bridged, shape = _bridge(observed / rms, mask), _shape(experiment)
     given = known & active
     return jnp.concatenate(
         [
-            _bridge(observed / rms, mask),
-            seen,
-            _shape(experiment),
+            _SERIES * bridged,
+            _SERIES * (seen - 0.5),
+            _SERIES * shape,
+            roughness(observed / rms, mask),
+            landmarks(bridged, shape),
             (settings(experiment) - normaliser.setting_mean) / normaliser.setting_sd,
             ((size - normaliser.size_mean) / normaliser.size_sd)[None],
             jnp.where(given, z, 0.0),
@@ -143,6 +155,64 @@ def _bridge(values: Array, mask: Array) -> Array:
     left, right = jnp.clip(left, 0, n - 1), jnp.clip(right, 0, n - 1)
     part = (index - left) / jnp.maximum(right - left, 1)
     return values[left] + part * (values[right] - values[left])
+
+
+def landmarks(value: Array, shape: Array) -> Array:
+    """Where on the shape of the potential current flows, either way, and how much.
+
+    Centres and widths of the whole current and, by its powers, of its peaks.
+
+    Args:
+        value: Current in units of its rms, shape (N,).
+        shape: Of the potential, -1 to 1 where E0 may be, shape (N,).
+
+    Returns:
+        For positive, then negative current, the logarithm of its peak, and centre and width for
+        each of three powers, shape (14,).
+    """
+    found = []
+    for flow in (jnp.maximum(value, 0.0), jnp.maximum(-value, 0.0)):
+        height = flow.max()
+        found.append(jnp.log(height + _LEAST_CURRENT))
+        for power in _POWERS:
+            weight = (flow / jnp.maximum(height, _LEAST_CURRENT)) ** power + 1e-6
+            weight = weight / weight.sum()
+            centre = weight @ shape
+            found += [centre, jnp.sqrt(weight @ (shape - centre) ** 2)]
+    return jnp.stack(found)
+
+
+def roughness(value: Array, mask: Array) -> Array:
+    """Logarithms of how far samples are from straight lines between their neighbours.
+
+    Standard deviations, of white noise if the signal is straight, over each part of the record, for
+    neighbours at several distances among the observed samples.
+
+    Args:
+        value: Shape (N,).
+        mask: Samples that were observed, shape (N,).
+
+    Returns:
+        Standardised; of each distance, all parts in turn; shape (40,).
+    """
+    n = value.shape[0]
+    (place,) = jnp.nonzero(mask, size=n, fill_value=n - 1)
+    value, number = value[place], jnp.arange(n)
+    in_part = place[:, None] * _PARTS // n == jnp.arange(_PARTS)
+
+    def of(lag):
+        there = (number >= lag) & (number + lag < mask.sum())
+        left, right = jnp.maximum(number - lag, 0), jnp.minimum(number + lag, n - 1)
+        part = (place - place[left]) / jnp.maximum(place[right] - place[left], 1)
+        line = value[left] + part * (value[right] - value[left])
+        square = there * (value - line) ** 2 / (1 + part**2 + (1 - part) ** 2)
+        # A part in which little was observed is as the others are.
+        mean = square.sum() / jnp.maximum(there.sum(), 1)
+        squares, counts = square @ in_part, there @ in_part.astype(value.dtype)
+        return 0.5 * jnp.log((squares + mean) / (counts + 1) + 1e-10)
+
+    mean, sd = _ROUGHNESS
+    return (jnp.concatenate([of(lag) for lag in _LAGS]) - mean) / sd
 
 
 def surrogate_context(

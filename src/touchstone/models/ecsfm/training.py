@@ -197,7 +197,7 @@ def _meta(rows: Rows, makers: dict, settings: dict, prior: Prior) -> dict:
         }
     numbers = np.asarray(jax.vmap(networks.settings)(rows.experiment))[:, : len(networks.SETTINGS)]
     return {
-        "schema_version": 1,
+        "schema_version": networks.VERSION,
         "model_id": "ecsfm",
         "n_points": rows.current.shape[1],
         "max_couples": prior.max_couples,
