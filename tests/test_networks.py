@@ -1,17 +1,73 @@
 """What the posterior network is told of a record, against records of which it is known."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import touchstone.models.ecsfm as ecsfm
 from touchstone.models.ecsfm import networks
+from touchstone.models.ecsfm.experiment import Experiment
+from touchstone.models.ecsfm.prior import Prior
 
+CONFIG = yaml.safe_load((Path(ecsfm.__file__).parent / "config.yaml").read_text(encoding="utf-8"))
+PRIOR = Prior(CONFIG, 2)
 N = 256
 X = np.linspace(-1.25, 1.25, N, dtype=np.float32)
+PEAK = np.exp(-0.5 * ((X - 0.3) / 0.1) ** 2)
 roughness, landmarks = jax.jit(networks.roughness), jax.jit(networks.landmarks)
+
+
+@jax.jit
+def context(observed, mask):
+    """Of a sweep, A, with one couple of which nothing is known."""
+    numbers = map(jnp.float32, (10.0, 0.15, 0.0, 298.15))
+    experiment = Experiment(0.4 * X, *numbers, jnp.array([[True, False], [False, False]]))
+    n_settings = len(networks.settings(experiment))
+    normaliser = networks.Normaliser(jnp.zeros(n_settings), jnp.ones(n_settings), 0.0, 1.0)
+    nothing, active = jnp.zeros(PRIOR.size, bool), PRIOR.active(experiment.present)
+    return networks.posterior_context(
+        observed, mask, experiment, jnp.ones(PRIOR.size), nothing, active, normaliser
+    )
+
+
+def test_the_context_tells_the_noise_of_a_peak_apart():
+    noise = np.random.default_rng(1).standard_normal(N)
+    seen = np.ones(N, bool)
+    quiet, loud = (np.asarray(context(1e-6 * (PEAK + sd * noise), seen)) for sd in (0.003, 0.03))
+    # Ten times the noise, of nearly the same rms: half a logarithm of ten, where the peak is not.
+    told = np.abs(loud - quiet - np.log(10) / 2) < 0.1
+    assert told.sum() >= 8
+    assert (np.abs(loud - quiet) > 0.5).sum() >= told.sum()
+
+
+def test_the_context_tells_peaks_of_either_sign_apart():
+    seen = np.ones(N, bool)
+    up, down = (np.asarray(context(way * 1e-6 * PEAK, seen)) for way in (1, -1))
+    np.testing.assert_allclose(np.sort(up[3 * N :]), np.sort(down[3 * N :]), atol=1e-4)
+    assert np.abs(up[3 * N :] - down[3 * N :]).max() > 1
+
+
+def test_the_context_sees_no_more_than_was_observed():
+    rng = np.random.default_rng(2)
+    observed, mask = 1e-6 * PEAK, rng.random(N) < 0.4
+    other = np.where(mask, observed, 1.0)
+    np.testing.assert_array_equal(context(observed, mask), context(other * mask, mask))
+
+
+@given(st.floats(1e-4, 1e4))
+@settings(deadline=None)
+def test_the_size_of_the_current_is_one_number_of_the_context(factor):
+    mask = np.random.default_rng(3).random(N) < 0.7
+    one, other = (np.asarray(context(f * 1e-6 * PEAK, mask)) for f in (1.0, factor))
+    differ = np.flatnonzero(np.abs(one - other) > 1e-3)
+    assert len(differ) == (abs(np.log(factor)) > 1e-3)
+    np.testing.assert_allclose((other - one)[differ], np.log(factor), atol=1e-3)
 
 
 @settings(deadline=None)
