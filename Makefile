@@ -7,9 +7,8 @@ UV := $(shell command -v uv 2> /dev/null || echo .uv/bin/uv)
 IN := $(UV) run --frozen --no-sync
 ARGS ?=
 BENCH ?= simulator
-# PyTensor would keep its cache in the home directory, and JAX none: stages compile the same samplers.
+# PyTensor would keep its cache in the home directory.
 export PYTENSOR_FLAGS ?= base_compiledir=.pytensor
-export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.jax
 export TRACE META
 # TRACE and META reach the configuration as JSON, whatever characters the paths hold.
 MEASUREMENT := import json, os; print(json.dumps({k: os.environ[k.upper()] for k in ("trace", "meta") if os.environ.get(k.upper())}))
