@@ -60,6 +60,13 @@ def test_the_context_sees_no_more_than_was_observed():
     np.testing.assert_array_equal(context(observed, mask), context(other * mask, mask))
 
 
+def test_the_context_tells_which_samples_were_observed():
+    line, mask = 1e-6 * (1 + X / 4), np.random.default_rng(6).random(N) < 0.7
+    mask[[0, -1]] = True
+    whole, thinned = (np.asarray(context(line, seen)) for seen in (np.ones(N, bool), mask))
+    assert (np.abs(whole - thinned)[N : 2 * N] > 0.1).sum() == (~mask).sum()
+
+
 @given(st.floats(1e-4, 1e4))
 @settings(deadline=None)
 def test_the_size_of_the_current_is_one_number_of_the_context(factor):
@@ -74,19 +81,33 @@ def test_the_size_of_the_current_is_one_number_of_the_context(factor):
 @given(
     sd=st.floats(1e-3, 1.0),
     slope=st.floats(-3.0, 3.0),
-    keep=st.floats(0.2, 1.0),
+    n_observed=st.integers(40, N),
     seed=st.integers(0, 1000),
 )
-def test_roughness_is_the_noise_about_a_line_whatever_was_observed(sd, slope, keep, seed):
+def test_roughness_is_that_of_the_noise_about_a_line_whatever_was_observed(
+    sd, slope, n_observed, seed
+):
     rng = np.random.default_rng(seed)
-    mask = rng.random(N) < keep
+    mask = rng.permutation(N) < n_observed
     value = slope * X + sd * rng.standard_normal(N)
     alone = roughness(value.astype(np.float32), mask)
     of_unit_noise = roughness(((value - slope * X) / sd).astype(np.float32), mask)
     # The line changes nothing, and the noise its logarithm only: standard deviations of 2.
     np.testing.assert_allclose(alone, of_unit_noise + np.log(sd) / 2, atol=0.02)
-    log_sd = 2 * np.asarray(of_unit_noise) - 4
-    assert abs(np.median(log_sd)) < 0.4
+
+
+@pytest.mark.parametrize("part", [0.4, 1.0])
+def test_roughness_is_the_standard_deviation_of_white_noise(part):
+    rng = np.random.default_rng(5)
+    log_sd = np.array(
+        [
+            2 * roughness(rng.standard_normal(N).astype(np.float32), rng.random(N) < part) - 4
+            for _ in range(500)
+        ]
+    )
+    # Variances, whose means over 500 records chance moves by 0.03 at most.
+    np.testing.assert_allclose(np.exp(2 * log_sd).mean(0), 1.0, atol=0.15)
+    assert np.exp(2 * log_sd).mean() == pytest.approx(1.0, abs=0.03)
 
 
 def test_roughness_does_not_see_what_was_not_observed():
@@ -96,9 +117,12 @@ def test_roughness_does_not_see_what_was_not_observed():
     np.testing.assert_array_equal(roughness(value, mask), roughness(other, mask))
 
 
-@pytest.mark.parametrize("n_observed", [1, 2, 5])
-def test_roughness_of_hardly_any_samples_is_finite(n_observed):
-    assert np.isfinite(roughness(X, np.arange(N) < n_observed)).all()
+@pytest.mark.parametrize(("n_observed", "n_distances"), [(1, 0), (2, 0), (3, 1), (17, 4), (32, 4)])
+def test_roughness_that_no_samples_show_is_not_called_smooth(n_observed, n_distances):
+    noise = np.random.default_rng(4).standard_normal(N).astype(np.float32)
+    of_distance = np.asarray(roughness(noise, np.arange(N) < n_observed)).reshape(5, -1)
+    assert of_distance[:n_distances].all()
+    assert not of_distance[n_distances:].any()
 
 
 @settings(deadline=None)

@@ -193,7 +193,7 @@ def roughness(value: Array, mask: Array) -> Array:
         mask: Samples that were observed, shape (N,).
 
     Returns:
-        Standardised; of each distance, all parts in turn; shape (40,).
+        Standardised, zero for distances that no samples have; of each, all parts in turn; (40,).
     """
     n = value.shape[0]
     (place,) = jnp.nonzero(mask, size=n, fill_value=n - 1)
@@ -209,10 +209,11 @@ def roughness(value: Array, mask: Array) -> Array:
         # A part in which little was observed is as the others are.
         mean = square.sum() / jnp.maximum(there.sum(), 1)
         squares, counts = square @ in_part, there @ in_part.astype(value.dtype)
-        return 0.5 * jnp.log((squares + mean) / (counts + 1) + 1e-10)
+        log_sd = 0.5 * jnp.log((squares + mean) / (counts + 1) + 1e-10)
+        usual, spread = _ROUGHNESS
+        return jnp.where(there.any(), (log_sd - usual) / spread, 0.0)
 
-    mean, sd = _ROUGHNESS
-    return (jnp.concatenate([of(lag) for lag in _LAGS]) - mean) / sd
+    return jnp.concatenate([of(lag) for lag in _LAGS])
 
 
 def surrogate_context(
