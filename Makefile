@@ -24,8 +24,8 @@ run: setup ## the whole workflow, from configuration to verdict (ARGS="..." goes
 infer: setup ## infer a measurement: make infer TRACE=path [META=path.yaml]
 	@$(IN) snakemake measurement $(ARGS) --config "infer=$$($(IN) python -c '$(MEASUREMENT)')"
 
-test: setup ## all tests
-	@$(IN) pytest $(ARGS)
+test: setup ## all tests, two files at a time
+	@$(IN) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lab: setup ## JupyterLab on the notebooks
 	@JUPYTER_PREFER_ENV_PATH=1 $(IN) jupyter lab notebooks $(ARGS)
