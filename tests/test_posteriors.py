@@ -23,10 +23,10 @@ BUDGET = {
     "n_steps": 4,
     "reweight": {  # as for one's own data
         "n_runs": 6,
-        "n_starts": 12,
+        "n_starts": 16,
         "n_improve": 40,
-        "n_rounds": 20,
-        "n_draws": 40,
+        "n_rounds": 12,
+        "n_draws": 72,
         "n_effective": 100,
     },
 }
