@@ -18,18 +18,8 @@ measured = pytest.mark.skipif(not DATA.is_dir(), reason="the measured data are n
 N = 256
 MODEL = load_model("ecsfm")
 NAMES = [parameter.name for parameter in MODEL.parameters]
-BUDGET = {
-    "n_draws": 400,
-    "n_steps": 4,
-    "reweight": {  # as for one's own data
-        "n_runs": 6,
-        "n_starts": 16,
-        "n_improve": 40,
-        "n_rounds": 12,
-        "n_draws": 72,
-        "n_effective": 100,
-    },
-}
+CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config/config.yaml").read_text("utf-8"))
+BUDGET = {"n_draws": 400, "n_steps": 4, "reweight": CONFIG["infer"]["reweight"]}
 D_RUHEX, E0_RUHEX = 8.4e-6, -0.1826  # cm²/s, V: least squares over scan rates and electrodes
 
 
