@@ -13,6 +13,7 @@ BUDGET = {"n_starts": 4, "n_improve": 10, "n_rounds": 8, "n_draws": 80, "n_effec
 SIZE, N, SD = 5, 40, 0.3
 
 
+norm_logpdf = jax.scipy.stats.norm.logpdf
 STANDARD = Coordinates()
 HALF = 3**0.5  # of the width of a uniform prior of unit variance
 
@@ -220,7 +221,53 @@ def test_what_is_known_is_simulated_at_its_own_value_even_where_proposals_are_bo
     assert mean[1] == pytest.approx(0.5 / (1 + 0.2**2 / 20), abs=0.01)
 
 
-def test_where_a_prior_is_uniform_proposals_in_its_own_coordinate_agree(linear):
+def test_proposals_do_not_vary_with_a_known_entry_that_their_coordinate_hangs_on():
+    """The second coordinate is z1 + 6 z0, of which z0 is known."""
+    coupled = Coordinates(
+        lambda z: z.at[1].add(6 * z[0]),
+        lambda x: x.at[1].add(-6 * x[0]),
+        lambda x, free: (free * norm_logpdf(x.at[1].add(-6 * x[0]))).sum(),
+    )
+    observed = jnp.full(20, 0.5, jnp.float32)
+    plain, warped = (
+        run(
+            lambda z: (jnp.full(20, z[0] + z[1]), jnp.float32(0.2)),
+            *(observed, np.ones(20, bool), np.array([True, False]), 0.0, (0, 1), (), at),
+            n_rounds=1,
+        )
+        for at in (STANDARD, coupled)
+    )
+    assert effective(warped) == pytest.approx(effective(plain), rel=0.1)
+
+
+@pytest.mark.parametrize("room", [0.0, 0.05])
+def test_rounds_in_which_nothing_is_possible_do_not_spoil_the_others(room):
+    """The simulation fails but in a slab that few draws are in, or none."""
+    result = run(
+        lambda z: (jnp.where(jnp.abs(z[0]) < room, jnp.full(20, z[1]), jnp.nan), jnp.float32(2.0)),
+        *(jnp.zeros(20), np.ones(20, bool), np.zeros(2, bool), 0.0, (0, 1)),
+        n_draws=4,
+        n_rounds=40,
+    )
+    log_weight = np.asarray(result.log_weight)
+    assert not np.isnan(log_weight).any()
+    assert (log_weight > -np.inf).any() == (room > 0)
+    assert np.isfinite(result.z).all()
+
+
+def test_fewer_draws_than_starts_are_all_climbed_from(linear):
+    design, truth, observed = linear
+    matrix = jnp.asarray(design, jnp.float32)
+    result = run(
+        lambda z: (matrix @ z, jnp.float32(SD)),
+        *(jnp.asarray(observed, jnp.float32), np.ones(N, bool), np.zeros(SIZE, bool), 0.0),
+        tuple(range(SIZE)),
+        n_starts=100,
+    )
+    np.testing.assert_allclose(moments(result)[0], truth, atol=4 * SD / np.sqrt(N))
+
+
+def test_where_a_prior_is_uniform_proposals_in_its_own_coordinate_agree():
     """A uniform entry that the data leave open, and one that they fix, in both coordinates."""
 
     def predict(z):

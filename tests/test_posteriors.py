@@ -11,6 +11,7 @@ import pytest
 import yaml
 from scipy.stats import kstest
 
+from touchstone.artifacts import ArtifactError
 from touchstone.models.registry import load_model
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "voltammetry"
@@ -23,20 +24,37 @@ BUDGET = {"n_draws": 400, "n_steps": 4, "reweight": CONFIG["infer"]["reweight"]}
 D_RUHEX, E0_RUHEX = 8.4e-6, -0.1826  # cm²/s, V: least squares over scan rates and electrodes
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    rng = np.random.default_rng(0)
+def chunk_of(n_traces):
     levels = {"foundation": 0.0, "bridge": 0.0, "frontier": 1.0}
-    chunk = MODEL.simulate(rng, {"n_traces": 400, "n_points": N, "levels": levels})
+    settings = {"n_traces": n_traces, "n_points": N, "levels": levels}
+    return MODEL.simulate(np.random.default_rng(0), settings)
+
+
+def training(n_steps):
     network = {"batch_size": 64, "paths": 1, "encoder_width": 32, "width": 32, "depth": 1}
-    settings = {
+    return {
         "held_out": 0.05,
         "resume": False,
         "surrogate": {**network, "n_steps": 2, "learning_rate": 1e-3, "spread": 0.05},
-        "posterior": {**network, "n_steps": 300, "learning_rate": 2e-3, "spread": 1.0},
+        "posterior": {**network, "n_steps": n_steps, "learning_rate": 2e-3, "spread": 1.0},
     }
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
-    return MODEL.train([chunk], settings, jax.random.key(0), folder, {}).checkpoint
+    return MODEL.train([chunk_of(400)], training(300), jax.random.key(0), folder, {}).checkpoint
+
+
+def test_an_interrupted_training_goes_on_with_its_own_seed_and_data_only(tmp_path):
+    """Another seed would hold out rows that have been trained on."""
+    settings, data = {**training(2), "resume": True}, chunk_of(60)
+    with pytest.raises(TypeError):  # ends before the checkpoint is there
+        MODEL.train([data], settings, jax.random.key(0), tmp_path, {"unwritable": object()})
+    for chunk, seed, complaint in ((data, 1, r"\(seed\)"), (chunk_of(61), 0, r"\(data\)")):
+        with pytest.raises(ArtifactError, match=complaint):
+            MODEL.train([chunk], settings, jax.random.key(seed), tmp_path, {})
+    assert MODEL.train([data], settings, jax.random.key(0), tmp_path, {}).checkpoint.verified
 
 
 def infer(checkpoint, cases, method="reweighted"):

@@ -57,7 +57,7 @@ def compare(
 
     Returns:
         A row for each case and posterior: `case_index`, `task`, `n_unknown`, `posterior`,
-        `converged`, `r_hat`, `ess`, `nuts_s`, `n_distinct`, `c2st`, `param_nrmse` and
+        `converged`, `r_hat`, `ess`, `n_divergent`, `nuts_s`, `n_distinct`, `c2st`, `param_nrmse`,
         `nuts_param_nrmse`, `width` (mean ratio of the 90 % intervals to those of NUTS) and `tail`
         (part of the draws beyond five standard deviations of NUTS in any parameter).
     """

@@ -1,12 +1,12 @@
 """Exact re-weighting: draws of an amortised posterior, carried to where the exact model puts them.
 
-The best draws climb by Fisher scoring, whose curvature where the highest arrive makes a mixture of
-Student-t proposals; rounds of importance sampling refit the mixture to weighted draws until enough
-of them count. The draws of all rounds are used, each weighted by prior x likelihood / (mean of all
-proposals), as in adaptive multiple importance sampling (Cornuet et al. 2012), but in two halves,
-each proposed by what the other has learnt. A mixture fitted to a draw of high weight is high at
-that draw and would take the weight away again: posteriors come out too narrow, and k-hat is
-content, since the tails weigh least.
+From the best draws Fisher scoring climbs to the modes, which with their curvatures make a mixture
+of Student-t proposals. Each round of importance sampling draws from it and refits it to the
+weighted draws, until enough of them count. The draws of all rounds are used, each weighted by
+prior x likelihood / (mean of all proposals), as in adaptive multiple importance sampling (Cornuet
+et al. 2012), but in two halves, each proposed by what the other has learnt. A mixture fitted to a
+draw of high weight is high at that draw and would take the weight away again: posteriors come out
+too narrow, and k-hat is content, since the tails weigh least.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class Reweighted(NamedTuple):
     Attributes:
         z: Draws, shape (n, P); known entries at their values.
         log_weight: Unnormalised, shape (n,); the mean of its exponential is the evidence.
-        made: How many draws were made; what follows has no meaning, and no weight.
+        made: How many draws were made; rows beyond are padding.
         n_simulations: Of the case; a derivative along one entry counts as one.
     """
 
@@ -81,7 +81,7 @@ def reweight(
         The weighted draws of all rounds.
     """
     free, heavy, light = problem.free, np.array(problem.heavy), np.array(problem.light, int)
-    size = len(heavy) + len(light)
+    size, n_starts = len(heavy) + len(light), min(n_starts, len(draws))
     inner, n_half = _INNER if light.size else 1, n_draws * size // 2
     warp = problem.coordinates.warp
     log_prior = jax.vmap(problem.coordinates.log_prior, (0, None))
@@ -114,7 +114,8 @@ def reweight(
     starts = groups[jnp.arange(n_groups), values.reshape(n_groups, -1).argmax(1)]
     modes = climb(problem, starts, n_improve=n_improve, n_modes=n_starts)
     centres, slopes = jax.vmap(warp)(modes.z), jax.vmap(jax.jacfwd(warp))(modes.z)
-    covariances = slopes @ modes.covariance @ slopes.mT
+    slopes = jnp.where(free[:, None] & free, slopes, 0.0)  # what is known does not vary
+    covariances = slopes @ modes.covariance @ slopes.mT + jnp.diag(jnp.where(free, 0.0, 1.0))
     best = modes.log_posterior.argmax()[None]
 
     def first(key):
@@ -343,7 +344,7 @@ def _tempered(log_weight: Array, enough: Array) -> Array:
     """Normalised weights, flattened until `enough` draws count (for the refit only)."""
     powers = jnp.linspace(0.05, 1.0, 20)
     scaled = jnp.where(jnp.isfinite(log_weight), powers[:, None] * log_weight, -jnp.inf)
-    weights = jax.nn.softmax(scaled, axis=1)
+    weights = jnp.nan_to_num(jax.nn.softmax(scaled, axis=1))  # none, if no draw is possible
     sufficient = 1 / (weights**2).sum(1) > enough
     return weights[jnp.maximum(sufficient.sum() - 1, 0)]
 

@@ -137,7 +137,7 @@ def read_trace(path: Path | str, meta: dict) -> Trace:
 
     Args:
         path: Of the file.
-        meta: As from `read_meta`; `columns`, `scan_rate_V_s` and `current_sign` count here.
+        meta: As from `read_meta`: columns, scan rate, sign and reference electrode count here.
 
     Raises:
         ArtifactError: If the file cannot be read, or what is in it is no experiment.
@@ -163,6 +163,8 @@ def read_trace(path: Path | str, meta: dict) -> Trace:
     if meta.get("current_sign") == "reduction_positive":
         current = -current
         notes.append("sign of the current turned, so that oxidation is positive")
+    if "reference" in meta:
+        notes.append(f"potentials against {meta['reference']}")
     if "time" in columns:
         time = columns["time"]
     else:

@@ -41,7 +41,6 @@ class BaseCases(NamedTuple):
         known: Parameters known by design or absent, shape (n, P).
         signal: Root mean square of the clean current, A: the unit of baseline and noise.
         task: Name of the task, shape (n,).
-        pattern: Name of the kind of mask, shape (n,).
     """
 
     z: np.ndarray
@@ -51,7 +50,6 @@ class BaseCases(NamedTuple):
     known: np.ndarray
     signal: np.ndarray
     task: np.ndarray
-    pattern: np.ndarray
 
     def take(self, index) -> "BaseCases":
         """Some of the cases, by index or slice."""
@@ -74,12 +72,9 @@ class Ecsfm(Model):
 
     # Forward ----------------------------------------------------------------------------------
 
-    def current(
-        self, z: Array, experiment: Experiment, waveform: Waveform, fouling: Fouling | None = None
-    ) -> Array:
+    def current(self, z: Array, experiment: Experiment, waveform: Waveform) -> Array:
         """Noise-free current of one experiment, without baseline, A, shape (N,)."""
-        natural = self.prior.natural(z, experiment)
-        return self._response(natural, experiment, waveform, fouling).current
+        return self._simulate(self.prior.natural(z, experiment), experiment, waveform)
 
     def _simulate(
         self, natural: Array, experiment: Experiment, waveform: Waveform, kind: Kind | None = None
@@ -212,7 +207,7 @@ class Ecsfm(Model):
         waveform = self._resolve(draws.experiment)
         clean = map_batches(self._currents, z, draws.experiment, waveform, batch_size=64)
         active = np.asarray(self.prior.active(draws.experiment.present))
-        mask, pattern = _masks(rng, clean, settings["observed"])
+        mask = _masks(rng, clean, settings["observed"])
         return BaseCases(
             z=z,
             experiment=draws.experiment,
@@ -221,7 +216,6 @@ class Ecsfm(Model):
             known=self.by_design | ~active,
             signal=np.sqrt((clean**2).mean(1)),
             task=np.array(self.task_names)[draws.task],
-            pattern=pattern,
         )
 
     def variant(
@@ -481,18 +475,17 @@ class Ecsfm(Model):
 
 def _masks(
     rng: np.random.Generator, current: np.ndarray, observed: float | str | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of noise-free currents and the names of their kinds; see `Ecsfm.base_cases`."""
+) -> np.ndarray:
+    """Masks of noise-free currents, shape (n, N); see `Ecsfm.base_cases`."""
     if observed is None or isinstance(observed, str):
         shares = networks.MASKS if observed is None else {observed: 1.0}
         keys = jax.random.split(jax.random.key(rng.integers(2**32)), len(current))
         draw = jax.vmap(lambda key, current: networks.draw_mask(key, current, shares))
-        mask, kind = (np.array(drawn) for drawn in draw(keys, current))
-        kind = np.array(list(networks.MASKS))[kind]
+        mask = np.array(draw(keys, current))
     else:
-        mask, kind = rng.random(current.shape) < observed, np.full(len(current), "random")
+        mask = rng.random(current.shape) < observed
     mask[:, : min(current.shape[1], 8)] |= ~mask.any(1, keepdims=True)
-    return mask, kind
+    return mask
 
 
 def _is_sweep(potential: np.ndarray) -> bool:

@@ -245,13 +245,13 @@ def surrogate_current(target: Array, experiment: Experiment, normaliser: Normali
     return target[:-1] * reference_current(experiment) * jnp.exp(size)
 
 
-def draw_mask(key: Array, current: Array, shares: dict[str, float] = MASKS) -> tuple[Array, Array]:
-    """A mask, shape (N,), and its kind: everything, a random part, all but a gap, or transitions.
+def draw_mask(key: Array, current: Array, shares: dict[str, float] = MASKS) -> Array:
+    """A mask, shape (N,): everything, a random part, all but a gap, or transitions.
 
     Args:
         key: For all randomness.
         current: Noise-free current, shape (N,).
-        shares: Probability of each kind; the kind is an index into `MASKS`.
+        shares: Probability of each kind, by its name in `MASKS`.
     """
     kind_key, part_key, point_key = jax.random.split(key, 3)
     n_samples = current.shape[0]
@@ -264,7 +264,7 @@ def draw_mask(key: Array, current: Array, shares: dict[str, float] = MASKS) -> t
     ]
     probability = jnp.array([shares.get(name, 0.0) for name in MASKS])
     kind = jax.random.choice(kind_key, len(MASKS), p=probability)
-    return jnp.stack(options)[kind], kind
+    return jnp.stack(options)[kind]
 
 
 def draw_known(key: Array, by_design: Array) -> Array:
@@ -295,7 +295,7 @@ def posterior_example(
     active = prior.active(experiment.present)
     mask, known = jnp.ones(current.shape[0], bool), by_design
     if training:
-        mask, _ = draw_mask(mask_key, current)
+        mask = draw_mask(mask_key, current)
         known = draw_known(known_key, by_design)
     context = posterior_context(observed, mask, experiment, z, known, active, normaliser)
     return Example(z, active & ~known, context)

@@ -40,10 +40,13 @@ class Observation(NamedTuple):
         """Standard deviation of a sample about the mean, A, once the baseline is known."""
         return jnp.sqrt(self.white**2 + self.discrepancy**2)
 
-    def with_baseline(self, z: Array) -> "Observation":
-        """The same with a known baseline: standard coordinates of offset and slope, shape (2,)."""
-        mean = self.mean + (z * self.sizes) @ self.shapes
-        return self._replace(mean=mean, sizes=jnp.zeros_like(self.sizes))
+    def with_baseline(self, z: Array, known: Array | bool = True) -> "Observation":
+        """The same with a known baseline: standard coordinates of offset and slope, shape (2,).
+
+        What is not known of it, shape (2,), stays as it was.
+        """
+        mean = self.mean + (jnp.where(known, z, 0.0) * self.sizes) @ self.shapes
+        return self._replace(mean=mean, sizes=jnp.where(known, 0.0, self.sizes))
 
     def draw(self, key: Array) -> Array:
         """A record with the baseline that is known, A, shape (N,)."""

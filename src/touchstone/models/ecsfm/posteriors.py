@@ -1,4 +1,4 @@
-"""What turns a voltammogram into draws of its parameters: four methods, from fast to sure."""
+"""What turns a voltammogram into draws of its parameters: flow, re-weighting, CEM and NUTS."""
 
 import json
 from collections.abc import Callable
@@ -156,8 +156,8 @@ class Posteriors:
                 z = self._flow_draws(
                     net, normaliser, key, case, waveform, n_draws=n_draws, n_steps=n_steps
                 )
-                # A discrepancy of long memory would hide a wrong start: it costs little to
-                # explain by.
+                # A discrepancy of long memory would absorb a wrong start at little cost, and the
+                # climb would stay there.
                 return jnp.where(case.known, z, z.at[:, self._correlation].set(_BRIEF))
 
             z = jax.vmap(alone)(jax.random.split(flow_key, n), cases, waveform)
@@ -277,7 +277,7 @@ class Posteriors:
                 natural = self.prior.natural(z, case.experiment)
                 observation = self.prior.observation(natural, current, case.experiment)
                 if marginal:
-                    filtered = observation.filter(case.observed, case.mask)
+                    filtered = self._filtered(case, current, z)
                     baseline = jax.random.multivariate_normal(
                         key, filtered.baseline, filtered.covariance
                     )
@@ -312,6 +312,8 @@ class Posteriors:
     def _filtered(self, case: Cases, current: Array, z: Array) -> Filtered:
         natural = self.prior.natural(z, case.experiment)
         observation = self.prior.observation(natural, current, case.experiment)
+        baseline = self.prior.baseline
+        observation = observation.with_baseline(case.z[baseline], case.known[baseline])
         return observation.filter(case.observed, case.mask)
 
     # The no-U-turn sampler ------------------------------------------------------------------

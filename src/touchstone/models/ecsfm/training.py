@@ -1,5 +1,6 @@
 """Training of the two networks on chunks of simulated experiments."""
 
+import hashlib
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -95,13 +96,13 @@ def train(
         chunks: At least one, all of one record length.
         prior: Of the model.
         by_design: Parameters that an experimenter knows, shape (P,).
-        settings: The train section of the configuration, and the seed.
+        settings: The train section of the configuration, without the calibration.
         key: For all randomness.
         folder: Of the checkpoint, and of the state of an interrupted run.
         lineage: Where the training comes from, for the manifest.
 
     Raises:
-        ArtifactError: If asked to resume from a run with other settings.
+        ArtifactError: If asked to resume from a run with other settings, seed or data.
     """
     split_key, init_key, *train_keys = jax.random.split(key, 2 + len(NETWORKS))
     rows = jax.tree.map(lambda *a: np.concatenate(a), *(Rows.of(chunk, prior) for chunk in chunks))
@@ -119,7 +120,7 @@ def train(
     }
     meta = _meta(training, makers, settings, prior)
     blank = Checkpoint.untrained(meta, normaliser, init_key)
-    _claim(folder, settings)
+    _claim(folder, settings, rows, key)
     data = jax.tree.map(jnp.asarray, training)
     nets, losses = {}, {}
     for name, net_key in zip(NETWORKS, train_keys, strict=True):
@@ -213,9 +214,14 @@ def _meta(rows: Rows, makers: dict, settings: dict, prior: Prior) -> dict:
     }
 
 
-def _claim(folder: Path, settings: dict) -> None:
-    """Note whose interrupted run the folder may hold; refuse to resume another's."""
+def _claim(folder: Path, settings: dict, rows: Rows, key: Array) -> None:
+    """Note whose interrupted run the folder may hold; refuse to resume another's.
+
+    Another seed would hold out other rows: among them some that have been trained on.
+    """
     ours = {name: value for name, value in settings.items() if name != "resume"}
+    ours["seed"] = jax.random.key_data(key).tolist()
+    ours["data"] = hashlib.sha256(b"".join(map(np.ravel, (rows.z, rows.current)))).hexdigest()
     if settings["resume"] and (folder / _CLAIM).exists():
         theirs = artifacts.read_json(folder / _CLAIM)
         differ = sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
@@ -236,7 +242,7 @@ def evaluate(
     """How the networks do on held-out rows, beside what needs no training.
 
     The surrogate draws one current for each row; its error is the rms difference over the rms
-    current, beside those of always answering zero, and the mean of the training shapes. The
+    current, beside those of always answering zero, and the mean of all their shapes. The
     posterior sees each row whole, with what is known by design, and its parameter error is beside
     that of the prior mean.
 
