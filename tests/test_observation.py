@@ -76,6 +76,19 @@ def test_a_known_baseline_is_part_of_the_mean():
     assert float(-(0.5 * ours.residual**2 + ours.log_scale).sum()) == pytest.approx(exact, abs=0.02)
 
 
+@pytest.mark.parametrize("known", [(True, False), (False, True), (True, True)])
+def test_what_is_known_of_a_baseline_is_not_marginalised(known):
+    record, known = observation(0.02, 0.05, 0.2, 0.7), np.array(known)
+    z = np.array([0.5, -1.2], np.float32)
+    mean, unknown = 0.7 + z[known] @ BASELINE[known], BASELINE[~known]
+    observed = mean + 0.05 * np.sin(9 * TIME)
+    ours = jax.jit(Observation.filter)(record, observed, np.ones(N, bool), z, known)
+    exact = multivariate_normal(mean, covariance(0.02, 0.05, 0.2) + unknown.T @ unknown)
+    log_likelihood = -(0.5 * ours.residual**2 + ours.log_scale).sum()
+    assert float(log_likelihood) == pytest.approx(exact.logpdf(observed), abs=0.02)
+    np.testing.assert_array_equal(ours.baseline[known], z[known])
+
+
 @pytest.mark.parametrize("correlation", [0.01, 0.1, 1.0])
 def test_records_scatter_as_the_likelihood_says(correlation):
     record = observation(0.01, 0.05, correlation).with_baseline(jnp.zeros(2))

@@ -40,13 +40,10 @@ class Observation(NamedTuple):
         """Standard deviation of a sample about the mean, A, once the baseline is known."""
         return jnp.sqrt(self.white**2 + self.discrepancy**2)
 
-    def with_baseline(self, z: Array, known: Array | bool = True) -> "Observation":
-        """The same with a known baseline: standard coordinates of offset and slope, shape (2,).
-
-        What is not known of it, shape (2,), stays as it was.
-        """
-        mean = self.mean + (jnp.where(known, z, 0.0) * self.sizes) @ self.shapes
-        return self._replace(mean=mean, sizes=jnp.where(known, 0.0, self.sizes))
+    def with_baseline(self, z: Array) -> "Observation":
+        """The same with a known baseline: standard coordinates of offset and slope, shape (2,)."""
+        mean = self.mean + (z * self.sizes) @ self.shapes
+        return self._replace(mean=mean, sizes=jnp.zeros_like(self.sizes))
 
     def draw(self, key: Array) -> Array:
         """A record with the baseline that is known, A, shape (N,)."""
@@ -67,7 +64,13 @@ class Observation(NamedTuple):
         slow = self.discrepancy * jnp.concatenate([fresh[:1, 0], later])
         return self.mean + slow + self.white * jax.random.normal(white_key, (n_samples,))
 
-    def filter(self, observed: Array, mask: Array) -> "Filtered":
+    def filter(
+        self,
+        observed: Array,
+        mask: Array,
+        baseline: tuple[Array, Array] = (0.0, 0.0),
+        known: tuple[Array, Array] = (False, False),
+    ) -> "Filtered":
         """What each sample adds to those before it, and what all say of the baseline.
 
         A Kalman filter over the discrepancy and its slope (Hartikainen & Särkkä 2010) whitens the
@@ -76,6 +79,8 @@ class Observation(NamedTuple):
         Args:
             observed: Record, A, shape (N,).
             mask: Samples that were observed, shape (N,).
+            baseline: Standard coordinates of offset and slope; where not known, of no effect.
+            known: Whether each is.
         """
         step, (q11, q12, q22) = _matern(mask.shape[0], self.correlation)
         stationary = (self.discrepancy / self.white) ** 2  # in units of the white noise
@@ -113,7 +118,9 @@ class Observation(NamedTuple):
 
         zero, one = jnp.zeros_like(stationary), jnp.ones_like(stationary)
         tracks = ((zero, zero),) * 3  # of the record, and of offset and slope
-        start = (tracks, (stationary, zero, stationary), (zero, zero), (one, zero, one))
+        before = tuple(jnp.where(k, b, zero) for k, b in zip(known, baseline, strict=True))
+        v11, v22 = (jnp.where(k, zero, one) for k in known)
+        start = (tracks, (stationary, zero, stationary), before, (v11, zero, v22))
         # The shapes are the same for all draws of a batch; their sizes come in where they are used.
         sizes = self.sizes / self.white
         samples = ((observed - self.mean) / self.white, *self.shapes)

@@ -278,9 +278,8 @@ class Posteriors:
                 observation = self.prior.observation(natural, current, case.experiment)
                 if marginal:
                     filtered = self._filtered(case, current, z)
-                    baseline = jax.random.multivariate_normal(
-                        key, filtered.baseline, filtered.covariance
-                    )
+                    regular = filtered.covariance + jnp.diag(1.0 * case.known[self.prior.baseline])
+                    baseline = jax.random.multivariate_normal(key, filtered.baseline, regular)
                     z = jnp.where(case.known, z, z.at[self.prior.baseline].set(baseline))
                 observation = observation.with_baseline(z[self.prior.baseline])
                 pit = ndtr(observation.filter(case.observed, case.mask).residual)
@@ -313,8 +312,7 @@ class Posteriors:
         natural = self.prior.natural(z, case.experiment)
         observation = self.prior.observation(natural, current, case.experiment)
         baseline = self.prior.baseline
-        observation = observation.with_baseline(case.z[baseline], case.known[baseline])
-        return observation.filter(case.observed, case.mask)
+        return observation.filter(case.observed, case.mask, case.z[baseline], case.known[baseline])
 
     # The no-U-turn sampler ------------------------------------------------------------------
 
