@@ -212,6 +212,11 @@ def test_the_sign_is_turned_where_reduction_is_written_positive(tmp_path):
     assert any("sign" in note for note in turned.notes)
 
 
+def test_the_reference_electrode_is_named(tmp_path):
+    assert "potentials against SCE" in read(tmp_path, plain(), reference="SCE").notes
+    assert not any("against" in note for note in read(tmp_path, plain()).notes)
+
+
 def test_a_record_that_starts_at_zero_started_one_interval_before(tmp_path):
     shifted = read(tmp_path, plain(**{"time/s": TIME - TIME[0]}))
     assert_is_the_record(shifted)
