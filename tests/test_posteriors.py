@@ -224,6 +224,16 @@ def test_where_all_but_the_noise_is_known_its_posterior_is_that_of_a_variance(ch
     assert posterior.k_hat[0] < 0.5
 
 
+def test_a_known_baseline_is_believed(checkpoint):
+    """One that is wrong by a tenth of the signal is taken for noise: nothing else can give way."""
+    cases = simulated({"discrepancy": -2.0}, "dense", 0.02)
+    cases = cases._replace(known=np.array(NAMES)[None] != "noise")
+    z = cases.z.copy()
+    z[:, NAMES.index("offset")] += 2.0  # of 0.05 of the signal
+    (noise,) = draws(infer(checkpoint, cases._replace(z=z)), cases, "noise")
+    assert np.exp(noise.mean()) > 0.06
+
+
 # Prediction ---------------------------------------------------------------------------------------
 
 

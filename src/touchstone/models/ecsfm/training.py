@@ -220,8 +220,9 @@ def _claim(folder: Path, settings: dict, rows: Rows, key: Array) -> None:
     Another seed would hold out other rows: among them some that have been trained on.
     """
     ours = {name: value for name, value in settings.items() if name != "resume"}
-    ours["seed"] = jax.random.key_data(key).tolist()
-    ours["data"] = hashlib.sha256(b"".join(map(np.ravel, (rows.z, rows.current)))).hexdigest()
+    data = hashlib.sha256(np.ascontiguousarray(rows.z))
+    data.update(np.ascontiguousarray(rows.current))
+    ours |= {"seed": jax.random.key_data(key).tolist(), "data": data.hexdigest()}
     if settings["resume"] and (folder / _CLAIM).exists():
         theirs = artifacts.read_json(folder / _CLAIM)
         differ = sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
