@@ -278,6 +278,7 @@ class Posteriors:
                 observation = self.prior.observation(natural, current, case.experiment)
                 if marginal:
                     filtered = self._filtered(case, current, z)
+                    # What is known has no variance, which a Cholesky factor would divide by.
                     regular = filtered.covariance + jnp.diag(1.0 * case.known[self.prior.baseline])
                     baseline = jax.random.multivariate_normal(key, filtered.baseline, regular)
                     z = jnp.where(case.known, z, z.at[self.prior.baseline].set(baseline))
