@@ -13,13 +13,12 @@ NAMES = ["D", "k0", "alpha"]
 SIZE, N, SD = 3, 12, 0.02
 
 
-def run(log_likelihood, start, factor=None, *, n_tune=300, n_draws=1000, seed=1):
+def run(log_likelihood, start, factor=None, *, n_tune=300, n_draws=1000, seed=1, **options):
     size = start.shape[1]
     factor = np.eye(size) if factor is None else factor
     names = NAMES[:size]
-    return nuts.sample(
-        log_likelihood, start, factor, names=names, n_tune=n_tune, n_draws=n_draws, seed=seed
-    )
+    sizes = {"n_tune": n_tune, "n_draws": n_draws}
+    return nuts.sample(log_likelihood, start, factor, names=names, seed=seed, **sizes, **options)
 
 
 def flat(draws):
@@ -82,13 +81,37 @@ def test_a_banana_is_exact_once_it_is_straightened():
     def log_likelihood(z):
         return 0.5 * z[1] ** 2 - 0.5 * straight(z) ** 2
 
-    draws = run(log_likelihood, np.array([[-2.0, 1], [2, 5], [0.5, -2], [-0.5, 2]]), n_draws=3000)
-    z = flat(draws).T
-    white = np.stack([z[0], straight(z)])
+    start = np.array([[-2.0, 1], [2, 5], [0.5, -2], [-0.5, 2]])
+    straightened = nuts.Bijection(
+        lambda z: jnp.stack([z[0], straight(z)]),
+        lambda v: jnp.stack([v[0], width * v[1] + v[0] ** 2 - 1]),
+    )
+    plain = run(log_likelihood, start, n_draws=3000)
+    easy = run(log_likelihood, start, coordinates=straightened)
+    for draws in (plain, easy):
+        z = flat(draws).T
+        white = np.stack([z[0], straight(z)])
+        error = 1 / np.sqrt(min(nuts.assert_converged(draws).ess_bulk.values()))
+        assert np.abs(white.mean(1)).max() < 4 * error
+        assert np.abs(np.cov(white) - np.eye(2)).max() < 6 * error
+        assert np.corrcoef(z[0] ** 2, z[1])[0, 1] > 0.9
+    steps = [draws["sample_stats"]["n_steps"].mean() for draws in (plain, easy)]
+    assert steps[1] < 0.5 * steps[0]
+
+
+def test_coordinates_that_stretch_do_not_change_the_posterior(linear):
+    log_likelihood, mean, covariance = linear
+    sd = np.sqrt(np.diag(covariance))
+    stretched = nuts.Bijection(
+        lambda z: jnp.arcsinh((z - mean) / sd), lambda v: mean + sd * jnp.sinh(v)
+    )
+    draws = run(log_likelihood, dispersed(mean, np.diag(sd)), coordinates=stretched, n_draws=2000)
     error = 1 / np.sqrt(min(nuts.assert_converged(draws).ess_bulk.values()))
+    white = np.linalg.solve(np.linalg.cholesky(covariance), (flat(draws) - mean).T)
     assert np.abs(white.mean(1)).max() < 4 * error
-    assert np.abs(np.cov(white) - np.eye(2)).max() < 6 * error
-    assert np.corrcoef(z[0] ** 2, z[1])[0, 1] > 0.9
+    assert np.abs(np.cov(white) - np.eye(SIZE)).max() < 6 * error
+    # They are told to be of the posterior, whose density knows nothing of coordinates.
+    assert nuts.are_of(draws, log_likelihood, NAMES)
 
 
 @pytest.mark.parametrize("nowhere", [-np.inf, np.nan])

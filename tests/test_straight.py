@@ -43,6 +43,31 @@ def test_points_come_back(n_couples):
     np.testing.assert_allclose(back[:, exist], z[:, exist], atol=0.02)
 
 
+@pytest.mark.parametrize("n_couples", [1, 2])
+def test_on_the_whole_line_points_come_back_and_all_have_a_slope(n_couples):
+    with jax.enable_x64(True):
+        here = straight(n_couples)
+        z = jnp.asarray(2.0 * draws(300, 3).astype(float))
+        back = np.asarray(jax.vmap(lambda z: here.closed(here.opened(z)))(z))
+        np.testing.assert_allclose(back, z, atol=1e-6)
+        k0 = PRIOR.names.index("k0_1")
+        middle = here.opened(z[0])
+        ends = jnp.stack([middle.at[k0].add(x) for x in (-20.0, -5.0, 0.0, 5.0, 20.0)])
+        standard, slopes = (jax.vmap(f)(ends) for f in (here.closed, jax.jacfwd(here.closed)))
+        assert (np.diff(standard[:, k0]) > 0).all()
+        assert (np.asarray(slopes)[:, k0, k0] > 0).all()
+        others = np.setdiff1d(np.arange(PRIOR.size), np.arange(PRIOR.size)[PRIOR.block("k0")])
+        assert (ends[:, others] == standard[:, others]).all()
+
+
+def test_between_its_bounds_k0_on_the_whole_line_is_k0_where_the_current_flows():
+    here = straight(1)
+    k0 = PRIOR.names.index("k0_1")
+    z = np.clip(draws(200, 4), -1, 1)
+    on_the_line, warped = (np.asarray(jax.vmap(f)(z))[:, k0] for f in (here.opened, here.warp))
+    np.testing.assert_allclose(on_the_line, warped, atol=0.05)
+
+
 @pytest.mark.parametrize("free", [("E0_1", "E0_2", "k0_1", "k0_2", "alpha_1"), ("E0_2", "alpha_2")])
 def test_the_density_is_that_of_the_standard_prior_with_the_volume_of_the_map(free):
     here = straight()

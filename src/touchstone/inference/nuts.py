@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import arviz as az
 import jax
+import jax.numpy as jnp
 import numpy as np
 import nutpie
 import pymc as pm
@@ -35,6 +36,21 @@ _STATS = ("diverging", "n_steps", "step_size", "energy", "logp")
 
 class NotConvergedError(RuntimeError):
     """The chains do not agree, or hold too few effective draws."""
+
+
+class Bijection(NamedTuple):
+    """A change of coordinates.
+
+    Attributes:
+        to: From z, shape (P,), to coordinates of the same shape in which a posterior is straight.
+        back: To z; differentiable.
+    """
+
+    to: Callable[[Array], Array]
+    back: Callable[[Array], Array]
+
+
+AS_THEY_ARE = Bijection(jnp.asarray, jnp.asarray)
 
 
 class Convergence(NamedTuple):
@@ -91,12 +107,14 @@ def sample(
     n_tune: int,
     n_draws: int,
     seed: int,
+    coordinates: Bijection = AS_THEY_ARE,
 ) -> xr.DataTree:
     """Draws of the posterior of z under a standard normal prior, one chain for each start.
 
-    The sampler moves in u, with z = factor @ u: exact whatever the factor, and fast where u is
-    about uncorrelated, as with the Cholesky factor of the covariance of approximate draws. Chains
-    run beside each other on all cores.
+    The sampler moves in u, with coordinates.to(z) = factor @ u: exact whatever the two, and fast
+    where u is about normal and uncorrelated, as with coordinates in which the posterior is not
+    bent, and the Cholesky factor of the covariance of approximate draws there. Chains run beside
+    each other on all cores.
 
     Args:
         log_likelihood: Scalar function of z, shape (P,), float64; differentiable.
@@ -106,6 +124,7 @@ def sample(
         n_tune: Draws of each chain that adapt step size and metric, and are dropped.
         n_draws: Draws of each chain that are kept.
         seed: For all randomness.
+        coordinates: In which to sample.
 
     Returns:
         Groups `posterior` (`z`, dims chain, draw, parameter) and `sample_stats`. It can be kept by
@@ -116,8 +135,19 @@ def sample(
             has a component that is exactly zero: the sampler takes its first scales from it.
     """
     factor, names = np.asarray(factor, float), list(names)
-    density = _log_density(as_pymc(log_likelihood, names), factor)
-    starts = np.linalg.solve(factor, np.asarray(start, float).T).T.copy()
+
+    def back(u: Array) -> tuple[Array, Array]:
+        """z, and the logarithm of its volume in that of u."""
+
+        def place(u):
+            return coordinates.back(factor @ u)
+
+        return place(u), jnp.linalg.slogdet(jax.jacfwd(place)(u))[1]
+
+    density = _log_density(as_pymc(log_likelihood, names), back)
+    with jax.enable_x64(True):
+        straight = np.asarray(jax.vmap(coordinates.to)(np.asarray(start, float)))
+    starts = np.linalg.solve(factor, straight.T).T.copy()
     # The first call compiles: before there are threads that would all do so.
     unfit = [k for k, u in enumerate(starts) if not _fit(*density(u))]
     if unfit:
@@ -128,7 +158,7 @@ def sample(
         model = from_pyfunc(
             len(names),
             lambda: density,
-            lambda *_: lambda u: {"z": factor @ u},
+            lambda *_: lambda u: {"z": u},
             [np.dtype(float)],
             [(len(names),)],
             ["z"],
@@ -159,7 +189,13 @@ def sample(
 
     stats = together("sample_stats", _STATS)
     warm = together("warmup_sample_stats", ["n_steps"])
-    draws = {"posterior": together("posterior", ["z"]), "sample_stats": stats}
+    posterior = together("posterior", ["z"])
+    with jax.enable_x64(True):
+        u = posterior["z"].values
+        z, log_volume = jax.jit(jax.vmap(jax.vmap(back)))(u)
+        posterior["z"].values = np.asarray(z)
+        stats["logp"] -= np.asarray(log_volume)  # density of z from now on
+    draws = {"posterior": posterior, "sample_stats": stats}
     tree = xr.DataTree.from_dict(draws)
     tree.attrs = {
         "sampler": f"nutpie {nutpie.__version__}",
@@ -216,13 +252,18 @@ def assert_converged(draws: xr.DataTree) -> Convergence:
     return convergence
 
 
-def _log_density(model: pm.Model, factor: np.ndarray) -> Callable:
-    """Compiled log posterior of u, with z = factor @ u, and its gradient; in float64."""
+def _log_density(model: pm.Model, back: Callable[[Array], tuple[Array, Array]]) -> Callable:
+    """Compiled log density of u, of which `back` gives z, and its gradient; in float64."""
     # As in pymc.sampling.jax, whose import would ask XLA for a hundred devices.
     graph = FunctionGraph(model.value_vars, [model.logp()], clone=True)
     JAX.optimizer.rewrite(graph)
     log_posterior = jax_funcify(graph)
-    compiled = jax.jit(jax.value_and_grad(lambda u: log_posterior(factor @ u)[0]))
+
+    def log_density(u):
+        z, log_volume = back(u)
+        return log_posterior(z)[0] + log_volume
+
+    compiled = jax.jit(jax.value_and_grad(log_density))
 
     def density(u: np.ndarray) -> tuple[float, np.ndarray]:
         # The precision is a setting of the thread, and the sampler has threads of its own.

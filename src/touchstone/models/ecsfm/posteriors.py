@@ -343,8 +343,11 @@ class Posteriors:
         case, waveform = jax.tree.map(wide, (case, waveform))
         names = [self.prior.names[k] for k in at]
 
+        def whole(values):
+            return jnp.asarray(case.z).at[at].set(values)
+
         def log_likelihood(values):
-            z = jnp.asarray(case.z).at[at].set(values)
+            z = whole(values)
             current = self.current(z, case.experiment, waveform, kind)
             residual, log_scale = self.residuals(case, current, z)
             return -(0.5 * residual**2 + log_scale).sum()
@@ -353,7 +356,14 @@ class Posteriors:
             return kept
         ours = np.unique(draws[:, at].astype(float), axis=0)
         others = np.random.default_rng(seed).choice(len(ours), _CHAINS - 1)
-        spread = np.cov(ours.T) if len(ours) > len(at) else np.eye(len(at))
+        # Where E0 and k0 are known only together, the posterior is bent.
+        straight = Straight.of(self.prior, case.experiment, case.observed, case.mask)
+        coordinates = nuts.Bijection(
+            lambda z: straight.opened(whole(z))[at], lambda v: straight.closed(whole(v))[at]
+        )
+        with jax.enable_x64(True):
+            opened = np.asarray(jax.vmap(coordinates.to)(ours))
+        spread = np.cov(opened.T) if len(ours) > len(at) else np.eye(len(at))
         return nuts.sample(
             log_likelihood,
             np.concatenate([case.z[None, at], ours[others]]),
@@ -362,6 +372,7 @@ class Posteriors:
             n_tune=n_tune,
             n_draws=n_draws,
             seed=seed,
+            coordinates=coordinates,
         )
 
     # The cross-entropy method -----------------------------------------------------------------

@@ -85,14 +85,15 @@ class Prior:
 
     def moments(self, experiment: Experiment) -> tuple[Array, Array]:
         """Prior mean and standard deviation of the natural coordinates, shape (P,) each."""
-        sd = self._scale / jnp.where(self._bounded, 3**0.5, 1.0)
+        centre, half = experiment.window
+        location, scale = (jnp.asarray(a, centre.dtype) for a in (self._location, self._scale))
+        sd = scale / jnp.where(self._bounded, 3**0.5, 1.0)
         n = experiment.present.any(-1).sum()
         rank = jnp.arange(1, self.max_couples + 1)
-        centre, half = experiment.window
         e0 = self.block("E0")
         order_mean = rank / (n + 1)
         order_sd = jnp.sqrt(jnp.maximum(rank * (n + 1 - rank), 0) / (n + 2)) / (n + 1)
-        mean = self._location.at[e0].set(centre + half * (2 * order_mean - 1))
+        mean = location.at[e0].set(centre + half * (2 * order_mean - 1))
         return mean, sd.at[e0].set(2 * half * order_sd)
 
     def couples(self, natural: Array, experiment: Experiment) -> Couples:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.scipy.special import ndtri
 from jax.scipy.stats import norm
 
 from .experiment import Experiment
@@ -19,6 +20,7 @@ from .kinetics import inverse_thermal_voltage
 from .prior import Prior
 
 _HALF = 3**0.5  # of the width of a uniform prior of unit variance
+_SOFT = 0.25  # of a bound of k0 on the whole line, the width
 _EDGE = 1e-6  # of a uniform prior, left out at either end
 
 
@@ -62,6 +64,19 @@ class Straight(NamedTuple):
         z = self.prior.standard(self._natural(x), self.experiment)
         return jnp.where(self._moved, z, x)
 
+    def opened(self, z: Array) -> Array:
+        """Standard coordinates z, shape (P,), with k0 as in `warp` but on the whole line.
+
+        For samplers that go by a gradient, to which a bound is a wall.
+        """
+        k0 = self.prior.block("k0")
+        return z.at[k0].set(_open(z[k0]) + self._shift(self.prior.natural(z, self.experiment)))
+
+    def closed(self, v: Array) -> Array:
+        """Standard coordinates, of what `opened` returned."""
+        k0 = self.prior.block("k0")
+        return v.at[k0].set(_close(v[k0] - self._shift(self.prior.natural(v, self.experiment))))
+
     def log_prior(self, x: Array, free: Array) -> Array:
         """Log density of the prior over the entries of x that are free, shape (P,) each."""
         natural, e0 = self._natural(x), self.prior.block("E0")
@@ -91,7 +106,8 @@ class Straight(NamedTuple):
         alpha = natural[self.prior.block("alpha")]
         power = jnp.where(self.reduction, -alpha, 1 - alpha)
         f = inverse_thermal_voltage(self.experiment.temperature)
-        return power * f * beyond / self._unit[self.prior.block("k0")]
+        _, sd = self.prior.moments(self.experiment)
+        return power * f * beyond / sd[self.prior.block("k0")]
 
     @property
     def _moved(self) -> np.ndarray:
@@ -107,3 +123,27 @@ class Straight(NamedTuple):
         """Of a uniform prior over the same range, its standard deviation."""
         _, sd = self.prior.moments(self.experiment)
         return sd.at[self.prior.block("E0")].set(self.experiment.window[1] / _HALF)
+
+
+def _open(z: Array) -> Array:
+    """Of a standard coordinate of k0: as its quantile, but going on, ever slower, at the bounds.
+
+    A uniform density becomes one that falls off at both ends as the logistic density does.
+    """
+    length = 2 * _HALF / _SOFT
+
+    def lower(z):
+        part = length * norm.cdf(z)
+        return jnp.log(jnp.expm1(part)) - length / 2 - jnp.log(-jnp.expm1(part - length))
+
+    return -_SOFT * jnp.sign(z) * lower(-jnp.abs(z))  # the lower half keeps its digits
+
+
+def _close(w: Array) -> Array:
+    """Of what `_open` returned."""
+
+    def lower(w):
+        rise = jax.nn.softplus((w + _HALF) / _SOFT) - jax.nn.softplus((w - _HALF) / _SOFT)
+        return ndtri(_SOFT / (2 * _HALF) * rise)
+
+    return jnp.where(w < 0, 1.0, -1.0) * lower(-jnp.abs(w))
