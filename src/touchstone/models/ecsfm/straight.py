@@ -126,9 +126,9 @@ class Straight(NamedTuple):
 
 
 def _open(z: Array) -> Array:
-    """Of a standard coordinate of k0: as its quantile, but going on, ever slower, at the bounds.
+    """The whole line for a standard coordinate of k0: linear in its quantile between the bounds.
 
-    A uniform density becomes one that falls off at both ends as the logistic density does.
+    A uniform density becomes one whose ends fall off as those of a logistic density do.
     """
     length = 2 * _HALF / _SOFT
 
