@@ -29,14 +29,14 @@ def compared(tmp_path_factory):
     posterior = Posterior(z, np.full((1, 400), 1 / 400), *[nothing] * 10)
     folder = tmp_path_factory.mktemp("traces")
 
-    def compare(cases):
+    def compare(cases, n_tune=200, n_draws=400, folder=folder):
         return reference.compare(
             MODEL,
             base,
             cases,
             {"reweighted": posterior},
-            n_tune=200,
-            n_draws=400,
+            n_tune=n_tune,
+            n_draws=n_draws,
             seed=1,
             folder=folder,
         )
@@ -85,6 +85,14 @@ def test_kept_chains_are_used_again_unless_they_are_damaged_or_of_another_case(c
     written = path.stat().st_mtime_ns
     compare(cases._replace(observed=1.01 * cases.observed))
     assert path.stat().st_mtime_ns != written
+
+
+@pytest.mark.parametrize(("n_draws", "longer"), [(8, False), (100, True)])
+def test_chains_are_run_longer_only_where_that_may_do(compared, tmp_path, n_draws, longer):
+    """Eight draws a chain are too few even at four times the length, a hundred are not."""
+    _, cases, _, compare = compared
+    compare(cases, 100, n_draws, tmp_path)
+    assert (kept(tmp_path / "nuts_0.nc").sizes["draw"] > n_draws) == longer
 
 
 def test_a_case_that_cannot_be_sampled_does_not_keep_the_others_from_it(compared):

@@ -20,6 +20,7 @@ _COLUMNS = (
     *("nuts_s", "n_distinct", "c2st", "param_nrmse", "nuts_param_nrmse", "width", "tail"),
 )
 _LENGTHS = (1, 2, 4)  # of chains, in turn, until they agree
+_HOPE = 0.5  # of the effective draws that are needed: chains from better starts may hold more
 _FEWEST = 10  # distinct draws that a classifier can be trained on
 _FAR = 5.0  # standard deviations of the reference: draws beyond are the tail
 
@@ -40,9 +41,10 @@ def compare(
 
     One chain starts at the truth, which is an exact draw of the posterior, the others at draws of
     the posterior named "reweighted": chains that agree vouch for both. Where they do not, they are
-    run again from their own draws, twice and then four times as long; a case that cannot be sampled
-    counts as one where they do not. Chains that are kept, and are of the same posterior, are not
-    sampled again: a change to the fast posteriors is compared within minutes.
+    run again from their own draws, twice and then four times as long, unless even then they would
+    hold too few effective draws; a case that cannot be sampled counts as one where they do not.
+    Chains that are kept, and are of the same posterior, are not sampled again: a change to the fast
+    posteriors is compared within minutes.
 
     Args:
         model: The model.
@@ -83,7 +85,7 @@ def compare(
             quality = {
                 "converged": not diagnosis.faults,
                 "r_hat": max(diagnosis.r_hat.values()),
-                "ess": min(*diagnosis.ess_bulk.values(), *diagnosis.ess_tail.values()),
+                "ess": diagnosis.least_ess,
                 "n_divergent": diagnosis.n_divergent,
                 "nuts_s": chains.attrs["seconds"],
             }
@@ -119,7 +121,8 @@ def _chains(
         diagnosis = nuts.diagnose(chains)
         if chains is old:
             return chains, diagnosis
-        if not diagnosis.faults:
+        expected = _LENGTHS[-1] / length * diagnosis.least_ess
+        if not diagnosis.faults or not expected >= _HOPE * nuts.LEAST_ESS:
             break
         start = draws(chains)
     chains.attrs |= {"asked": asked, "seconds": time.perf_counter() - began}

@@ -69,6 +69,11 @@ class Convergence(NamedTuple):
     n_divergent: int
 
     @property
+    def least_ess(self) -> float:
+        """The fewest effective draws of any parameter, bulk or tail."""
+        return min(*self.ess_bulk.values(), *self.ess_tail.values())
+
+    @property
     def faults(self) -> list[str]:
         """Why the draws are no reference, parameter by parameter; empty if they are one."""
         # Asked so that a NaN, of chains that never moved, is a fault.
