@@ -1,4 +1,13 @@
-"""The order of the tests."""
+"""The order of the tests, and what they share."""
+
+import os
+from pathlib import Path
+
+# What took long to compile is kept for other tests, their processes and the next run.
+os.environ |= {
+    "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parents[1] / ".pytest_cache/jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+}
 
 
 def pytest_collection_modifyitems(items):

@@ -420,6 +420,14 @@ def test_draws_that_are_all_impossible_are_not_trusted():
     assert k_hat > importance.k_threshold(500)
 
 
+def test_impossible_draws_have_no_weight_however_few_are_possible():
+    log_weight = np.full(5000, -np.inf)
+    log_weight[::50] = np.random.default_rng(0).standard_normal(100)
+    weight, _ = importance.smooth(log_weight)
+    assert not weight[log_weight == -np.inf].any()
+    assert weight.sum() == pytest.approx(1)
+
+
 def test_a_hill_that_one_start_leads_to_is_found_though_all_others_start_higher():
     """Two hills in z0, joined by a narrow valley that is bent in the other entries."""
     n_bent, sd = 4, 0.05

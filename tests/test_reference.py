@@ -21,20 +21,19 @@ def compared(tmp_path_factory):
     base = MODEL.base_cases(np.random.default_rng(3), settings, 64)
     base = base.take(np.flatnonzero(base.task == "kinetics_limited")[:1])
     cases = MODEL.variant(base, jax.random.key(3))
-    wanted = np.isin(NAMES, ["D_ox_1", "offset", "noise"])
+    wanted = np.isin(NAMES, ["E0_1", "k0_1", "offset", "noise"])
     cases = cases._replace(known=cases.known | ~wanted)
     guess = np.random.default_rng(0).standard_normal((400, len(NAMES)))
-    z = np.where(cases.known[:, None], cases.z[:, None], cases.z[:, None] + 0.5 * guess)
-    nothing = np.full(1, np.nan)
-    posterior = Posterior(z, np.full((1, 400), 1 / 400), *[nothing] * 10)
+    guess = np.where(cases.known[:, None], cases.z[:, None], cases.z[:, None] + 0.5 * guess)
     folder = tmp_path_factory.mktemp("traces")
 
-    def compare(cases, n_tune=200, n_draws=400, folder=folder):
+    def compare(cases, n_tune=200, n_draws=400, folder=folder, z=guess):
+        n, nothing = z.shape[1], np.full(1, np.nan)
         return reference.compare(
             MODEL,
             base,
             cases,
-            {"reweighted": posterior},
+            {"reweighted": Posterior(z, np.full((1, n), 1 / n), *[nothing] * 10)},
             n_tune=n_tune,
             n_draws=n_draws,
             seed=1,
@@ -53,16 +52,16 @@ def test_chains_agree_and_are_kept(compared):
     posterior = kept(path)
     assert rows["converged"].all()
     assert (rows["r_hat"] <= 1.01).all()
-    assert posterior["z"].shape == (4, 400, 2)  # the baseline is marginalised
-    assert set(posterior["parameter"].values) == {"D_ox_1", "noise"}
+    assert posterior["z"].shape == (4, 400, 3)  # the baseline is marginalised
+    assert set(posterior["parameter"].values) == {"E0_1", "k0_1", "noise"}
     whole = posterior["standard"].sel(all=posterior["parameter"].values)
     assert np.allclose(whole, posterior["z"], atol=1e-5)
 
 
-def test_the_truth_is_a_draw_like_the_others(compared):
+def test_the_truth_is_not_far_from_the_draws(compared):
     _, cases, path, _ = compared
     posterior = kept(path)
-    draws = posterior["z"].values.reshape(-1, 2)
+    draws = posterior["z"].values.reshape(-1, 3)
     truth = cases.z[0, [NAMES.index(name) for name in posterior["parameter"].values]]
     assert (np.abs(truth - draws.mean(0)) < 4 * draws.std(0)).all()
 
@@ -73,6 +72,25 @@ def test_a_guess_is_told_from_the_reference(compared):
     assert (rows["width"] > 1.5).all()
     table = reference.summary(rows)
     assert table[0]["n_converged"] == table[0]["n_cases"] == 1
+
+
+def test_draws_like_the_reference_are_not_told_from_it(compared):
+    """So much is known of this case that its posterior is Gaussian."""
+    rows, cases, path, compare = compared
+    rng = np.random.default_rng(0)
+    reference = kept(path)["standard"].values.reshape(-1, len(NAMES))
+    z = rng.multivariate_normal(reference.mean(0), np.cov(reference.T), (1, 800))
+    (own,) = compare(cases, z=z).to_dict("records")
+    assert own["c2st"] == pytest.approx(0.5, abs=0.06)
+    assert own["width"] == pytest.approx(1, abs=0.1)
+    assert own["tail"] == 0
+    assert own["param_nrmse"] == pytest.approx(own["nuts_param_nrmse"], rel=0.1)
+    assert rows["param_nrmse"].item() < own["param_nrmse"]  # the guess is about the truth
+    # Copies with another baseline are no further draws.
+    few = np.repeat(z[:, :200], 4, axis=1)
+    baseline = ~cases.known[0] & MODEL.prior.baseline
+    few[:, :, baseline] += rng.standard_normal(few[:, :, baseline].shape)
+    assert compare(cases, z=few)["n_distinct"].item() == 200
 
 
 def test_kept_chains_are_used_again_unless_they_are_damaged_or_of_another_case(compared):

@@ -39,12 +39,7 @@ def _command(*arguments: str) -> list[str]:
 
 def _environment(folder: Path, **variables: str) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    ours = {
-        "PATH": path,
-        "PYTHONPATH": str(folder / "src"),
-        # All runs compile the same: once is enough.
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache/jax"),
-    }
+    ours = {"PATH": path, "PYTHONPATH": str(folder / "src")}
     return {**os.environ, **ours, **variables}
 
 

@@ -20,7 +20,7 @@ _COLUMNS = (
     *("nuts_s", "n_distinct", "c2st", "param_nrmse", "nuts_param_nrmse", "width", "tail"),
 )
 _LENGTHS = (1, 2, 4)  # of chains, in turn, until they agree
-_HOPE = 0.5  # of the effective draws that are needed: chains from better starts may hold more
+_HOPE = 0.5  # of the effective draws needed: if longer chains can expect so many, they are run
 _FEWEST = 10  # distinct draws that a classifier can be trained on
 _FAR = 5.0  # standard deviations of the reference: draws beyond are the tail
 
@@ -41,8 +41,9 @@ def compare(
 
     One chain starts at the truth, which is an exact draw of the posterior, the others at draws of
     the posterior named "reweighted": chains that agree vouch for both. Where they do not, they are
-    run again from their own draws, twice and then four times as long, unless even then they would
-    hold too few effective draws; a case that cannot be sampled counts as one where they do not.
+    run again from their own draws, twice and then four times as long, unless even then they are
+    expected to hold less than half of the effective draws needed; a case that cannot be sampled
+    counts as one where they do not.
     Chains that are kept, and are of the same posterior, are not sampled again: a change to the fast
     posteriors is compared within minutes.
 
@@ -63,6 +64,9 @@ def compare(
         `nuts_param_nrmse`, `width` (mean ratio of the 90 % intervals to those of NUTS) and `tail`
         (part of the draws beyond five standard deviations of NUTS in any parameter).
     """
+    # Not for every user of this module: its import takes as long as a short stage.
+    from .inference.nuts import UnfitStartError
+
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for k in tqdm(range(len(cases.observed)), desc=label, disable=label is None):
@@ -77,7 +81,7 @@ def compare(
                 {"n_tune": n_tune, "n_draws": n_draws},
                 seed + k,
             )
-        except ValueError as error:
+        except UnfitStartError as error:
             tqdm.write(f"case {k} cannot be sampled: {error}")
             (folder / f"nuts_{k}.nc").unlink(missing_ok=True)  # if any, of another case
             chains, quality = None, {"converged": False}
@@ -107,7 +111,6 @@ def _chains(
     model: Model, case: Cases, start: np.ndarray, path: Path, sizes: dict[str, int], seed: int
 ) -> tuple[xr.DataTree, Any]:
     """Chains of a case, those kept at the path if they are what is asked for; their diagnosis."""
-    # Not for every user of this module: its import takes as long as a short stage.
     from .inference import nuts
 
     asked = json.dumps({**sizes, "seed": seed})
@@ -124,7 +127,7 @@ def _chains(
         expected = _LENGTHS[-1] / length * diagnosis.least_ess
         if not diagnosis.faults or not expected >= _HOPE * nuts.LEAST_ESS:
             break
-        start = draws(chains)
+        start, old = draws(chains), None
     chains.attrs |= {"asked": asked, "seconds": time.perf_counter() - began}
     with artifacts.atomic(path) as temporary:
         chains.to_netcdf(temporary, engine="h5netcdf")
@@ -149,7 +152,9 @@ def _beside(
     model: Model, case: Cases, ours: np.ndarray, reference: np.ndarray, unknown: np.ndarray
 ) -> dict[str, float]:
     """Draws of one case, shape (draws, P), beside those of the reference."""
-    distinct = np.random.default_rng(0).permutation(np.unique(ours, axis=0))
+    # Copies differ in what was integrated out and drawn anew, and in nothing else.
+    first = min((np.unique(z, return_index=True)[1] for z in ours[:, unknown].T), key=len)
+    distinct = ours[np.random.default_rng(0).permutation(first)]
     n = min(len(distinct), len(reference))
     thinned = reference[np.linspace(0, len(reference) - 1, n).astype(int)]
     mean, sd = reference[:, unknown].mean(0), reference[:, unknown].std(0)

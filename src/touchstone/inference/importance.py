@@ -318,7 +318,8 @@ def smooth(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
         return np.full(len(log_weight), 1 / len(log_weight)), _WORST
     # ArviZ takes log likelihoods to be divided out, hence the sign.
     smoothed, k_hat = array_stats.psislw(-log_weight.astype(float))
-    weight = np.exp(smoothed - smoothed.max())
+    # Of very few possible draws it takes some impossible ones for the tail.
+    weight = np.where(np.isfinite(log_weight), np.exp(smoothed - smoothed.max()), 0.0)
     k_hat = float(np.nan_to_num(k_hat, nan=_WORST, posinf=_WORST))
     return weight / weight.sum(), min(k_hat, _WORST)
 

@@ -29,13 +29,18 @@ from pytensor.link.jax.dispatch import jax_funcify  # noqa: E402
 jax.config.update("jax_enable_x64", _wide)
 
 LARGEST_R_HAT, LEAST_ESS = 1.01, 400  # Vehtari et al. 2021, sections 4.1 and 4.2
+_MOST_DIVERGENT = 0.01  # of all transitions
 _ACCEPT = 0.9  # target of the step size: at 0.8 the narrow ends of a posterior diverge
 _SAME = 1e-3  # log densities that differ by less make no other posterior
 _STATS = ("diverging", "n_steps", "step_size", "energy", "logp")
 
 
+class UnfitStartError(ValueError):
+    """A start without a finite posterior or without a slope."""
+
+
 class NotConvergedError(RuntimeError):
-    """The chains do not agree, or hold too few effective draws."""
+    """The draws are no reference: see `Convergence.faults`."""
 
 
 class Bijection(NamedTuple):
@@ -60,12 +65,15 @@ class Convergence(NamedTuple):
         r_hat: Rank-normalised split R-hat of each parameter.
         ess_bulk: Effective draws of each parameter, for its centre.
         ess_tail: Effective draws of each parameter, for its 5 % and 95 % quantiles.
-        n_divergent: Transitions that lost the energy; where there are many, draws are missing.
+        n_draws: Of all chains.
+        n_divergent: Of these, made where the energy was lost; where there are many, others are
+            missing.
     """
 
     r_hat: dict[str, float]
     ess_bulk: dict[str, float]
     ess_tail: dict[str, float]
+    n_draws: int
     n_divergent: int
 
     @property
@@ -82,12 +90,15 @@ class Convergence(NamedTuple):
             for name, value in self.r_hat.items()
             if not value <= LARGEST_R_HAT
         ]
-        return mixed + [
+        few = [
             f"{kind} effective size of {name} is {value:.0f}"
             for kind, sizes in (("bulk", self.ess_bulk), ("tail", self.ess_tail))
             for name, value in sizes.items()
             if not value >= LEAST_ESS
         ]
+        if self.n_divergent > _MOST_DIVERGENT * self.n_draws:
+            return [*mixed, *few, f"{self.n_divergent} of {self.n_draws} draws diverged"]
+        return mixed + few
 
 
 def as_pymc(log_likelihood: Callable[[Array], Array], names: Sequence[str]) -> pm.Model:
@@ -123,7 +134,8 @@ def sample(
 
     Args:
         log_likelihood: Scalar function of z, shape (P,), float64; differentiable.
-        start: Where the chains start, wider than the posterior, or R-hat sees nothing: (chains, P).
+        start: Where the chains start, shape (chains, P): draws of about the posterior, or wider. A
+            mode in which none starts, and which none finds, R-hat does not miss.
         factor: Invertible, shape (P, P).
         names: Of the P parameters.
         n_tune: Draws of each chain that adapt step size and metric, and are dropped.
@@ -136,8 +148,9 @@ def sample(
         its `to_netcdf`.
 
     Raises:
-        ValueError: If at a start the log posterior or its gradient is not finite, or the gradient
-            has a component that is exactly zero: the sampler takes its first scales from it.
+        UnfitStartError: If at a start the log posterior or its gradient is not finite, or the
+            gradient has a component that is exactly zero: the sampler takes its first scales from
+            it.
     """
     factor, names = np.asarray(factor, float), list(names)
 
@@ -156,7 +169,7 @@ def sample(
     # The first call compiles: before there are threads that would all do so.
     unfit = [k for k, u in enumerate(starts) if not _fit(*density(u))]
     if unfit:
-        raise ValueError(f"log posterior not finite, or without a slope, at start {unfit}")
+        raise UnfitStartError(f"log posterior not finite, or without a slope, at start {unfit}")
 
     def launch(u: np.ndarray, seed: int):
         # A sampler a chain: within one, nutpie cannot tell which chain asks for its start.
@@ -241,6 +254,7 @@ def diagnose(draws: xr.DataTree) -> Convergence:
         r_hat=of_each(az.rhat(z)),
         ess_bulk=of_each(az.ess(z, method="bulk")),
         ess_tail=of_each(az.ess(z, method="tail")),
+        n_draws=z.sizes["chain"] * z.sizes["draw"],
         n_divergent=int(draws["sample_stats"]["diverging"].sum()),
     )
 

@@ -163,6 +163,8 @@ class Posteriors:
             z = jax.vmap(alone)(jax.random.split(flow_key, n), cases, waveform)
             # The couples of a start are those of one record, each in its turn.
             couples = z[jnp.arange(n_draws) % n, jnp.arange(n_draws)][:, shared]
+            # What is known is so in the window of the first.
+            couples = jnp.where(cases.known[0, shared], cases.z[0, shared], couples)
             rest = jnp.moveaxis(z[:, :, own], 0, 1).reshape(n_draws, -1)
 
             def simulate(x):
@@ -355,7 +357,8 @@ class Posteriors:
         if kept is not None and nuts.are_of(kept, log_likelihood, names):
             return kept
         ours = np.unique(draws[:, at].astype(float), axis=0)
-        others = np.random.default_rng(seed).choice(len(ours), _CHAINS - 1)
+        again = len(ours) < _CHAINS - 1
+        others = np.random.default_rng(seed).choice(len(ours), _CHAINS - 1, replace=again)
         # Where E0 and k0 are known only together, the posterior is bent.
         straight = Straight.of(self.prior, case.experiment, case.observed, case.mask)
         coordinates = nuts.Bijection(

@@ -4,6 +4,9 @@ E0 and k0 are as in their uniform priors: what a record leaves open reaches from
 other there, and piles up at both in standard coordinates. And k0 is counted at the potential where
 the current flows: an irreversible couple shows its rate there, k0 exp(-alpha f (E - E0)) of a
 reduction, and little of k0, E0 and alpha apart.
+
+Importance sampling proposes in `warp`, where bounds are walls; NUTS, which goes by the gradient,
+moves in `opened`, where there are none.
 """
 
 from typing import NamedTuple
@@ -20,7 +23,7 @@ from .kinetics import inverse_thermal_voltage
 from .prior import Prior
 
 _HALF = 3**0.5  # of the width of a uniform prior of unit variance
-_SOFT = 0.25  # of a bound of k0 on the whole line, the width
+_SOFT = 0.25  # width of the soft edges that the bounds of k0 become on the whole line
 _EDGE = 1e-6  # of a uniform prior, left out at either end
 
 
@@ -65,10 +68,7 @@ class Straight(NamedTuple):
         return jnp.where(self._moved, z, x)
 
     def opened(self, z: Array) -> Array:
-        """Standard coordinates z, shape (P,), with k0 as in `warp` but on the whole line.
-
-        For samplers that go by a gradient, to which a bound is a wall.
-        """
+        """Standard coordinates z, shape (P,), with k0 as in `warp` but on the whole line."""
         k0 = self.prior.block("k0")
         return z.at[k0].set(_open(z[k0]) + self._shift(self.prior.natural(z, self.experiment)))
 
