@@ -164,7 +164,7 @@ def sample(
 
     density = _log_density(as_pymc(log_likelihood, names), back)
     with jax.enable_x64(True):
-        straight = np.asarray(jax.vmap(coordinates.to)(np.asarray(start, float)))
+        straight = np.asarray(jax.jit(jax.vmap(coordinates.to))(np.asarray(start, float)))
     starts = np.linalg.solve(factor, straight.T).T.copy()
     # The first call compiles: before there are threads that would all do so.
     unfit = [k for k, u in enumerate(starts) if not _fit(*density(u))]

@@ -365,7 +365,7 @@ class Posteriors:
             lambda z: straight.opened(whole(z))[at], lambda v: straight.closed(whole(v))[at]
         )
         with jax.enable_x64(True):
-            opened = np.asarray(jax.vmap(coordinates.to)(ours))
+            opened = np.asarray(jax.jit(jax.vmap(coordinates.to))(ours))
         spread = np.cov(opened.T) if len(ours) > len(at) else np.eye(len(at))
         return nuts.sample(
             log_likelihood,
