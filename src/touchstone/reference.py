@@ -43,9 +43,8 @@ def compare(
     the posterior named "reweighted": chains that agree vouch for both. Where they do not, they are
     run again from their own draws, twice and then four times as long, unless even then they are
     expected to hold less than half of the effective draws needed; a case that cannot be sampled
-    counts as one where they do not.
-    Chains that are kept, and are of the same posterior, are not sampled again: a change to the fast
-    posteriors is compared within minutes.
+    counts as one where they do not. Chains that are kept, and are of the same posterior, are not
+    sampled again: a change to the fast posteriors is compared within minutes.
 
     Args:
         model: The model.

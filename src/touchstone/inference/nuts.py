@@ -134,8 +134,8 @@ def sample(
 
     Args:
         log_likelihood: Scalar function of z, shape (P,), float64; differentiable.
-        start: Where the chains start, shape (chains, P): draws of about the posterior, or wider. A
-            mode in which none starts, and which none finds, R-hat does not miss.
+        start: Where the chains start, shape (chains, P): draws of about the posterior, or wider.
+            R-hat cannot see a mode that no chain enters.
         factor: Invertible, shape (P, P).
         names: Of the P parameters.
         n_tune: Draws of each chain that adapt step size and metric, and are dropped.
