@@ -130,6 +130,26 @@ def test_a_series_is_tighter_than_each_record_and_consistent_with_all(series):
 
 
 @measured
+def test_a_record_on_gold_gives_what_its_peak_says(checkpoint, tmp_path):
+    """Randles and Sevcik: of the peak above the current before it, and at most of all of it."""
+    area, concentration, rate = np.pi * 0.11**2, 0.98e-6, 0.4
+    meta = {
+        "electrode": {"radius_mm": 1.1},
+        "scan_rate_V_s": rate,
+        "couples": [{"C_ox_mM": 0.98, "C_red_mM": 0}],
+    }
+    (tmp_path / "meta.yaml").write_text(yaml.safe_dump(meta))
+    path = DATA / "ruhex_au_0.98mM_0.4Vs.csv"
+    potential, current = np.genfromtxt(path, delimiter=",", skip_header=1, usecols=(0, 1)).T
+    before = current[np.argmax(potential < -0.04)]
+    whole, above = -current.min(), before - current.min()
+    at_most, expected = ((i / (2.69e5 * area * concentration)) ** 2 / rate for i in (whole, above))
+    cases, _ = MODEL.read(path, tmp_path / "meta.yaml", N)
+    low, high = np.exp(ends(draws(infer(checkpoint, cases), cases, "D_ox_1")[0]))
+    assert low < expected < high < at_most
+
+
+@measured
 def test_a_record_beyond_planar_diffusion_is_not_explained(checkpoint, tmp_path, series):
     """At 5 mV/s convection and edges matter: the simulator has neither."""
     slow = ruhex(tmp_path, (0.005,))
