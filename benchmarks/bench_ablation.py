@@ -21,11 +21,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from touchstone import artifacts, randomness, reference
+from touchstone.contract import load_model
 from touchstone.inference.nuts import UnfitStartError
-from touchstone.models.registry import load_model
+from touchstone.io import artifacts
 from touchstone.reliability.calibration import coverage, fractional_ranks
-from touchstone.reliability.metrics import parameter_nrmse
+from touchstone.reliability.scores import parameter_nrmse
+from touchstone.stages import randomness, reference
 
 MASKS = ("dense", "random", "transitions")
 LEVELS = ("fast", "balanced", "robust")

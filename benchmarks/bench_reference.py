@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from touchstone import artifacts, randomness, reference
-from touchstone.models.registry import load_model
+from touchstone.contract import load_model
+from touchstone.io import artifacts
+from touchstone.stages import randomness, reference
 
 
 def main() -> None:

@@ -25,16 +25,16 @@ from scipy.interpolate import CubicSpline
 from scipy.special import ndtri
 
 import touchstone.models.ecsfm as ecsfm
-from touchstone.models.ecsfm import family
-from touchstone.models.ecsfm.fouling import Fouling
-from touchstone.models.ecsfm.instrument import Instrument
-from touchstone.models.ecsfm.kinetics import Couples
-from touchstone.models.ecsfm.prior import Prior
-from touchstone.models.ecsfm.simulator import Electrode, simulate
-from touchstone.models.ecsfm.waveforms import Waveform, resolve
-from touchstone.parallel import map_batches
+from touchstone.inference.batches import map_batches
+from touchstone.models.ecsfm.data import family
+from touchstone.models.ecsfm.physics.fouling import Fouling
+from touchstone.models.ecsfm.physics.instrument import Instrument
+from touchstone.models.ecsfm.physics.kinetics import Couples
+from touchstone.models.ecsfm.physics.prior import Prior
+from touchstone.models.ecsfm.physics.simulator import Electrode, simulate
+from touchstone.models.ecsfm.physics.waveforms import Waveform, resolve
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/models/ecsfm"))
 import finite_volume
 
 F, R, T = 96485.33212, 8.314462618, 298.15

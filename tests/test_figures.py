@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from touchstone import figures
-from touchstone.models.base import Parameter
+from touchstone.vocabulary import Parameter
 
 
 def test_the_pair_that_is_drawn_is_the_one_that_hangs_together():

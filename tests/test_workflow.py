@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from touchstone import reports
+from touchstone.io import reports
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("config", "notebooks", "profiles", "src", "workflow")

@@ -9,8 +9,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from scipy.stats import rankdata
 
-from .models.base import Parameter, View
-from .reliability.calibration import ecdf_band
+from touchstone.reliability.calibration import ecdf_band
+from touchstone.vocabulary import Parameter, View
 
 _SPLIT_COLOURS = {"in_distribution": "#4477aa", "control": "#66ccee"}
 _FAMILY_COLOURS = ("#cc3311", "#ee7733", "#aa3377", "#228833", "#bbbb44")

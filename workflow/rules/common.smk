@@ -6,9 +6,9 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from touchstone import summary
-from touchstone.artifacts import ArtifactError, files, overrides
-from touchstone.config import ConfigError, check_config
+from touchstone.stages import summary
+from touchstone.io.artifacts import ArtifactError, files, overrides
+from touchstone.io.settings import ConfigError, check_config
 
 try:
     check_config(config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")

@@ -6,8 +6,8 @@ Arguments: model, seed, file of the record, file of its metadata.
 import sys
 from pathlib import Path
 
-from touchstone import randomness
-from touchstone.models.registry import load_model
+from touchstone.contract import load_model
+from touchstone.stages import randomness
 
 model_id, seed, trace, meta = sys.argv[1:]
 rng = randomness.generator(int(seed), "infer", 1)

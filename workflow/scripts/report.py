@@ -10,8 +10,8 @@ from pathlib import Path
 import jinja2
 import yaml
 
-from touchstone import summary
-from touchstone.artifacts import atomic, read_json
+from touchstone.io.artifacts import atomic, read_json
+from touchstone.stages import summary
 
 MODELS = Path("src/touchstone/models")  # read, not imported: JAX would take longer than the page
 TEMPLATE, STYLE, TARGET, NAME, *NOTEBOOKS = sys.argv[1:]

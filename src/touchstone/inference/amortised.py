@@ -27,7 +27,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import ndtr, ndtri
 
-from . import flow
+from touchstone.inference import flow
 
 _RIDGE = 1e-6  # of the regression, relative to the variance of an entry of the context
 

@@ -20,7 +20,7 @@ from jax import Array
 from jax.scipy.stats import norm
 from tqdm import tqdm
 
-from .. import artifacts
+from touchstone.io import artifacts
 
 _STEPS_A_CALL = 100  # between updates of the progress bar
 _ENCODER_DEPTH = 2

@@ -20,8 +20,8 @@ from jax import Array
 from jax.scipy.special import logsumexp
 from jax.scipy.stats import norm
 
-from .problem import Problem, repeated
-from .proposals import Mixture, climb
+from touchstone.inference.problem import Problem, repeated
+from touchstone.inference.proposals import Mixture, climb
 
 # Two runs agree whose log evidences differ by less: chance makes 0.1 of 200 effective draws in
 # each, and a mode that only one has seen is then a quarter of the posterior at most.

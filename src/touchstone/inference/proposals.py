@@ -10,7 +10,7 @@ from jax import Array
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import gammaln, logsumexp
 
-from .problem import Problem, repeated
+from touchstone.inference.problem import Problem, repeated
 
 _FIRST_DAMPING, _DAMPING = 0.1, (1e-4, 1e6)  # of Fisher scoring, relative to the information
 _GAIN, _IDLE = 0.1, 3  # a smaller gain of log density is none; so many in a row, and it is over

@@ -11,18 +11,21 @@ import xarray as xr
 from jax import Array
 from jax.scipy.special import ndtri
 
-from ...artifacts import ArtifactError
-from ...parallel import map_batches
-from ..base import Cases, Check, Model, Parameter, Posterior, View
-from . import checks, family, measurement, networks, posteriors, quantities, training
-from .checkpoint import Checkpoint
-from .dataset import Chunk, load_chunk
-from .experiment import Experiment, Kind
-from .fouling import Fouling
-from .prior import Prior
-from .simulator import Response, simulate
-from .training import Trained
-from .waveforms import Waveform, find_jumps, resolve
+from touchstone.contract import Model
+from touchstone.inference.batches import map_batches
+from touchstone.io.artifacts import ArtifactError
+from touchstone.models.ecsfm.data import family, measurement
+from touchstone.models.ecsfm.data.dataset import Chunk, load_chunk, parameter_rows
+from touchstone.models.ecsfm.inference import networks, posteriors, quantities, training
+from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
+from touchstone.models.ecsfm.inference.training import Trained
+from touchstone.models.ecsfm.physics import checks
+from touchstone.models.ecsfm.physics.experiment import Experiment, Kind
+from touchstone.models.ecsfm.physics.fouling import Fouling
+from touchstone.models.ecsfm.physics.prior import Prior
+from touchstone.models.ecsfm.physics.simulator import Response, simulate
+from touchstone.models.ecsfm.physics.waveforms import Waveform, find_jumps, resolve
+from touchstone.vocabulary import Cases, Check, Parameter, Posterior, View
 
 _EXAMPLE_SAMPLES = 1000
 _MOST_TURNS = 8  # of the potential in a record that is drawn as a voltammogram
@@ -126,7 +129,7 @@ class Ecsfm(Model):
         return Chunk(
             current=1e3 * current,
             potential=experiment.potential,
-            parameters=self.prior.to_file(natural, experiment.present),
+            parameters=parameter_rows(self.prior, natural, experiment.present),
             task=draws.task,
             stage=draws.level,
             task_names=self.task_names,

@@ -1,0 +1,1 @@
+"""Files that outlive a run: artefacts, reports and settings, checked when read."""

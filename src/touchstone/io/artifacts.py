@@ -1,0 +1,167 @@
+"""Files that outlive a run: written whole or not at all, hashed, and free of executable content."""
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from touchstone import __version__
+
+MANIFEST = "manifest.json"
+_PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "pymc", "arviz")
+
+
+class ArtifactError(ValueError):
+    """A file that is missing, damaged, or not what it should be; the message names it."""
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name once the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(temporary)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def files(path: Path | str) -> list[Path]:
+    """A file itself, or the files of a folder by name, but hidden ones."""
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    return [file for file in sorted(path.iterdir()) if file.is_file() and file.name[0] != "."]
+
+
+def sha256(path: Path | str) -> str:
+    """Hex digest of a file's content."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that numbers depend on."""
+    return {"touchstone": __version__, **{name: metadata.version(name) for name in _PACKAGES}}
+
+
+def write_json(path: Path | str, content: dict) -> None:
+    """Write strict JSON (no NaN, no Infinity) in one piece."""
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    with atomic(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str) -> dict:
+    """Read JSON; an `ArtifactError` names the file if it is missing or damaged."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{path}: not a JSON object")
+    return content
+
+
+def save_arrays(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays as `.npz` in one piece; the same arrays give the same bytes."""
+    with atomic(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def load_arrays(path: Path | str) -> dict[str, np.ndarray]:
+    """Read an `.npz`; refuses pickled content and names what is wrong with a damaged file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file") from None
+    except Exception as error:  # a damaged archive can fail anywhere between zip, zlib and numpy
+        raise ArtifactError(f"{path}: not a readable .npz of plain arrays ({error})") from None
+
+
+def write_manifest(folder: Path, files: list[str], settings: dict, lineage: dict) -> None:
+    """Record the sha256 and size of a folder's files, package versions, settings and lineage."""
+    entries = {
+        name: {"sha256": sha256(folder / name), "size": (folder / name).stat().st_size}
+        for name in sorted(files)
+    }
+    content = {"files": entries, "versions": versions(), "settings": settings, "lineage": lineage}
+    write_json(folder / MANIFEST, {"schema_version": 1, **content})
+
+
+def verify(folder: Path, needed: list[str]) -> bool:
+    """Hold a folder against its manifest.
+
+    Args:
+        folder: Of the artefact.
+        needed: Files that must be there.
+
+    Returns:
+        True if every file matches the manifest; False, with a warning, if there is no manifest.
+
+    Raises:
+        ArtifactError: If a file is missing, or differs from what the manifest says.
+    """
+    for name in needed:
+        if not (folder / name).is_file():
+            raise ArtifactError(f"{folder}: holds no {name}")
+    if not (folder / MANIFEST).is_file():
+        warnings.warn(f"{folder}: no {MANIFEST}, so its files are not verified", stacklevel=2)
+        return False
+    try:
+        files = read_json(folder / MANIFEST)["files"]
+        digests = {name: entry["sha256"] for name, entry in files.items()}
+    except (AttributeError, KeyError, TypeError):
+        raise ArtifactError(f"{folder / MANIFEST}: not a manifest") from None
+    for name in needed:
+        if name not in digests:
+            raise ArtifactError(f"{folder / MANIFEST}: does not list {name}")
+    for name, digest in digests.items():
+        if not (folder / name).is_file() or sha256(folder / name) != digest:
+            raise ArtifactError(f"{folder / name}: differs from its sha256 in {MANIFEST}")
+    return True
+
+
+def overrides(model_id: str) -> dict[str, Path]:
+    """Artefacts that the environment names in place of the workflow's own.
+
+    Args:
+        model_id: Of the model.
+
+    Returns:
+        Absolute paths by variable: `<MODEL_ID>_CHECKPOINT` and `<MODEL_ID>_DATASET_CHUNK`.
+
+    Raises:
+        ArtifactError: If a variable names what does not exist.
+    """
+    found = {}
+    for what in ("CHECKPOINT", "DATASET_CHUNK"):
+        variable = f"{model_id.upper()}_{what}"
+        if value := os.environ.get(variable):
+            found[variable] = Path(value).expanduser().absolute()
+            if not found[variable].exists():
+                raise ArtifactError(f"{variable}: {value} does not exist")
+    return found
+
+
+def newest_checkpoint(folder: Path | str) -> Path:
+    """The checkpoint that was finished last among the folders in a folder."""
+    manifests = sorted(Path(folder).glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+    if not manifests:
+        raise ArtifactError(f"{folder}: holds no checkpoint; train one first")
+    return manifests[-1].parent

@@ -1,0 +1,1 @@
+"""Where voltammograms come from: the simulated family, files of chunks, and measured records."""

@@ -1,0 +1,1 @@
+"""From a voltammogram to its posterior: networks, their training, and exact re-weighting."""

@@ -1,0 +1,332 @@
+"""Training of the two networks on chunks of simulated experiments."""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from touchstone.inference import flow
+from touchstone.inference.batches import map_batches
+from touchstone.inference.flow import Example
+from touchstone.io import artifacts
+from touchstone.io.artifacts import ArtifactError
+from touchstone.models.ecsfm.data.dataset import Chunk, natural_coordinates
+from touchstone.models.ecsfm.inference import networks
+from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
+from touchstone.models.ecsfm.inference.networks import Normaliser
+from touchstone.models.ecsfm.physics.experiment import Experiment
+from touchstone.models.ecsfm.physics.prior import Prior
+
+NETWORKS = ("surrogate", "posterior")
+LEVELS = ("foundation", "bridge", "frontier")
+_CLAIM = ".training.json"
+_FARTHEST = 5.0  # standard coordinates beyond this are no training targets
+# Until these parts of the training, a batch is drawn from the first levels up to this one; after
+# the last, from the frontier alone, whose distribution is the prior.
+_CURRICULUM = ((0.1, 0), (0.2, 1), (0.5, 2))
+
+
+class Rows(NamedTuple):
+    """Noise-free experiments as the networks learn them.
+
+    Attributes:
+        z: Standard coordinates of the parameters, shape (n, P).
+        experiment: The experiments.
+        current: Noise-free current without baseline, A, shape (n, N).
+    """
+
+    z: Array
+    experiment: Experiment
+    current: Array
+
+    @classmethod
+    def of(cls, chunk: Chunk, prior: Prior) -> "Rows":
+        """Rows of a chunk."""
+        experiment = chunk.experiment
+        natural = natural_coordinates(prior, chunk)
+        z = np.asarray(jax.jit(jax.vmap(prior.standard))(natural, experiment))
+        current = np.asarray(1e-3 * chunk.current, np.float32)
+        return cls(np.clip(z, -_FARTHEST, _FARTHEST), experiment, current)
+
+    def take(self, index: np.ndarray) -> "Rows":
+        """Some of the rows."""
+        return jax.tree.map(lambda a: a[index], self)
+
+
+class Trained(NamedTuple):
+    """What training gives.
+
+    Attributes:
+        checkpoint: The two networks.
+        losses: Loss of each step, by network.
+        held_out: Rows that were not trained on.
+        task: Name of the task of each of them.
+        n_rows: Number of rows trained on.
+    """
+
+    checkpoint: Checkpoint
+    losses: dict[str, np.ndarray]
+    held_out: Rows
+    task: np.ndarray
+    n_rows: int
+
+    @property
+    def n_held_out(self) -> int:
+        """Number of rows that were not trained on."""
+        return len(self.task)
+
+
+def train(
+    chunks: list[Chunk],
+    prior: Prior,
+    by_design: np.ndarray,
+    settings: dict,
+    key: Array,
+    folder: Path,
+    lineage: dict,
+) -> Trained:
+    """Train the surrogate and the posterior, and write the checkpoint.
+
+    Args:
+        chunks: At least one, all of one record length.
+        prior: Of the model.
+        by_design: Parameters that an experimenter knows, shape (P,).
+        settings: The train section of the configuration, without the calibration.
+        key: For all randomness.
+        folder: Of the checkpoint, and of the state of an interrupted run.
+        lineage: Where the training comes from, for the manifest.
+
+    Raises:
+        ArtifactError: If asked to resume from a run with other settings, seed or data.
+    """
+    split_key, init_key, *train_keys = jax.random.split(key, 2 + len(NETWORKS))
+    rows = jax.tree.map(lambda *a: np.concatenate(a), *(Rows.of(chunk, prior) for chunk in chunks))
+    level = np.concatenate([_by_name(c.stage, c.stage_names, LEVELS) for c in chunks])
+    fit, held_out = _split(chunks, settings["held_out"], split_key)
+    fit = fit[np.argsort(level[fit], kind="stable")]
+    ends = [int(np.searchsorted(level[fit], k, side="right")) for k in range(len(LEVELS))]
+    training = rows.take(fit)
+    normaliser = Normaliser.fit(training.current, training.experiment)
+    makers = {
+        "surrogate": lambda key, row: networks.surrogate_example(row, prior, normaliser),
+        "posterior": lambda key, row: networks.posterior_example(
+            key, row, prior, jnp.asarray(by_design), normaliser
+        ),
+    }
+    meta = _meta(training, makers, settings, prior)
+    blank = Checkpoint.untrained(meta, normaliser, init_key)
+    _claim(folder, settings, rows, key)
+    data = jax.tree.map(jnp.asarray, training)
+    nets, losses = {}, {}
+    for name, net_key in zip(NETWORKS, train_keys, strict=True):
+        budget = settings[name]
+        draw = partial(
+            _draw,
+            make=makers[name],
+            ranges=_curriculum(ends, budget["n_steps"]),
+            batch_size=budget["batch_size"],
+        )
+        nets[name], loss = flow.train(
+            getattr(blank, name),
+            draw,
+            data,
+            n_steps=budget["n_steps"],
+            paths=budget["paths"],
+            learning_rate=budget["learning_rate"],
+            key=net_key,
+            state_file=folder / f".{name}.state",
+            resume=settings["resume"],
+            label=f"train {name}",
+        )
+        losses[name] = np.asarray(loss)
+    checkpoint = Checkpoint(**nets, normaliser=normaliser, meta=meta, verified=True)
+    checkpoint.save(folder, lineage)
+    for name in (*(f".{name}.state" for name in NETWORKS), _CLAIM):
+        (folder / name).unlink(missing_ok=True)
+    task = np.concatenate([np.array(c.task_names)[c.task] for c in chunks])
+    return Trained(checkpoint, losses, rows.take(held_out), task[held_out], len(fit))
+
+
+def _by_name(index: np.ndarray, names: tuple[str, ...], wanted: tuple[str, ...]) -> np.ndarray:
+    """Indices into `wanted` of labels given as indices into `names`; the last if not there."""
+    place = [wanted.index(name) if name in wanted else len(wanted) - 1 for name in names]
+    return np.array(place)[index]
+
+
+def _split(chunks: list[Chunk], part: float, key: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on and rows held out, with the variants of one experiment on one side."""
+    sizes = np.cumsum([0, *(chunk.group.max() + 1 for chunk in chunks)])
+    group = np.concatenate([c.group + start for c, start in zip(chunks, sizes, strict=False)])
+    distinct = np.unique(group)
+    chance = np.asarray(jax.random.uniform(key, (len(distinct),)))
+    held = np.isin(group, distinct[chance <= max(part, chance.min())])  # at least one
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _curriculum(ends: list[int], n_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Steps at which a phase ends, and the (first, last) rows of each; levels are in order."""
+    spans = [(0, ends[level]) for _, level in _CURRICULUM] + [(ends[-2], ends[-1])]
+    spans = [span if span[1] > span[0] else (0, ends[-1]) for span in spans]
+    return np.array([part * n_steps for part, _ in _CURRICULUM]), np.array(spans)
+
+
+def _draw(key: Array, step: Array, data: Rows, *, make, ranges, batch_size: int) -> Example:
+    """A batch of examples from the rows that the curriculum allows at this step."""
+    row_key, example_key = jax.random.split(key)
+    phase_ends, spans = ranges
+    first, last = jnp.asarray(spans)[(step >= jnp.asarray(phase_ends)).sum()]
+    index = jax.random.randint(row_key, (batch_size,), first, last)
+    keys = jax.random.split(example_key, batch_size)
+    return jax.vmap(make)(keys, data.take(index))
+
+
+def _meta(rows: Rows, makers: dict, settings: dict, prior: Prior) -> dict:
+    """Sizes, settings and the range of the training, for `model_meta.json`."""
+    first = jax.tree.map(lambda a: jnp.asarray(a[0]), rows)
+    sizes = {}
+    for name, make in makers.items():
+        example = jax.eval_shape(make, jax.random.key(0), first)
+        sizes[name] = {
+            "target_size": example.target.shape[0],
+            "context_size": example.context.shape[0],
+            **{k: settings[name][k] for k in ("encoder_width", "width", "depth", "spread")},
+        }
+    numbers = np.asarray(jax.vmap(networks.settings)(rows.experiment))[:, : len(networks.SETTINGS)]
+    return {
+        "schema_version": networks.VERSION,
+        "model_id": "ecsfm",
+        "n_points": rows.current.shape[1],
+        "max_couples": prior.max_couples,
+        "parameters": prior.names,
+        "networks": sizes,
+        "trained_range": {
+            name: [float(low), float(high)]
+            for name, low, high in zip(
+                networks.SETTINGS, numbers.min(0), numbers.max(0), strict=True
+            )
+        },
+        "settings": settings,
+    }
+
+
+def _claim(folder: Path, settings: dict, rows: Rows, key: Array) -> None:
+    """Note whose interrupted run the folder may hold; refuse to resume another's.
+
+    Another seed would hold out other rows: among them some that have been trained on.
+    """
+    ours = {name: value for name, value in settings.items() if name != "resume"}
+    data = hashlib.sha256(np.ascontiguousarray(rows.z))
+    data.update(np.ascontiguousarray(rows.current))
+    ours |= {"seed": jax.random.key_data(key).tolist(), "data": data.hexdigest()}
+    if settings["resume"] and (folder / _CLAIM).exists():
+        theirs = artifacts.read_json(folder / _CLAIM)
+        differ = sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
+        if differ:
+            raise ArtifactError(
+                f"{folder}: the interrupted training had other settings ({', '.join(differ)}); "
+                "set train.resume to false to start afresh"
+            )
+        return
+    for name in NETWORKS:
+        (folder / f".{name}.state").unlink(missing_ok=True)
+    artifacts.write_json(folder / _CLAIM, ours)
+
+
+def evaluate(
+    trained: Trained, prior: Prior, by_design: np.ndarray, key: Array, n_draws: int
+) -> dict:
+    """How the networks do on held-out rows, beside what needs no training.
+
+    The surrogate draws one current for each row; its error is the rms difference over the rms
+    current, beside those of always answering zero, and the mean of all their shapes. The
+    posterior sees each row whole, with what is known by design, and its parameter error is beside
+    that of the prior mean.
+
+    Args:
+        trained: As from `train`.
+        prior: Of the model.
+        by_design: Parameters that an experimenter knows, shape (P,).
+        key: For noise and draws.
+        n_draws: Posterior draws of each row.
+
+    Returns:
+        `surrogate`, `posterior` and `tasks`: lists of rows of a table.
+    """
+    checkpoint, normaliser = trained.checkpoint, trained.checkpoint.normaliser
+    surrogate_steps, posterior_steps = 20, 20
+
+    def surrogate_error(net, index, row):
+        example = networks.surrogate_example(row, prior, normaliser)
+        drawn = flow.sample(
+            net,
+            example.context,
+            example.unknown,
+            1,
+            surrogate_steps,
+            jax.random.fold_in(key, index),
+        )[0]
+        current = networks.surrogate_current(drawn, row.experiment, normaliser)
+        rms = jnp.sqrt((row.current**2).mean())
+        return jnp.sqrt(((current - row.current) ** 2).mean()) / rms, row.current / rms
+
+    def posterior_error(net, index, row):
+        example_key, sample_key = jax.random.split(jax.random.fold_in(key, index))
+        example = networks.posterior_example(
+            example_key, row, prior, jnp.asarray(by_design), normaliser, training=False
+        )
+        z = flow.sample(net, example.context, example.unknown, n_draws, posterior_steps, sample_key)
+        natural = jax.vmap(prior.natural, in_axes=(0, None))(z, row.experiment)
+        mean, sd = prior.moments(row.experiment)
+        truth = prior.natural(example.target, row.experiment)
+        return (natural.mean(0) - truth) / sd, (mean - truth) / sd, example.unknown
+
+    index = np.arange(len(trained.task))
+    error, shape = map_batches(
+        jax.jit(lambda i, r: jax.vmap(partial(surrogate_error, checkpoint.surrogate))(i, r)),
+        index,
+        trained.held_out,
+        label="held out, surrogate",
+    )
+    of_mean = np.sqrt(((shape - shape.mean(0)) ** 2).mean(1))
+    ours, prior_mean, unknown = map_batches(
+        jax.jit(lambda i, r: jax.vmap(partial(posterior_error, checkpoint.posterior))(i, r)),
+        index,
+        trained.held_out,
+        batch_size=64,
+        label="held out, posterior",
+    )
+
+    def root_mean_square(values, where):
+        return float(np.sqrt((values**2)[where].mean())) if where.any() else None
+
+    tasks = []
+    for name in np.unique(trained.task):
+        rows = trained.task == name
+        where = unknown & rows[:, None]
+        tasks.append(
+            {
+                "task": str(name),
+                "n": int(rows.sum()),
+                "surrogate_error": float(np.median(error[rows])),
+                "mean_shape_error": float(np.median(of_mean[rows])),
+                "zero_error": 1.0,
+                "param_nrmse": root_mean_square(ours, where),
+                "prior_mean_nrmse": root_mean_square(prior_mean, where),
+            }
+        )
+    parameters = [
+        {
+            "parameter": name,
+            "n": int(unknown[:, k].sum()),
+            "param_nrmse": root_mean_square(ours[:, k], unknown[:, k]),
+            "prior_mean_nrmse": root_mean_square(prior_mean[:, k], unknown[:, k]),
+        }
+        for k, name in enumerate(prior.names)
+        if unknown[:, k].any()
+    ]
+    return {"tasks": tasks, "parameters": parameters}

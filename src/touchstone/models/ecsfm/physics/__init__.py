@@ -1,0 +1,1 @@
+"""What happens in the cell: waveforms, transport, kinetics, fouling, and the record of it."""

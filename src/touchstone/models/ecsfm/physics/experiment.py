@@ -1,0 +1,63 @@
+"""What an experimenter does and knows: the applied potential, the electrode, the solution."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from touchstone.models.ecsfm.physics.simulator import Electrode
+
+
+class Experiment(NamedTuple):
+    """What was done, all of it known; N samples, S couples.
+
+    Attributes:
+        potential: Applied potential at the samples, V, shape (N,).
+        duration: s.
+        radius: Of the disc or sphere, cm.
+        curvature: 1/cm; 0 for a disc.
+        temperature: K.
+        present: Whether O and R of each couple are in the cell, shape (S, 2).
+    """
+
+    potential: Array
+    duration: Array
+    radius: Array
+    curvature: Array
+    temperature: Array
+    present: Array
+
+    @property
+    def area(self) -> Array:
+        """Geometric area, cm^2: of a disc, or of a sphere."""
+        return jnp.pi * self.radius**2 * jnp.where(self.curvature > 0, 4.0, 1.0)
+
+    @property
+    def electrode(self) -> Electrode:
+        """The electrode, as the simulator takes it."""
+        return Electrode(self.area, self.temperature, self.curvature)
+
+    @property
+    def window(self) -> tuple[Array, Array]:
+        """Centre and half-width of the window that E0 is in, V."""
+        low, high = self.potential.min(-1), self.potential.max(-1)
+        return (low + high) / 2, jnp.maximum(0.4 * (high - low), 0.15)
+
+
+class Kind(NamedTuple):
+    """What of an experiment the simulation can be compiled for: what is not there costs nothing.
+
+    Attributes:
+        n_couples: How many of the couples are simulated: the first.
+        planar: Whether the electrode is a disc.
+    """
+
+    n_couples: int
+    planar: bool
+
+    @classmethod
+    def of(cls, experiments: Experiment) -> "Kind":
+        """The least that serves all of a batch of experiments (numpy arrays)."""
+        couples = np.flatnonzero(np.any(experiments.present, axis=(0, 2)))
+        return cls(int(couples.max()) + 1, not np.any(experiments.curvature))

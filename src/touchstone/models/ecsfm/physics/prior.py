@@ -1,0 +1,168 @@
+"""From standard coordinates, whose prior is N(0, 1), to couples and an instrument, and back."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.special import ndtr, ndtri
+
+from touchstone.models.ecsfm.physics.experiment import Experiment
+from touchstone.models.ecsfm.physics.instrument import Instrument
+from touchstone.models.ecsfm.physics.kinetics import Couples
+from touchstone.models.ecsfm.physics.observation import Observation
+from touchstone.vocabulary import Parameter
+
+BLOCKS = ("D_ox", "D_ratio", "C_ox", "C_red", "E0", "k0", "alpha")
+# The record's: they do not enter the simulation of the current.
+BASELINE = ("offset", "slope")  # linear, with normal priors about zero: marginalised exactly
+RECORD = (*BASELINE, "discrepancy", "correlation", "noise")
+NUISANCES = ("resistivity", "C_dl", *RECORD)
+_MM = 1e-6  # mol/cm^3 in 1 mM
+
+
+class Prior:
+    """The prior of all parameters of an experiment with up to S couples.
+
+    The parameter vector has the seven blocks of `BLOCKS`, each S wide, then `NUISANCES`.
+
+    Args:
+        config: The model's `config.yaml`.
+        max_couples: S.
+    """
+
+    def __init__(self, config: dict, max_couples: int):
+        self.max_couples = max_couples
+        self.parameters = [
+            Parameter.from_config(f"{block}_{s + 1}", config["couple_parameters"][block])
+            for block in BLOCKS
+            for s in range(max_couples)
+        ] + [Parameter.from_config(name, config["nuisances"][name]) for name in NUISANCES]
+        self.names = [p.name for p in self.parameters]
+        self.blocks = [b for b in BLOCKS for _ in range(max_couples)] + list(NUISANCES)
+        self.size = len(self.names)
+        self._place = {name: k for k, name in enumerate(self.names)}
+        self.baseline, self.record = np.isin(self.names, BASELINE), np.isin(self.names, RECORD)
+        self.shared = np.isin(self.blocks, BLOCKS)  # by all records of one system
+        self._location = jnp.array([p.location for p in self.parameters])
+        self._scale = jnp.array([p.scale for p in self.parameters])
+        self._bounded = jnp.array([p.bounded for p in self.parameters])
+
+    def block(self, name: str) -> slice:
+        """Places of the entries of a block."""
+        first = BLOCKS.index(name) * self.max_couples
+        return slice(first, first + self.max_couples)
+
+    def active(self, present: Array) -> Array:
+        """Parameters that exist, given which forms are in the cell, shape (P,)."""
+        ox, red = present[..., 0], present[..., 1]
+        couple = ox | red
+        blocks = [couple, couple, ox, red, couple, couple, couple]
+        nuisances = jnp.ones((*couple.shape[:-1], len(NUISANCES)), bool)
+        return jnp.concatenate([*blocks, nuisances], axis=-1)
+
+    def natural(self, z: Array, experiment: Experiment) -> Array:
+        """Natural coordinates (logarithms for log-priors) of standard ones, shape (P,)."""
+        spread = jnp.where(self._bounded, 2 * ndtr(z) - 1, z)
+        e0 = self.block("E0")
+        order = _ordered(ndtr(z[e0]), experiment.present.any(-1).sum())
+        centre, half = experiment.window
+        natural = self._location + self._scale * spread
+        return natural.at[e0].set(centre + half * (2 * order - 1))
+
+    def standard(self, natural: Array, experiment: Experiment) -> Array:
+        """Standard coordinates of natural ones; values beyond a bound land near it."""
+        quantile = jnp.clip(self.quantile(natural, experiment), 1e-6, 1 - 1e-6)
+        unit = (natural - self._location) / self._scale
+        return jnp.where(self._bounded, ndtri(quantile), unit)
+
+    def quantile(self, natural: Array, experiment: Experiment) -> Array:
+        """Place of bounded ones between their bounds, 0 to 1; of an E0 above that before it."""
+        between = ((natural - self._location) / self._scale + 1) / 2
+        e0 = self.block("E0")
+        centre, half = experiment.window
+        order = ((natural[e0] - centre) / half + 1) / 2
+        return between.at[e0].set(_unordered(order, experiment.present.any(-1).sum()))
+
+    def moments(self, experiment: Experiment) -> tuple[Array, Array]:
+        """Prior mean and standard deviation of the natural coordinates, shape (P,) each."""
+        centre, half = experiment.window
+        location, scale = (jnp.asarray(a, centre.dtype) for a in (self._location, self._scale))
+        sd = scale / jnp.where(self._bounded, 3**0.5, 1.0)
+        n = experiment.present.any(-1).sum()
+        rank = jnp.arange(1, self.max_couples + 1)
+        e0 = self.block("E0")
+        order_mean = rank / (n + 1)
+        order_sd = jnp.sqrt(jnp.maximum(rank * (n + 1 - rank), 0) / (n + 2)) / (n + 1)
+        mean = location.at[e0].set(centre + half * (2 * order_mean - 1))
+        return mean, sd.at[e0].set(2 * half * order_sd)
+
+    def couples(self, natural: Array, experiment: Experiment) -> Couples:
+        """Couples in the simulator's units; forms that are not present have no concentration."""
+        block = {name: natural[self.block(name)] for name in BLOCKS}
+        ox, red = experiment.present[:, 0], experiment.present[:, 1]
+        return Couples(
+            d_ox=jnp.exp(block["D_ox"]),
+            d_red=jnp.exp(block["D_ox"] + block["D_ratio"]),
+            c_ox=jnp.where(ox, _MM * jnp.exp(block["C_ox"]), 0.0),
+            c_red=jnp.where(red, _MM * jnp.exp(block["C_red"]), 0.0),
+            e0=block["E0"],
+            k0=jnp.exp(block["k0"]),
+            transfer_coefficient=block["alpha"],
+        )
+
+    def instrument(self, natural: Array, experiment: Experiment) -> Instrument:
+        """Uncompensated resistance of the electrode in its electrolyte, and double layer."""
+        resistivity, c_dl = self._take(natural, "resistivity", "C_dl")
+        return Instrument(jnp.exp(resistivity) / (4 * experiment.radius), 1e-6 * jnp.exp(c_dl))
+
+    def observation(
+        self,
+        natural: Array,
+        current: Array,
+        experiment: Experiment,
+        signal: Array | None = None,
+    ) -> Observation:
+        """What is recorded of a noise-free current, the baseline yet unknown.
+
+        Args:
+            natural: Natural coordinates, shape (P,).
+            current: A, shape (N,).
+            experiment: The experiment.
+            signal: Unit of the baseline and of all noise, A; the rms of the current by default.
+        """
+        discrepancy, correlation, white = self._take(natural, "discrepancy", "correlation", "noise")
+        centre, half = experiment.window
+        if signal is None:
+            signal = jnp.sqrt((current**2).mean())
+        shape = (experiment.potential - centre) / half
+        return Observation(
+            current,
+            jnp.stack([jnp.ones_like(shape), shape]),
+            signal * jnp.stack(self._take(self._scale, *BASELINE)),
+            signal * jnp.exp(white),
+            signal * jnp.exp(discrepancy),
+            jnp.exp(correlation),
+        )
+
+    def _take(self, natural: Array, *names: str) -> list[Array]:
+        return [natural[self._place[name]] for name in names]
+
+
+def _ordered(fractions: Array, n: Array) -> Array:
+    """Order statistics of n uniforms from independent uniforms (Rosenblatt), one after another."""
+    values, last = [], 0.0
+    for k in range(fractions.shape[-1]):
+        left = jnp.maximum(n - k, 1)
+        last = last + (1 - last) * (1 - (1 - fractions[k]) ** (1 / left))
+        values.append(last)
+    return jnp.stack(values)
+
+
+def _unordered(values: Array, n: Array) -> Array:
+    """Inverse of `_ordered`."""
+    fractions, last = [], 0.0
+    for k in range(values.shape[-1]):
+        left = jnp.maximum(n - k, 1)
+        room = jnp.maximum(1 - last, 1e-6)
+        fractions.append(1 - jnp.clip(1 - (values[k] - last) / room, 0.0, 1.0) ** left)
+        last = values[k]
+    return jnp.stack(fractions)

@@ -1,0 +1,1 @@
+"""The five stages: each is one function, called by its notebook and by the doors for users."""

@@ -1,0 +1,136 @@
+"""The verdicts of a run as a few lines of text."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from touchstone.io import artifacts
+
+_RATE = "{:.2f} [{:.2f}, {:.2f}]"
+
+
+def split_table(report: dict) -> list[list[str]]:
+    """Each variant, its cases, mean reliability, and the part escalated with its interval.
+
+    The part escalated is a false-alarm rate in distribution and for the controls, a recall under
+    stress. It counts only the cases that the rule was not fitted on.
+    """
+    rows = [["split", "severity", "cases", "reliability", "recall", "false-alarm rate", "scored"]]
+    flagged = {_variant(entry): entry["flagged"] for entry in report["by_variant"]}
+    for entry in report["split_summary"]:
+        rate = flagged[_variant(entry)]
+        shown = _RATE.format(rate["value"], rate["low"], rate["high"])
+        stressed = entry["split"].startswith("stress_")
+        name = entry["split"] + (f" ({entry['family']})" if entry["family"] else "")
+        recall, false_alarms = (shown, "–") if stressed else ("–", shown)
+        score = f"{entry['reliability_score']:.1f}"
+        cases = str(entry["n_cases"])
+        n = str(rate["n"])
+        rows.append([name, f"{entry['severity']:g}", cases, score, recall, false_alarms, n])
+    return rows
+
+
+def control_sentence(report: dict) -> str:
+    """What the control says, with its smallest p-values."""
+    stress, rule = report["control"]["stress"], report["control"]["guardrail"]
+    least = min(test["p_adjusted"] for test in stress["tests"])
+    of_rule = min(entry["p_value"] for entry in rule)
+    told = "is not told from" if stress["passed"] else "IS TOLD from"
+    return (
+        f"Control: severity 0 {told} the training family "
+        f"(smallest adjusted p {least:.2f}; of the rule {of_rule:.2f})."
+    )
+
+
+def rule_sentence(report: dict) -> str:
+    """The rule, and how it does beside the size of the observation."""
+    best, size = report["best_guardrail"], report["baselines"]["max_abs_current"]
+    ours, theirs = best["tpr"], size["tpr"]
+    return (
+        f"Rule: escalate below a reliability of {best['rel_thr']:.1f} or above a calibration error "
+        f"of {best['cal_thr']:.3f}. On {best['n_scored_cases']} base cases it never saw: recall "
+        + _RATE.format(ours["value"], ours["low"], ours["high"])
+        + ", false alarms "
+        + _RATE.format(*(best["fpr"][name] for name in ("value", "low", "high")))
+        + "; max|I| alone: recall "
+        + _RATE.format(theirs["value"], theirs["low"], theirs["high"])
+        + ", false alarms "
+        + _RATE.format(*(size["fpr"][name] for name in ("value", "low", "high")))
+        + "."
+    )
+
+
+def undetected(report: dict) -> list[str]:
+    """Stressed variants whose escalation is not told from a false alarm, as family and severity."""
+    return [
+        f"{entry['family']} {entry['severity']:g}"
+        for entry in report["by_variant"]
+        if entry["split"].startswith("stress_") and not entry["detected"]
+    ]
+
+
+def verdict_sentence(report: dict) -> str:
+    """The two verdicts on a measurement, with their reasons: the computation, and the simulator."""
+    computation = report["computation"]
+    return (
+        f"{Path(report['trace']).name}: {report['verdict'].upper()}, because {report['reason']}. "
+        f"The computation: {computation['verdict'].upper()}, {computation['reason']}."
+    )
+
+
+def text(folders: Iterable[Path], measurement: str, page: Path) -> str:
+    """Closing words of a run.
+
+    Args:
+        folders: Reports of each model; what is not there is left out.
+        measurement: Name of the measurement that was inferred.
+        page: The report to read.
+    """
+    lines = []
+    for folder in folders:
+        guardrail = folder / "posterior_failure_mode_report.json"
+        if guardrail.exists():
+            report = artifacts.read_json(guardrail)
+            lines += ["", *_aligned(split_table(report)), "", rule_sentence(report)]
+            lines += [control_sentence(report)]
+            if names := undetected(report):
+                lines.append(f"Not told from a false alarm: {', '.join(names)}.")
+        infer = folder / f"infer_{measurement}.json"
+        if infer.exists():
+            report = artifacts.read_json(infer)
+            header = ["quantity", "median", "90 % interval", "unit"]
+            table = [
+                [
+                    row["quantity"] + (f" (record {row['record']})" if row.get("record") else ""),
+                    f"{row['median']:.4g}",
+                    "{:.4g} to {:.4g}".format(*row["interval_90"]),
+                    row["unit"],
+                ]
+                for row in report["posterior"]
+            ]
+            lines += ["", *_aligned([header, *table]), "", verdict_sentence(report)]
+    if page.exists():
+        lines += ["", f"Report: {page}"]
+    return "\n".join(lines)
+
+
+def last_error(logs: Iterable[Path]) -> str:
+    """The last line that names an error in the newest of some logs; empty if there is none."""
+    newest = sorted(logs, key=lambda path: path.stat().st_mtime)
+    for path in newest[-1:]:
+        found = re.findall(r"^(?:\w+\.)*\w*Error: .*$", path.read_text(errors="replace"), re.M)
+        if found:
+            return f"\n{found[-1]}\n(more in {path})"
+    return ""
+
+
+def _variant(entry: dict) -> tuple:
+    return entry["split"], entry["family"], entry["severity"]
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,301 @@
+"""Posteriors beside exact ones, and the metrics that judge them beside numbers found by hand."""
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from touchstone.inference import flow
+from touchstone.inference.cem import cross_entropy
+from touchstone.inference.flow import Example, VectorFieldNet
+from touchstone.reliability.scores import parameter_nrmse, predictive_metrics
+
+# A linear-Gaussian model: y = A z + noise, z standard normal. Its posteriors are known exactly.
+A = np.array([[1.0, 0.5], [-0.3, 0.8], [0.6, -0.4]], np.float32)
+NOISE = 0.5
+Y = np.array([1.2, 0.1, -0.3], np.float32)
+
+
+def exact(known=None):
+    """Mean and covariance of the unknown entries given Y and the known ones (nan: unknown)."""
+    known = np.full(2, np.nan) if known is None else np.asarray(known, float)
+    unknown = np.isnan(known)
+    rest = Y - A @ np.where(unknown, 0.0, known)
+    precision = np.eye(unknown.sum()) + A[:, unknown].T @ A[:, unknown] / NOISE**2
+    covariance = np.linalg.inv(precision)
+    return covariance @ A[:, unknown].T @ rest / NOISE**2, covariance
+
+
+# Flow matching ------------------------------------------------------------------------------------
+
+
+def context_of(y, z, known):
+    return jnp.concatenate([y, jnp.where(known, z, 0.0), known.astype(jnp.float32)])
+
+
+def draw_examples(key, step, size):
+    """A batch of pairs (z, y), each with any of the two entries of z known."""
+
+    def one(key):
+        z_key, noise_key, known_key = jax.random.split(key, 3)
+        z = jax.random.normal(z_key, (2,))
+        y = A @ z + NOISE * jax.random.normal(noise_key, (3,))
+        known = jax.random.bernoulli(known_key, 0.3, (2,))
+        return Example(z, ~known, context_of(y, z, known))
+
+    return jax.vmap(one)(jax.random.split(key, size.shape[0]))
+
+
+def network(seed=0, width=32, depth=2):
+    return VectorFieldNet(2, 7, width, width, depth, 1.0, key=jax.random.key(seed))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A network that has learnt the linear-Gaussian model, and its losses."""
+    return flow.train(
+        network(),
+        draw_examples,
+        np.zeros(128),
+        n_steps=1500,
+        paths=4,
+        learning_rate=3e-3,
+        key=jax.random.key(1),
+        show_progress=False,
+    )
+
+
+sample = jax.jit(flow.sample, static_argnames=("n_draws", "n_steps"))
+
+
+def posterior(net, known=(np.nan, np.nan), key=0):
+    """Draws of z given Y."""
+    known = np.asarray(known, np.float32)
+    unknown = np.isnan(known)
+    context = context_of(jnp.asarray(Y), np.nan_to_num(known), jnp.asarray(~unknown))
+    draws = sample(net, context, jnp.asarray(unknown), 4000, 30, jax.random.key(key))
+    return np.asarray(draws, float)
+
+
+def test_flow_matching_finds_an_exact_gaussian_posterior(trained):
+    net, losses = trained
+    draws = posterior(net)
+    mean, covariance = exact()
+    sd = np.sqrt(np.diag(covariance))
+    assert float(losses[0]) == pytest.approx(1.0, abs=0.15)  # it starts by knowing nothing
+    np.testing.assert_allclose(draws.mean(0), mean, atol=0.15 * sd.min())
+    np.testing.assert_allclose(draws.std(0), sd, rtol=0.12)
+    correlation = covariance[0, 1] / sd.prod()
+    assert np.corrcoef(draws.T)[0, 1] == pytest.approx(correlation, abs=0.1)
+
+
+@pytest.mark.parametrize("known", [(0.8, np.nan), (np.nan, -0.5)])
+def test_what_is_known_sharpens_the_rest_and_is_not_drawn(trained, known):
+    draws = posterior(trained[0], known)
+    unknown = np.isnan(known)
+    (mean,), ((variance,),) = exact(known)
+    sd = np.sqrt(variance)
+    assert draws[:, unknown].mean() == pytest.approx(mean, abs=0.15 * sd)
+    assert draws[:, unknown].std() == pytest.approx(sd, rel=0.12)
+    np.testing.assert_array_equal(draws[:, ~unknown], 0.0)
+
+
+def test_the_key_decides_the_draws(trained):
+    first, again, other = (posterior(trained[0], key=key) for key in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).all()
+
+
+def test_what_is_known_is_no_part_of_the_loss():
+    net = network()
+    net = eqx.tree_at(lambda n: n.out.weight, net, jnp.ones_like(net.out.weight))
+    loss = jax.jit(flow.FlowMatchingLoss(3))
+    unknown = jnp.array([[True, False]])
+
+    def of(first, second):
+        target, context = jnp.array([[first, second]]), jnp.ones((1, 7))
+        return float(loss(net, Example(target, unknown, context), jax.random.key(0)))
+
+    assert of(0.5, 0.0) == of(0.5, 1e3)
+    assert of(0.5, 0.0) != of(0.6, 0.0)
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.5, 2.0])
+def test_before_training_draws_come_from_the_guess(spread):
+    guess = posterior(VectorFieldNet(2, 7, 4, 4, 1, spread, key=jax.random.key(0)))
+    standard = posterior(VectorFieldNet(2, 7, 4, 4, 1, 1.0, key=jax.random.key(0)))
+    np.testing.assert_allclose(standard.std(0), 1.0, atol=0.05)
+    np.testing.assert_allclose(guess, spread * standard, rtol=0.02)  # the error of 30 steps
+
+
+def test_an_interrupted_training_that_resumes_ends_where_an_undisturbed_one_does(tmp_path):
+    def interrupted(key, step, size):
+        def stop(step):
+            if step == 1050:
+                raise RuntimeError("power cut")
+
+        jax.debug.callback(stop, step)
+        return draw_examples(key, step, size)
+
+    def run(seed, draw=draw_examples, **state):
+        settings = {"n_steps": 1100, "paths": 1, "learning_rate": 1e-2, "show_progress": False}
+        net = network(seed, width=4, depth=1)
+        return flow.train(net, draw, np.zeros(2), key=jax.random.key(5), **settings, **state)
+
+    state = tmp_path / "run.state"
+    state.write_bytes(b"of some other run, and not to be resumed")
+    with pytest.raises(Exception, match="power cut"):
+        run(0, interrupted, state_file=state)
+    # what the state holds counts, and not the network that this one starts from
+    resumed, resumed_losses = run(9, state_file=state, resume=True)
+    undisturbed, losses = run(0)
+    jax.tree.map(np.testing.assert_array_equal, resumed, undisturbed)
+    np.testing.assert_array_equal(resumed_losses, losses)
+
+
+# The cross-entropy method -------------------------------------------------------------------------
+
+
+@partial(jax.jit, static_argnames=("n_particles", "n_iterations"))
+def elect(key, z_known, known, n_particles, n_iterations):
+    """Weighted mean and standard deviation of the particles, and the particles."""
+
+    def log_likelihood(z, key):
+        return -0.5 * (((Y - z @ A.T) / NOISE) ** 2).sum(-1)
+
+    budget = {"n_particles": n_particles, "n_iterations": n_iterations, "elite_fraction": 0.25}
+    result = cross_entropy(log_likelihood, z_known, known, key, **budget)
+    mean = result.weight @ result.z
+    return mean, jnp.sqrt(result.weight @ (result.z - mean) ** 2), result
+
+
+UNKNOWN = np.zeros(2), np.zeros(2, bool)
+
+
+def test_cross_entropy_finds_an_exact_gaussian_posterior():
+    mean, covariance = exact()
+    ours, sd, result = elect(jax.random.key(0), *UNKNOWN, 20_000, 4)
+    np.testing.assert_allclose(ours, mean, atol=0.02)
+    np.testing.assert_allclose(sd, np.sqrt(np.diag(covariance)), rtol=0.03)
+    assert float(result.weight.sum()) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize(("n_particles", "n_iterations"), [(32, 3), (64, 4), (96, 6)])
+def test_few_particles_neither_collapse_nor_miss(n_particles, n_iterations):
+    mean, covariance = exact()
+    exact_sd = np.sqrt(np.diag(covariance))
+    keys = jax.random.split(jax.random.key(0), 200)
+    batch = jax.vmap(lambda key: elect(key, *UNKNOWN, n_particles, n_iterations)[:2])
+    means, sds = (np.asarray(a, float) for a in jax.jit(batch)(keys))
+    np.testing.assert_allclose(means.mean(0), mean, atol=0.1 * exact_sd.min())
+    assert (np.abs(means - mean) < 1.5 * exact_sd).mean() > 0.99
+    assert (sds.mean(0) > 0.75 * exact_sd).all()
+    assert (sds.mean(0) < 1.1 * exact_sd).all()
+
+
+def test_cross_entropy_leaves_known_entries_at_their_values():
+    (mean,), ((variance,),) = exact((0.8, np.nan))
+    known = np.array([True, False])
+    ours, sd, result = elect(jax.random.key(0), np.array([0.8, 0.0]), known, 20_000, 4)
+    np.testing.assert_allclose(result.z[:, 0], 0.8)
+    assert float(ours[1]) == pytest.approx(mean, abs=0.02)
+    assert float(sd[1]) == pytest.approx(np.sqrt(variance), rel=0.03)
+
+
+def test_the_key_decides_the_particles():
+    first, again, other = (elect(jax.random.key(key), *UNKNOWN, 50, 2)[2].z for key in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).all()
+
+
+# Metrics ------------------------------------------------------------------------------------------
+
+
+def test_metrics_of_one_case_are_those_found_by_hand():
+    observed = np.array([[0.0, 1.0, 2.0, 4.0]])
+    mean = np.array([[0.0, 1.0, 2.0, 2.0]])
+    got = predictive_metrics(
+        observed, np.ones((1, 4), bool), mean, np.ones((1, 4)), np.array([0.5])
+    )
+    by_hand = {
+        "pred_nrmse": 1.0 / 4,  # errors 0, 0, 0, 2 over a range of 4
+        "pred_nll": 2.112086,  # (0 + 0 + 0 + 2) / 4 + ln(1 / 0.5) + ln(2 pi) / 2
+        "pred_calibration_error": 0.067311 + 0.045500,  # 3/4 within one sd, all within two
+        "pred_sharpness": 0.25,
+        "reliability_score": 56.0161,  # 100 (.45 e^-.25 + .3 e^-2.1121 + .15 e^-.4512 + .1 e^-.25)
+        "max_abs_current": 4.0,
+    }
+    assert {name: values[0] for name, values in got.items()} == pytest.approx(by_hand, abs=2e-4)
+
+
+def test_a_perfect_and_sharp_prediction_scores_no_more_than_a_hundred():
+    observed = np.array([[0.0, 1.0, 2.0]])
+    sd = np.full((1, 3), 1e-3)
+    got = predictive_metrics(observed, np.ones((1, 3), bool), observed, sd, np.array([1.0]))
+    assert got["reliability_score"] == 100.0
+
+
+def test_a_case_without_an_observed_sample_is_named():
+    mask = np.array([[True, True], [False, False]])
+    ones = np.ones((2, 2))
+    with pytest.raises(ValueError, match="case 1 has no observed sample"):
+        predictive_metrics(ones, mask, ones, ones, np.ones(2))
+
+
+def test_parameter_error_counts_unknown_parameters_in_prior_standard_deviations():
+    estimate = np.array([[1.0, 5.0, 0.0], [1.0, 1.0, 1.0]])
+    truth = np.array([[0.0, 3.0, 9.0], [0.0, 0.0, 0.0]])
+    prior_sd = np.array([[0.5, 2.0, 1.0], [1.0, 1.0, 1.0]])
+    unknown = np.array([[True, True, False], [False, False, False]])
+    # errors of 2 and 1 prior standard deviations; nothing unknown is no error
+    got = parameter_nrmse(estimate, truth, prior_sd, unknown)
+    np.testing.assert_allclose(got, [np.sqrt((4 + 1) / 2), 0.0])
+
+
+@st.composite
+def predictions(draw, cases=3, samples=12):
+    """Observed values, mask, predictive mean and sd, and noise, of a few cases."""
+    values = partial(hnp.arrays, np.float64)
+    observed = draw(values((cases, samples), elements=st.floats(-10, 10)))
+    observed[:, 0], observed[:, 1] = -11.0, 11.0  # a range that is not zero
+    mask = draw(hnp.arrays(bool, (cases, samples)))
+    mask[:, :2] = True
+    mean = draw(values((cases, samples), elements=st.floats(-10, 10)))
+    sd = draw(values((cases, samples), elements=st.floats(0.1, 3)))
+    noise = draw(values(cases, elements=st.floats(0.05, 3)))
+    return observed, mask, mean, sd, noise
+
+
+@settings(deadline=None)
+@given(predictions(), st.integers(-30, 30))
+def test_the_unit_of_the_current_changes_nothing_but_the_trivial_score(case, exponent):
+    observed, mask, mean, sd, noise = case
+    unit = 2.0**exponent  # exact in floating point, so that nothing changes sides of an interval
+    before = predictive_metrics(*case)
+    after = predictive_metrics(unit * observed, mask, unit * mean, unit * sd, unit * noise)
+    np.testing.assert_allclose(after.pop("max_abs_current"), unit * before.pop("max_abs_current"))
+    for name, values in before.items():
+        np.testing.assert_allclose(after[name], values, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+@settings(deadline=None)
+@given(predictions(), st.sampled_from([np.nan, 1e9, -3.0]))
+def test_unobserved_samples_do_not_matter(case, value):
+    observed, mask, mean, sd, noise = case
+    before = predictive_metrics(*case)
+    hidden = np.where(mask, observed, value), mask, np.where(mask, mean, 7.0), sd, noise
+    for name, values in predictive_metrics(*hidden).items():
+        np.testing.assert_array_equal(values, before[name], err_msg=name)
+
+
+@settings(deadline=None)
+@given(predictions())
+def test_scores_are_between_nothing_and_a_hundred(case):
+    score = predictive_metrics(*case)["reliability_score"]
+    assert ((score >= 0) & (score <= 100)).all()
