@@ -1,29 +1,37 @@
 """How well a posterior predicts what it was conditioned on, and the truth where that is known."""
 
 import numpy as np
+from jaxtyping import Bool, Float
 from scipy.stats import norm
 
 _NOMINAL = norm.cdf([1, 2]) - norm.cdf([-1, -2])
 
 
 def predictive_metrics(
-    observed: np.ndarray, mask: np.ndarray, mean: np.ndarray, sd: np.ndarray, noise: np.ndarray
-) -> dict[str, np.ndarray]:
+    observed: Float[np.ndarray, "case sample"],
+    mask: Bool[np.ndarray, "case sample"],
+    mean: Float[np.ndarray, "case sample"],
+    sd: Float[np.ndarray, "case sample"],
+    noise: Float[np.ndarray, " case"],
+) -> dict[str, Float[np.ndarray, " case"]]:
     """Fit, calibration and the reliability score of each case, on its observed samples.
 
     The negative log density is that of the observation counted in standard deviations of the
     noise, so that it does not depend on the unit.
 
     Args:
-        observed: Shape (n, N).
-        mask: Observed samples, shape (n, N).
-        mean: Predictive mean, shape (n, N).
-        sd: Predictive standard deviation, noise included, shape (n, N).
-        noise: Standard deviation of the noise, shape (n,).
+        observed: The records.
+        mask: Observed samples.
+        mean: Predictive mean.
+        sd: Predictive standard deviation, noise included.
+        noise: Standard deviation of the noise.
 
     Returns:
         `pred_nrmse`, `pred_nll`, `pred_calibration_error`, `pred_sharpness`,
-        `reliability_score` (0 to 100) and `max_abs_current` (the trivial score), shape (n,) each.
+        `reliability_score` (0 to 100) and `max_abs_current` (the trivial score).
+
+    Raises:
+        ValueError: If a case has no observed sample.
     """
     count = mask.sum(1)
     if (count == 0).any():
@@ -57,15 +65,18 @@ def predictive_metrics(
 
 
 def parameter_nrmse(
-    estimate: np.ndarray, truth: np.ndarray, prior_sd: np.ndarray, unknown: np.ndarray
-) -> np.ndarray:
-    """Root mean square of (estimate - truth)/prior sd over the unknown parameters, shape (n,).
+    estimate: Float[np.ndarray, "case parameter"],
+    truth: Float[np.ndarray, "case parameter"],
+    prior_sd: Float[np.ndarray, "case parameter"],
+    unknown: Bool[np.ndarray, "case parameter"],
+) -> Float[np.ndarray, " case"]:
+    """Root mean square of (estimate - truth)/prior sd over the unknown parameters.
 
     Args:
-        estimate: Posterior mean, shape (n, P).
-        truth: Shape (n, P).
-        prior_sd: Shape (n, P).
-        unknown: Shape (n, P).
+        estimate: Posterior mean.
+        truth: What the parameters were simulated with.
+        prior_sd: Standard deviation of the prior.
+        unknown: Parameters that were inferred.
     """
     scale = np.where(unknown, prior_sd, 1.0)  # an absent parameter has none
     square = np.where(unknown, ((estimate - truth) / scale) ** 2, 0.0)
