@@ -29,7 +29,7 @@ from pytensor.link.jax.dispatch import jax_funcify  # noqa: E402
 jax.config.update("jax_enable_x64", _wide)
 
 LARGEST_R_HAT, LEAST_ESS = 1.01, 400  # Vehtari et al. 2021, sections 4.1 and 4.2
-_MOST_DIVERGENT = 0.01  # of all transitions
+MOST_DIVERGENT = 0.01  # of all transitions
 _ACCEPT = 0.9  # target of the step size: at 0.8 the narrow ends of a posterior diverge
 _SAME = 1e-3  # log densities that differ by less make no other posterior
 _STATS = ("diverging", "n_steps", "step_size", "energy", "logp")
@@ -96,7 +96,7 @@ class Convergence(NamedTuple):
             for name, value in sizes.items()
             if not value >= LEAST_ESS
         ]
-        if self.n_divergent > _MOST_DIVERGENT * self.n_draws:
+        if self.n_divergent > MOST_DIVERGENT * self.n_draws:
             return [*mixed, *few, f"{self.n_divergent} of {self.n_draws} draws diverged"]
         return mixed + few
 

@@ -21,10 +21,10 @@ from touchstone.models.ecsfm.inference import networks
 from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
 from touchstone.models.ecsfm.inference.straight import Straight
 from touchstone.models.ecsfm.physics.experiment import Experiment, Kind
+from touchstone.models.ecsfm.physics.experiment import Records as Cases
 from touchstone.models.ecsfm.physics.observation import Filtered
 from touchstone.models.ecsfm.physics.prior import Prior
 from touchstone.models.ecsfm.physics.waveforms import Waveform
-from touchstone.vocabulary import Cases
 
 _CHAINS = 4
 _BRIEF = -2.0  # standard coordinate of the correlation time that climbs start with

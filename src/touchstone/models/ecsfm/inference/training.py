@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from touchstone.contract import Comparison
 from touchstone.inference import flow
 from touchstone.inference.batches import map_batches
 from touchstone.inference.flow import Example
@@ -24,6 +25,7 @@ from touchstone.models.ecsfm.physics.prior import Prior
 
 NETWORKS = ("surrogate", "posterior")
 LEVELS = ("foundation", "bridge", "frontier")
+_EVALUATION_STEPS, _EVALUATION_DRAWS = 20, 64  # of the flow on the rows held out
 _CLAIM = ".training.json"
 _FARTHEST = 5.0  # standard coordinates beyond this are no training targets
 # Until these parts of the training, a batch is drawn from the first levels up to this one; after
@@ -237,10 +239,8 @@ def _claim(folder: Path, settings: dict, rows: Rows, key: Array) -> None:
     artifacts.write_json(folder / _CLAIM, ours)
 
 
-def evaluate(
-    trained: Trained, prior: Prior, by_design: np.ndarray, key: Array, n_draws: int
-) -> dict:
-    """How the networks do on held-out rows, beside what needs no training.
+def evaluate(trained: Trained, prior: Prior, by_design: np.ndarray, key: Array) -> list[Comparison]:
+    """How the networks do on held-out rows, beside answers that need no training.
 
     The surrogate draws one current for each row; its error is the rms difference over the rms
     current, beside those of always answering zero, and the mean of all their shapes. The
@@ -252,81 +252,100 @@ def evaluate(
         prior: Of the model.
         by_design: Parameters that an experimenter knows, shape (P,).
         key: For noise and draws.
-        n_draws: Posterior draws of each row.
 
     Returns:
-        `surrogate`, `posterior` and `tasks`: lists of rows of a table.
+        Errors by task of the surrogate and of the posterior, and of the posterior by parameter.
     """
-    checkpoint, normaliser = trained.checkpoint, trained.checkpoint.normaliser
-    surrogate_steps, posterior_steps = 20, 20
+    error, of_mean_shape = _surrogate_errors(trained, prior, key)
+    ours, of_prior_mean, unknown = _posterior_errors(trained, prior, by_design, key)
 
-    def surrogate_error(net, index, row):
+    def root_mean_square(values, where):
+        return float(np.sqrt((values**2)[where].mean())) if where.any() else None
+
+    def errors(where):
+        return {
+            "posterior mean": root_mean_square(ours, where),
+            "prior mean": root_mean_square(of_prior_mean, where),
+        }
+
+    of_surrogate, of_posterior = [], []
+    for name in np.unique(trained.task):
+        rows = trained.task == name
+        of = {"name": str(name), "n": int(rows.sum())}
+        medians = {"surrogate": error, "mean shape": of_mean_shape}
+        of_surrogate.append(
+            of | {k: float(np.median(v[rows])) for k, v in medians.items()} | {"zero": 1.0}
+        )
+        of_posterior.append(of | errors(unknown & rows[:, None]))
+    of_parameters = [
+        {
+            "name": name,
+            "n": int(which.sum()),
+            **errors(which[:, None] & (np.arange(prior.size) == k)),
+        }
+        for k, (name, which) in enumerate(zip(prior.names, unknown.T, strict=True))
+        if which.any()
+    ]
+    return [
+        Comparison("Median error of the surrogate (rms of the record)", of_surrogate),
+        Comparison("Error of the posterior by task (prior sd)", of_posterior),
+        Comparison("Error of the posterior by parameter (prior sd)", of_parameters),
+    ]
+
+
+def _surrogate_errors(trained: Trained, prior: Prior, key: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of one draw for each held-out row, and of the mean of all shapes, shape (n,) each."""
+    checkpoint, normaliser = trained.checkpoint, trained.checkpoint.normaliser
+
+    def one(index, row):
         example = networks.surrogate_example(row, prior, normaliser)
         drawn = flow.sample(
-            net,
+            checkpoint.surrogate,
             example.context,
             example.unknown,
             1,
-            surrogate_steps,
+            _EVALUATION_STEPS,
             jax.random.fold_in(key, index),
         )[0]
         current = networks.surrogate_current(drawn, row.experiment, normaliser)
         rms = jnp.sqrt((row.current**2).mean())
         return jnp.sqrt(((current - row.current) ** 2).mean()) / rms, row.current / rms
 
-    def posterior_error(net, index, row):
+    index = np.arange(len(trained.task))
+    error, shape = map_batches(
+        jax.jit(jax.vmap(one)), index, trained.held_out, label="held out, surrogate"
+    )
+    return error, np.sqrt(((shape - shape.mean(0)) ** 2).mean(1))
+
+
+def _posterior_errors(
+    trained: Trained, prior: Prior, by_design: np.ndarray, key: Array
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Errors of posterior and prior mean in prior sd, and what was unknown, shape (n, P) each."""
+    checkpoint, normaliser = trained.checkpoint, trained.checkpoint.normaliser
+
+    def one(index, row):
         example_key, sample_key = jax.random.split(jax.random.fold_in(key, index))
         example = networks.posterior_example(
             example_key, row, prior, jnp.asarray(by_design), normaliser, training=False
         )
-        z = flow.sample(net, example.context, example.unknown, n_draws, posterior_steps, sample_key)
+        z = flow.sample(
+            checkpoint.posterior,
+            example.context,
+            example.unknown,
+            _EVALUATION_DRAWS,
+            _EVALUATION_STEPS,
+            sample_key,
+        )
         natural = jax.vmap(prior.natural, in_axes=(0, None))(z, row.experiment)
         mean, sd = prior.moments(row.experiment)
         truth = prior.natural(example.target, row.experiment)
         return (natural.mean(0) - truth) / sd, (mean - truth) / sd, example.unknown
 
-    index = np.arange(len(trained.task))
-    error, shape = map_batches(
-        jax.jit(lambda i, r: jax.vmap(partial(surrogate_error, checkpoint.surrogate))(i, r)),
-        index,
-        trained.held_out,
-        label="held out, surrogate",
-    )
-    of_mean = np.sqrt(((shape - shape.mean(0)) ** 2).mean(1))
-    ours, prior_mean, unknown = map_batches(
-        jax.jit(lambda i, r: jax.vmap(partial(posterior_error, checkpoint.posterior))(i, r)),
-        index,
+    return map_batches(
+        jax.jit(jax.vmap(one)),
+        np.arange(len(trained.task)),
         trained.held_out,
         batch_size=64,
         label="held out, posterior",
     )
-
-    def root_mean_square(values, where):
-        return float(np.sqrt((values**2)[where].mean())) if where.any() else None
-
-    tasks = []
-    for name in np.unique(trained.task):
-        rows = trained.task == name
-        where = unknown & rows[:, None]
-        tasks.append(
-            {
-                "task": str(name),
-                "n": int(rows.sum()),
-                "surrogate_error": float(np.median(error[rows])),
-                "mean_shape_error": float(np.median(of_mean[rows])),
-                "zero_error": 1.0,
-                "param_nrmse": root_mean_square(ours, where),
-                "prior_mean_nrmse": root_mean_square(prior_mean, where),
-            }
-        )
-    parameters = [
-        {
-            "parameter": name,
-            "n": int(unknown[:, k].sum()),
-            "param_nrmse": root_mean_square(ours[:, k], unknown[:, k]),
-            "prior_mean_nrmse": root_mean_square(prior_mean[:, k], unknown[:, k]),
-        }
-        for k, name in enumerate(prior.names)
-        if unknown[:, k].any()
-    ]
-    return {"tasks": tasks, "parameters": parameters}

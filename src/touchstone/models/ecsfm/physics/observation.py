@@ -9,7 +9,6 @@ from jax import Array
 from jax.scipy.special import gammainc
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-_TRANSITION_FLOOR = 0.1  # chance to keep a sample on a plateau, of that at the steepest
 
 
 class Observation(NamedTuple):
@@ -174,28 +173,3 @@ def _matern(n_samples: int, correlation: Array):
     q12 = jnp.exp(-y) * y**2 / 2
     q22 = q11 + 2 * y * jnp.exp(-y)
     return step, (q11, q12, q22)
-
-
-def random_mask(key: Array, n_samples: int, keep: Array) -> Array:
-    """Samples observed when each is kept with the same probability, shape (n_samples,)."""
-    return jax.random.bernoulli(key, keep, (n_samples,))
-
-
-def gap_mask(key: Array, n_samples: int) -> Array:
-    """All samples but one gap of half the record, which may lie partly outside it."""
-    start = jax.random.randint(key, (), -n_samples // 2, n_samples)
-    index = jnp.arange(n_samples)
-    return (index < start) | (index >= start + n_samples // 2)
-
-
-def transition_mask(key: Array, current: Array, keep: Array) -> Array:
-    """Samples kept with a chance that grows with how fast the current changes there, shape (N,).
-
-    Args:
-        key: For the chance.
-        current: Noise-free current, shape (N,).
-        keep: Part of the samples that is kept, on average.
-    """
-    change = jnp.abs(jnp.gradient(current))
-    chance = _TRANSITION_FLOOR + change / jnp.maximum(change.max(), 1e-30)
-    return jax.random.bernoulli(key, jnp.minimum(1.0, keep * chance / chance.mean()))
