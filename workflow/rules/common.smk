@@ -57,7 +57,8 @@ def package(*rooms, model=True):
             for root in roots
             for file in ([root] if root.is_file() else root.rglob("*"))
         ]
-        return sorted(str(file) for file in found if file.suffix in (".py", ".yaml"))
+        ours = {file for file in found if file.suffix in (".py", ".yaml")}
+        return sorted(os.path.relpath(file) for file in ours)
 
     return files
 

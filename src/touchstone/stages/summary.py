@@ -61,7 +61,7 @@ def rule_sentence(report: dict) -> str:
 
 
 def undetected(report: dict) -> list[str]:
-    """Stressed variants that are escalated no more often than a false alarm, as family and severity."""
+    """Stressed variants, by family and severity, that are escalated as seldom as false alarms."""
     return [
         f"{entry['family']} {entry['severity']:g}"
         for entry in report["by_variant"]
@@ -73,7 +73,8 @@ def verdict_sentence(report: dict) -> str:
     """The two verdicts on a measurement, with their reasons: the computation, and the model."""
     computation = report["computation"]
     return (
-        f"{Path(report['measurement']).name}: {report['verdict'].upper()}, because {report['reason']}. "
+        f"{Path(report['measurement']).name}: {report['verdict'].upper()}, "
+        f"because {report['reason']}. "
         f"The computation: {computation['verdict'].upper()}, {computation['reason']}."
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
+from touchstone.inference import nuts
 from touchstone.io import artifacts
 from touchstone.models.ecsfm.inference.posteriors import Posteriors
 from touchstone.models.ecsfm.physics.experiment import Records
@@ -58,9 +59,6 @@ def sample_each(
         folder: Where the chains are kept, as `nuts_<case>.nc`.
         label: Shows a progress bar under this name.
     """
-    # Not for every user of this module: its import takes as long as a short stage.
-    from touchstone.inference.nuts import LARGEST_R_HAT, LEAST_ESS, MOST_DIVERGENT, UnfitStartError
-
     folder.mkdir(parents=True, exist_ok=True)
     n = len(records.z)
     figures = {name: np.full(n, np.nan) for name in ("r_hat", "ess", "divergent_part", "seconds")}
@@ -74,7 +72,7 @@ def sample_each(
             chains, diagnosis = _chains(
                 posteriors, one, its_waveform, begin[k], budget, seed + k, file
             )
-        except UnfitStartError as error:
+        except nuts.UnfitStartError as error:
             tqdm.write(f"case {k} cannot be sampled: {error}")
             file.unlink(missing_ok=True)  # if any, of another case
             z.append(None)
@@ -85,13 +83,13 @@ def sample_each(
         figures["divergent_part"][k] = diagnosis.n_divergent / diagnosis.n_draws
         figures["seconds"][k] = chains.attrs["seconds"]
     n_draws = min((len(one) for one in z if one is not None), default=1)
-    limits = {"r_hat": LARGEST_R_HAT, "divergent_part": MOST_DIVERGENT}
+    limits = {"r_hat": nuts.LARGEST_R_HAT, "divergent_part": nuts.MOST_DIVERGENT}
     return Sampled(
         np.stack([_thinned(one, n_draws, records.z.shape[1]) for one in z]),
         Computation(
             figures,
             {name: np.full(n, limit) for name, limit in limits.items()},
-            {"ess": np.full(n, float(LEAST_ESS))},
+            {"ess": np.full(n, float(nuts.LEAST_ESS))},
         ),
     )
 
@@ -121,8 +119,6 @@ def _chains(
     file: Path,
 ):
     """Chains of a case, those kept in the file if they are what is asked for; their diagnosis."""
-    from touchstone.inference import nuts
-
     sizes = {name: budget[name] for name in ("n_tune", "n_draws")}
     asked = json.dumps({**sizes, "seed": seed})
     old = kept(file)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from touchstone.inference.flow import Example
+from touchstone.inference.flow_training import Example
 from touchstone.models.ecsfm.data.masks import draw_mask
 from touchstone.models.ecsfm.physics.experiment import Experiment
 from touchstone.models.ecsfm.physics.kinetics import FARADAY, inverse_thermal_voltage

@@ -14,7 +14,7 @@ from jax import Array
 from jax.scipy.special import ndtr
 from jax.scipy.stats import norm
 
-from touchstone.inference import flow, importance
+from touchstone.inference import flow, importance, nuts
 from touchstone.inference.cem import cross_entropy
 from touchstone.inference.problem import Coordinates, Problem
 from touchstone.models.ecsfm.inference import networks
@@ -331,9 +331,6 @@ class Posteriors:
         kept: xr.DataTree | None,
     ) -> xr.DataTree:
         """Chains of one case, without the baseline; see `Ecsfm.reference`."""
-        # Not for every user of this module: the import takes a quarter of a minute.
-        from touchstone.inference import nuts
-
         heavy, light = self._inferred(case.known[0])
         at = np.array([*heavy, *light])
         kind = Kind.of(case.experiment)

@@ -1,9 +1,9 @@
 """Training of the two networks on chunks of simulated experiments."""
 
 import hashlib
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,9 @@ import numpy as np
 from jax import Array
 
 from touchstone.contract import Comparison
-from touchstone.inference import flow
+from touchstone.inference import flow, flow_training
 from touchstone.inference.batches import map_batches
-from touchstone.inference.flow import Example
 from touchstone.io import artifacts
-from touchstone.io.artifacts import ArtifactError
 from touchstone.models.ecsfm.data.dataset import Chunk, natural_coordinates
 from touchstone.models.ecsfm.inference import networks
 from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
@@ -100,11 +98,9 @@ def train(
         by_design: Parameters that an experimenter knows, shape (P,).
         settings: The train section of the configuration, without the calibration.
         key: For all randomness.
-        folder: Of the checkpoint, and of the state of an interrupted run.
+        folder: Of the checkpoint. If it holds the state of an interrupted training with the same
+            settings, seed and data, training goes on from there; the state of any other is deleted.
         lineage: Where the training comes from, for the manifest.
-
-    Raises:
-        ArtifactError: If asked to resume from a run with other settings, seed or data.
     """
     split_key, init_key, *train_keys = jax.random.split(key, 2 + len(NETWORKS))
     rows = jax.tree.map(lambda *a: np.concatenate(a), *(Rows.of(chunk, prior) for chunk in chunks))
@@ -122,27 +118,19 @@ def train(
     }
     meta = _meta(training, makers, settings, prior)
     blank = Checkpoint.untrained(meta, normaliser, init_key)
-    _claim(folder, settings, rows, key)
+    _claim(folder, settings, key, (training, ends, by_design))
     data = jax.tree.map(jnp.asarray, training)
     nets, losses = {}, {}
     for name, net_key in zip(NETWORKS, train_keys, strict=True):
         budget = settings[name]
-        draw = partial(
-            _draw,
-            make=makers[name],
-            ranges=_curriculum(ends, budget["n_steps"]),
-            batch_size=budget["batch_size"],
-        )
-        nets[name], loss = flow.train(
+        nets[name], loss = flow_training.train(
             getattr(blank, name),
-            draw,
+            makers[name],
             data,
-            n_steps=budget["n_steps"],
-            paths=budget["paths"],
-            learning_rate=budget["learning_rate"],
+            **{k: budget[k] for k in ("batch_size", "n_steps", "paths", "learning_rate")},
             key=net_key,
+            span=_curriculum(ends, budget["n_steps"]),
             state_file=folder / f".{name}.state",
-            resume=settings["resume"],
             label=f"train {name}",
         )
         losses[name] = np.asarray(loss)
@@ -170,21 +158,20 @@ def _split(chunks: list[Chunk], part: float, key: Array) -> tuple[np.ndarray, np
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _curriculum(ends: list[int], n_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Steps at which a phase ends, and the (first, last) rows of each; levels are in order."""
+def _curriculum(ends: list[int], n_steps: int) -> Callable[[Array], tuple[Array, Array]]:
+    """Function of a step that gives the first row of its phase and the one after the last.
+
+    The rows are in the order of their levels, of which `ends` has the ends.
+    """
+    phase_ends = np.array([part * n_steps for part, _ in _CURRICULUM])
     spans = [(0, ends[level]) for _, level in _CURRICULUM] + [(ends[-2], ends[-1])]
-    spans = [span if span[1] > span[0] else (0, ends[-1]) for span in spans]
-    return np.array([part * n_steps for part, _ in _CURRICULUM]), np.array(spans)
+    spans = np.array([span if span[1] > span[0] else (0, ends[-1]) for span in spans])
 
+    def span(step: Array) -> tuple[Array, Array]:
+        first, end = jnp.asarray(spans)[(step >= jnp.asarray(phase_ends)).sum()]
+        return first, end
 
-def _draw(key: Array, step: Array, data: Rows, *, make, ranges, batch_size: int) -> Example:
-    """A batch of examples from the rows that the curriculum allows at this step."""
-    row_key, example_key = jax.random.split(key)
-    phase_ends, spans = ranges
-    first, last = jnp.asarray(spans)[(step >= jnp.asarray(phase_ends)).sum()]
-    index = jax.random.randint(row_key, (batch_size,), first, last)
-    keys = jax.random.split(example_key, batch_size)
-    return jax.vmap(make)(keys, data.take(index))
+    return span
 
 
 def _meta(rows: Rows, makers: dict, settings: dict, prior: Prior) -> dict:
@@ -216,23 +203,22 @@ def _meta(rows: Rows, makers: dict, settings: dict, prior: Prior) -> dict:
     }
 
 
-def _claim(folder: Path, settings: dict, rows: Rows, key: Array) -> None:
-    """Note whose interrupted run the folder may hold; refuse to resume another's.
+def _claim(folder: Path, settings: dict, key: Array, data: Any) -> None:
+    """Note whose training the folder holds, and delete the state of any other.
 
-    Another seed would hold out other rows: among them some that have been trained on.
+    A network that went on under another seed would have learnt from rows that are held out there.
     """
-    ours = {name: value for name, value in settings.items() if name != "resume"}
-    data = hashlib.sha256(np.ascontiguousarray(rows.z))
-    data.update(np.ascontiguousarray(rows.current))
-    ours |= {"seed": jax.random.key_data(key).tolist(), "data": data.hexdigest()}
-    if settings["resume"] and (folder / _CLAIM).exists():
-        theirs = artifacts.read_json(folder / _CLAIM)
-        differ = sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
-        if differ:
-            raise ArtifactError(
-                f"{folder}: the interrupted training had other settings ({', '.join(differ)}); "
-                "set train.resume to false to start afresh"
-            )
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(data):
+        digest.update(np.ascontiguousarray(leaf))
+    ours = {
+        "settings": settings,
+        "seed": jax.random.key_data(key).tolist(),
+        "data": digest.hexdigest(),
+        "contexts": networks.VERSION,
+        "packages": artifacts.versions(),
+    }
+    if (folder / _CLAIM).exists() and artifacts.read_json(folder / _CLAIM) == ours:
         return
     for name in NETWORKS:
         (folder / f".{name}.state").unlink(missing_ok=True)
