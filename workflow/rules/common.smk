@@ -43,19 +43,17 @@ def notebook(arguments):
     """Shell command that runs the notebook of a rule.
 
     papermill writes to the log notebook, which is kept as the output only once it has succeeded.
-    The terminal shows tables and progress; the log has everything. What JAX has compiled once
-    is kept for the next job.
+    What the notebook prints goes to the log, whose newest progress bar is what the terminal shows.
+    What JAX has compiled once is kept for the next job.
     """
     return (
-        "JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=10 "
+        "JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=1 "
         "JAX_COMPILATION_CACHE_DIR=${{JAX_COMPILATION_CACHE_DIR:-.snakemake/jax}} "
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.5 "
         "papermill --kernel python3 --cwd . "
         "--no-progress-bar --log-output {input.notebook:q} {log.notebook:q} "
-        f"-r model_id {{wildcards.model_id:q}} -y {{params.settings:q}} {arguments} 2>&1 "
-        "| tee {log.text:q} "
-        "| {{ grep --line-buffered -vE '^((Executing|Ending) Cell|<|.IPKernel|$)' || true; }}; "
-        "cp {log.notebook:q} {output.notebook:q}"
+        f"-r model_id {{wildcards.model_id:q}} -y {{params.settings:q}} {arguments} > {log.text:q} 2>&1 "
+        "&& cp {log.notebook:q} {output.notebook:q}"
     )
 
 
@@ -163,8 +161,3 @@ def closing_words():
     """The verdicts, as text, once everything that was asked for is there."""
     reports = [Path(f"results/{model_id}/reports") for model_id in config["models"]]
     return summary.text(reports, trace_name(), Path("results/report.html"))
-
-
-def failing_words():
-    """The last error in the newest log of a stage."""
-    return summary.last_error(Path("results").glob("*/logs/*.log"))
