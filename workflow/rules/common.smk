@@ -52,8 +52,8 @@ def notebook(arguments):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.5 "
         "papermill --kernel python3 --cwd . "
         "--no-progress-bar --log-output {input.notebook:q} {log.notebook:q} "
-        f"-r model_id {{wildcards.model_id:q}} -y {{params.settings:q}} {arguments} > {log.text:q} 2>&1 "
-        "&& cp {log.notebook:q} {output.notebook:q}"
+        f"-r model_id {{wildcards.model_id:q}} -y {{params.settings:q}} {arguments} "
+        "> {log.text:q} 2>&1 && cp {log.notebook:q} {output.notebook:q}"
     )
 
 

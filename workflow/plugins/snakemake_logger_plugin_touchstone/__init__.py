@@ -139,9 +139,14 @@ class LogHandler(LogHandlerBase):
             self.handleError(record)
 
     def close(self) -> None:
-        """End the display; jobs that still run then were interrupted."""
+        """End the display; jobs that still run then were interrupted.
+
+        With `--quiet`, the engine does not tell which jobs have finished.
+        """
         for job in self._running.values():
-            self._print_line("stopped", f"{job.title}, after {job.elapsed(time())}")
+            self._print_warnings(job)
+            if self._tells_stages:
+                self._print_line("stopped", f"{job.title}, after {job.elapsed(time())}")
         self._running.clear()
         self._hide_running_jobs()
         if self._engine_log is not None:
