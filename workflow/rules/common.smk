@@ -67,20 +67,18 @@ def notebook(arguments):
     """Shell command that runs the notebook of a rule.
 
     papermill writes to the log notebook, which is kept as the output only once it has succeeded.
-    The terminal shows tables and progress; the log has everything. What JAX has compiled once
-    is kept for the next job.
+    What the notebook prints goes to the log, whose newest progress bar is what the terminal shows.
+    What JAX has compiled once is kept for the next job.
     """
     return (
-        "JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=10 "
+        "JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=1 "
         "JAX_COMPILATION_CACHE_DIR=${{JAX_COMPILATION_CACHE_DIR:-.snakemake/jax}} "
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.5 "
         "papermill --kernel python3 --cwd . "
         "--no-progress-bar --log-output {input.notebook:q} {log.notebook:q} "
         "-r model_id {params.model_id:q} -y {params.settings:q} "
-        f"-r folder results/{{wildcards.run:q}} {arguments} 2>&1 "
-        "| tee {log.text:q} "
-        "| {{ grep --line-buffered -vE '^((Executing|Ending) Cell|<|.IPKernel|$)' || true; }}; "
-        "cp {log.notebook:q} {output.notebook:q}"
+        f"-r folder results/{{wildcards.run:q}} {arguments} "
+        "> {log.text:q} 2>&1 && cp {log.notebook:q} {output.notebook:q}"
     )
 
 
@@ -196,8 +194,3 @@ def closing_words():
         Path(f"results/{run}/reports"): measurement_name(m) for m, run in RUNS.items()
     }
     return summary.text(reports, Path("results/report.html"))
-
-
-def failing_words():
-    """The last error in the newest log of a stage."""
-    return summary.last_error(Path("results").rglob("logs/*.log"))

@@ -1,6 +1,5 @@
 """The verdicts of a run as a few lines of text."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -113,16 +112,6 @@ def text(folders: dict[Path, str], page: Path) -> str:
     if page.exists():
         lines += ["", f"Report: {page}"]
     return "\n".join(lines)
-
-
-def last_error(logs: Iterable[Path]) -> str:
-    """The last line that names an error in the newest of some logs; empty if there is none."""
-    newest = sorted(logs, key=lambda path: path.stat().st_mtime)
-    for path in newest[-1:]:
-        found = re.findall(r"^(?:\w+\.)*\w*Error: .*$", path.read_text(errors="replace"), re.M)
-        if found:
-            return f"\n{found[-1]}\n(more in {path})"
-    return ""
 
 
 def _variant(entry: dict) -> tuple:
