@@ -1,7 +1,10 @@
-"""The order of the tests, and what they share."""
+"""What all tests share: checked shapes, kept compilations, and who runs which test."""
 
 import os
 from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
 
 # What took long to compile is kept for other tests, their processes and the next run.
 os.environ |= {
@@ -9,7 +12,22 @@ os.environ |= {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
 }
 
+# Rooms whose annotations are checked at every call, shapes of arrays included; an int is a float.
+install_import_hook(
+    ["touchstone.reliability", "touchstone.models.ecsfm.physics"],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
 
+# The slowest files, slowest first: what starts last should be short.
+SLOWEST = ("test_workflow.py", "test_posteriors.py", "test_simulator.py")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """The longest file first, so that others run beside it, not after it."""
-    items.sort(key=lambda item: item.path.name != "test_workflow.py")
+    """Slow files first; a worker runs a whole file, or the group that a test is marked with."""
+    items.sort(key=lambda item: (*SLOWEST, item.path.name).index(item.path.name))
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(
+                pytest.mark.xdist_group(str(item.path.relative_to(item.config.rootpath)))
+            )

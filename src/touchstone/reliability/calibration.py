@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Real
 from scipy.special import gammaln
 from scipy.stats import binom, kstest
 from sklearn.model_selection import KFold, cross_val_score
@@ -19,15 +20,19 @@ _MOST_PARTS = 100  # of (0, 1), between which an empirical distribution function
 LEVELS = np.linspace(0.1, 0.9, 9)
 
 
-def c2st(a: np.ndarray, b: np.ndarray, seed: int = 1) -> float:
+def c2st(
+    a: Real[np.ndarray, "draw parameter"],
+    b: Real[np.ndarray, "other_draw other_parameter"],
+    seed: int = 1,
+) -> float:
     """Classifier two-sample test, as in Lueckmann et al. (2021): 0.5 for equal distributions.
 
     A network with two hidden layers, ten times as wide as the draws are long, tells the two sets
     apart, both standardised by the first; its accuracy is cross-validated in five folds.
 
     Args:
-        a: Draws, shape (n, P).
-        b: Draws, shape (n, P).
+        a: Draws.
+        b: As many draws of as many entries.
         seed: Of the folds and the initial weights.
 
     Returns:
@@ -49,19 +54,20 @@ def c2st(a: np.ndarray, b: np.ndarray, seed: int = 1) -> float:
     return float(cross_val_score(classifier, draws, np.arange(2).repeat(len(a)), cv=folds).mean())
 
 
-def fractional_ranks(draws: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def fractional_ranks(
+    draws: Real[np.ndarray, "case draw *entry"],
+    truth: Real[np.ndarray, " case *entry"],
+    rng: np.random.Generator,
+) -> Float[np.ndarray, " case *entry"]:
     """Place of the truth among its draws, in (0, 1).
 
     Ties are broken, and the steps of a rank among L draws filled, at random: where the truth is
     distributed as the draws are, this is exactly uniform, however few they are.
 
     Args:
-        draws: Equally weighted, shape (n, L, ...).
-        truth: Shape (n, ...).
+        draws: Equally weighted.
+        truth: What the draws are to be distributed as.
         rng: For the ties.
-
-    Returns:
-        Shape (n, ...).
     """
     less = (draws < truth[:, None]).sum(1)
     equal = (draws == truth[:, None]).sum(1)
@@ -69,11 +75,11 @@ def fractional_ranks(draws: np.ndarray, truth: np.ndarray, rng: np.random.Genera
 
 
 def distance_ranks(
-    draws: np.ndarray,
-    truth: np.ndarray,
+    draws: Float[np.ndarray, "case draw parameter"],
+    truth: Float[np.ndarray, "case parameter"],
     rng: np.random.Generator,
-    unknown: np.ndarray | None = None,
-) -> np.ndarray:
+    unknown: Bool[np.ndarray, "case parameter"] | None = None,
+) -> Float[np.ndarray, " case"]:
     """Place of the truth's distance to a random point among those of the draws (TARP).
 
     The part of the cases below a credibility is the expected coverage of Lemos et al. (2023). It
@@ -81,14 +87,10 @@ def distance_ranks(
     these do.
 
     Args:
-        draws: In standard coordinates, equally weighted, shape (n, L, P).
-        truth: In standard coordinates, shape (n, P).
+        draws: In standard coordinates, equally weighted.
+        truth: In standard coordinates.
         rng: For the points, which are drawn from the prior, and for ties.
-        unknown: Entries that the distance is over, shape (n, P); all if not given. Every case
-            needs one.
-
-    Returns:
-        Shape (n,).
+        unknown: Entries that the distance is over; all if not given. Every case needs one.
     """
     counts = np.ones(truth.shape) if unknown is None else unknown.astype(float)
     point = rng.standard_normal(truth.shape)
@@ -110,8 +112,8 @@ class Uniformity(NamedTuple):
     p_value: float
 
 
-def uniformity(u: np.ndarray) -> Uniformity:
-    """Test numbers, shape (n,), for uniformity by a simultaneous band; no number is no objection.
+def uniformity(u: Float[np.ndarray, " case"]) -> Uniformity:
+    """Test numbers for uniformity by a simultaneous band; no number is no objection.
 
     The band for the empirical distribution function (ECDF) of Säilynoja et al. (2022) leaves the
     same chance on either side at every point, so that it sees the tails, too. How often uniform
@@ -129,7 +131,9 @@ def uniformity(u: np.ndarray) -> Uniformity:
     return Uniformity(n, float(kstest(u, "uniform").statistic), p_value)
 
 
-def ecdf_band(n: int, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def ecdf_band(
+    n: int, level: float = 0.95
+) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
     """Points and the band that contains the ECDF of n uniform numbers at all of them.
 
     Args:
@@ -137,7 +141,7 @@ def ecdf_band(n: int, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.n
         level: Least probability that all of the function is inside.
 
     Returns:
-        Points, lower and upper end, shape (K,) each.
+        Points, lower and upper end.
     """
     points, chance = _points(n)
     low, high = 0.0, 1.0  # part of the chance at each point that is left outside
@@ -152,16 +156,16 @@ def ecdf_band(n: int, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 @lru_cache(maxsize=64)
-def _points(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points (K,), and the two-sided chance of every count 0..n of uniform numbers below them."""
+def _points(n: int) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, "point count"]]:
+    """Points, and the two-sided chance of every count 0..n of uniform numbers below them."""
     n_parts = max(2, min(n, _MOST_PARTS))
     points = np.arange(1, n_parts) / n_parts
     law, counts = binom(n, points[:, None]), np.arange(n + 1)
     return points, 2 * np.minimum(law.cdf(counts), law.sf(counts - 1))
 
 
-def _staying(points: np.ndarray, inside: np.ndarray) -> float:
-    """Probability that the counts of n uniform numbers below K points are inside, (K, n + 1)."""
+def _staying(points: Float[np.ndarray, " point"], inside: Bool[np.ndarray, "point count"]) -> float:
+    """Probability that the counts 0..n of uniform numbers below the points are all inside."""
     n = inside.shape[1] - 1
     log_factorial = gammaln(np.arange(n + 1) + 1)
     count, probability, last = np.zeros(1, int), np.ones(1), 0.0
@@ -181,27 +185,29 @@ class Calibration(NamedTuple):
     """Simulation-based calibration of every parameter.
 
     Attributes:
-        n: Cases in which it is unknown, shape (P,).
-        deviation: Largest distance of the ECDF of its ranks from the diagonal, shape (P,).
-        p_value: Of its band, shape (P,).
+        n: Cases in which it is unknown.
+        deviation: Largest distance of the ECDF of its ranks from the diagonal.
+        p_value: Of its band.
         inside: Whether it is inside of a band that all parameters of a right posterior stay
-            inside of with the probability asked for, shape (P,).
+            inside of with the probability asked for.
     """
 
-    n: np.ndarray
-    deviation: np.ndarray
-    p_value: np.ndarray
-    inside: np.ndarray
+    n: Int[np.ndarray, " parameter"]
+    deviation: Float[np.ndarray, " parameter"]
+    p_value: Float[np.ndarray, " parameter"]
+    inside: Bool[np.ndarray, " parameter"]
 
 
 def calibration(
-    ranks: np.ndarray, unknown: np.ndarray | None = None, level: float = 0.95
+    ranks: Float[np.ndarray, "case parameter"],
+    unknown: Bool[np.ndarray, "case parameter"] | None = None,
+    level: float = 0.95,
 ) -> Calibration:
     """Simulation-based calibration: whether the ranks of each parameter are uniform.
 
     Args:
-        ranks: From `fractional_ranks`, shape (n, P).
-        unknown: Entries that were inferred, shape (n, P); all if not given.
+        ranks: From `fractional_ranks`.
+        unknown: Entries that were inferred; all if not given.
         level: Probability that all parameters of a right posterior are inside (Bonferroni).
     """
     unknown = np.ones(ranks.shape, bool) if unknown is None else unknown
@@ -211,24 +217,25 @@ def calibration(
 
 
 def coverage(
-    ranks: np.ndarray, unknown: np.ndarray | None = None, levels: np.ndarray = LEVELS
-) -> np.ndarray:
+    ranks: Float[np.ndarray, "case parameter"],
+    unknown: Bool[np.ndarray, "case parameter"] | None = None,
+    levels: Float[np.ndarray, " level"] = LEVELS,
+) -> Float[np.ndarray, " level"]:
     """Part of the truths inside their central intervals of each level, over all that is unknown.
 
     Args:
-        ranks: From `fractional_ranks`, shape (n, P).
-        unknown: Entries that were inferred, shape (n, P); all if not given.
-        levels: Nominal coverage, shape (K,).
-
-    Returns:
-        Shape (K,).
+        ranks: From `fractional_ranks`.
+        unknown: Entries that were inferred; all if not given.
+        levels: Nominal coverage.
     """
     u = ranks.ravel() if unknown is None else ranks[unknown]
     return (np.abs(2 * u - 1)[:, None] <= levels).mean(0)
 
 
 def coverage_deviation(
-    ranks: np.ndarray, unknown: np.ndarray | None = None, levels: np.ndarray = LEVELS
+    ranks: Float[np.ndarray, "case parameter"],
+    unknown: Bool[np.ndarray, "case parameter"] | None = None,
+    levels: Float[np.ndarray, " level"] = LEVELS,
 ) -> float:
     """Largest difference of coverage and level."""
     return float(np.abs(coverage(ranks, unknown, levels) - levels).max())
@@ -238,33 +245,33 @@ class Assessment(NamedTuple):
     """Calibration of the posteriors of simulated cases.
 
     Attributes:
-        ranks: Of the truths, shape (n, P).
-        distances: Ranks of the distances to random points, shape (n,).
+        ranks: Of the truths.
+        distances: Ranks of the distances to random points.
         parameters: A row for each parameter that any case infers.
         regions: Uniformity of the distances: expected coverage.
         coverage_90: Part of all truths in their 90 % intervals.
     """
 
-    ranks: np.ndarray
-    distances: np.ndarray
+    ranks: Float[np.ndarray, "case parameter"]
+    distances: Float[np.ndarray, " case"]
     parameters: list[dict]
     regions: Uniformity
     coverage_90: float
 
 
 def assess(
-    draws: np.ndarray,
-    truth: np.ndarray,
-    unknown: np.ndarray,
+    draws: Float[np.ndarray, "case draw parameter"],
+    truth: Float[np.ndarray, "case parameter"],
+    unknown: Bool[np.ndarray, "case parameter"],
     names: list[str],
     rng: np.random.Generator,
 ) -> Assessment:
     """Ranks and coverage of cases whose truths were drawn from the prior.
 
     Args:
-        draws: In standard coordinates, equally weighted, shape (n, L, P).
-        truth: In standard coordinates, shape (n, P).
-        unknown: Entries that were inferred, shape (n, P).
+        draws: In standard coordinates, equally weighted.
+        truth: In standard coordinates.
+        unknown: Entries that were inferred.
         names: Of the parameters.
         rng: For ties and points.
 

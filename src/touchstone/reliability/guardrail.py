@@ -7,6 +7,7 @@ the other: the historical rule, kept as the baseline that any better one has to 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Real, Shaped
 from scipy.stats import binomtest, norm, rankdata, wilcoxon
 
 _CANDIDATES = 101  # of each threshold: quantiles of what was seen
@@ -33,7 +34,9 @@ class Rule(NamedTuple):
     rel_thr: float
     cal_thr: float
 
-    def flags(self, reliability: np.ndarray, calibration_error: np.ndarray) -> np.ndarray:
+    def flags(
+        self, reliability: Float[np.ndarray, " run"], calibration_error: Float[np.ndarray, " run"]
+    ) -> Bool[np.ndarray, " run"]:
         """Which cases to escalate."""
         return (reliability < self.rel_thr) | (calibration_error > self.cal_thr)
 
@@ -51,8 +54,8 @@ def wilson(part: float, n: int, level: float = 0.95) -> Interval:
     return Interval(float(part), max(0.0, centre - half), min(1.0, centre + half), n)
 
 
-def halves(n_cases: int, part: float, rng: np.random.Generator) -> np.ndarray:
-    """Which base cases a rule is fitted on, shape (n_cases,); it is scored on the others.
+def halves(n_cases: int, part: float, rng: np.random.Generator) -> Bool[np.ndarray, " {n_cases}"]:
+    """Which base cases a rule is fitted on; it is scored on the others.
 
     There is at least one of each.
     """
@@ -63,13 +66,16 @@ def halves(n_cases: int, part: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def fit(
-    reliability: np.ndarray, calibration_error: np.ndarray, stressed: np.ndarray, ceiling: float
+    reliability: Float[np.ndarray, " run"],
+    calibration_error: Float[np.ndarray, " run"],
+    stressed: Bool[np.ndarray, " run"],
+    ceiling: float,
 ) -> Rule:
     """The thresholds of highest F1 whose false-alarm rate is at most a ceiling.
 
     Args:
-        reliability, calibration_error: Of each run, shape (n,).
-        stressed: What should be escalated, shape (n,); the rest are the false alarms.
+        reliability, calibration_error: Of each run.
+        stressed: What should be escalated; the rest are the false alarms.
         ceiling: Of the false-alarm rate.
 
     Returns:
@@ -92,7 +98,9 @@ def fit(
     return Rule(float(rel_thr[i]), float(cal_thr[j]))
 
 
-def fit_threshold(score: np.ndarray, stressed: np.ndarray, ceiling: float) -> float:
+def fit_threshold(
+    score: Float[np.ndarray, " run"], stressed: Bool[np.ndarray, " run"], ceiling: float
+) -> float:
     """The threshold of highest F1 of a single score, escalating above it, under the ceiling."""
     candidates = np.concatenate([np.unique(score), [np.inf]])
     flagged = score > candidates[:, None]
@@ -102,16 +110,20 @@ def fit_threshold(score: np.ndarray, stressed: np.ndarray, ceiling: float) -> fl
     return float(candidates[np.argmax(np.where(allowed, f1 - 1e-9 * false, -1.0))])
 
 
-def score(flagged: np.ndarray, stressed: np.ndarray, case: np.ndarray) -> dict:
+def score(
+    flagged: Bool[np.ndarray, " run"],
+    stressed: Bool[np.ndarray, " run"],
+    case: Shaped[np.ndarray, " run"],
+) -> dict:
     """Precision, recall, F1 and rates of a rule on cases that it was not fitted on.
 
     The variants of one base case are not independent trials, so that the intervals count base
     cases.
 
     Args:
-        flagged: What the rule escalates, shape (n,).
-        stressed: What it should, shape (n,).
-        case: Base case of each run, shape (n,).
+        flagged: What the rule escalates.
+        stressed: What it should.
+        case: Base case of each run.
 
     Returns:
         `precision`, `recall` and `f1`, then `tpr` (the recall) and `fpr` as `Interval`.
@@ -132,14 +144,14 @@ def score(flagged: np.ndarray, stressed: np.ndarray, case: np.ndarray) -> dict:
     }
 
 
-def separation(score: np.ndarray, stressed: np.ndarray) -> float:
+def separation(score: Real[np.ndarray, " run"], stressed: Bool[np.ndarray, " run"]) -> float:
     """Chance that a stressed run has the higher score (area under the ROC curve)."""
     n_stressed, n_other = int(stressed.sum()), int((~stressed).sum())
     ranks = rankdata(score)[stressed].sum()
     return float((ranks - n_stressed * (n_stressed + 1) / 2) / (n_stressed * n_other))
 
 
-def paired_p_value(control: np.ndarray, reference: np.ndarray) -> float:
+def paired_p_value(control: Real[np.ndarray, " run"], reference: Real[np.ndarray, " run"]) -> float:
     """Two-sided p-value that paired runs do not differ (Wilcoxon's signed ranks)."""
     difference = control - reference
     if not np.any(difference):

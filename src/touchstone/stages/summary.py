@@ -1,6 +1,5 @@
 """The verdicts of a run as a few lines of text."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from touchstone.io import artifacts

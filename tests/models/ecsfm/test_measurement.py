@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import voltammograms
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,23 +61,32 @@ def assert_is_the_record(trace, rtol=1e-6):
 RUHEX, GLASSY = "voltammetry/ruhex_au_0.98mM_0.4Vs.csv", "voltammetry/ruhex_gc_scan_rates"
 GAMRY, EC_LAB = "formats/FCA_0.1M_NaCl_100mVs.DTA", "formats/Pt_poly_cv_CUT.mpt"
 CHI = "formats/50uM_PYO_soak_GC_1.txt"
+OWN = voltammograms.FOLDER  # of no instrument, but written as instruments write
 
 
-@measured
+def on_disk(file, *about):
+    """Arguments of a test of a measured record."""
+    return pytest.param(DATA / file, *about, marks=measured)
+
+
 @pytest.mark.parametrize(
     ("file", "above", "separator", "potential", "current", "unit", "n"),
     [  # lines above the first row, columns of the potential and the current, unit of the current
-        (RUHEX, 1, ",", 0, 1, 1.0, 584),
-        (f"{GLASSY}/1.00E-01.csv", 1, ",", 0, 1, 1.0, 1600),
-        (GAMRY, 64, "\t", 3, 4, 1.0, 3202),
-        (EC_LAB, 73, "\t", 8, 9, 1e-3, 223),
-        (CHI, 22, ",", 0, 1, 1.0, 1200),
+        on_disk(RUHEX, 1, ",", 0, 1, 1.0, 584),
+        on_disk(f"{GLASSY}/1.00E-01.csv", 1, ",", 0, 1, 1.0, 1600),
+        on_disk(GAMRY, 64, "\t", 3, 4, 1.0, 3202),
+        on_disk(EC_LAB, 73, "\t", 8, 9, 1e-3, 223),
+        on_disk(CHI, 22, ",", 0, 1, 1.0, 1200),
+        (OWN / "scan_rates/0.1.csv", 2, ",", 0, 1, 1.0, 650),
+        (OWN / "0.1.DTA", 10, "\t", 3, 4, 1.0, 650),
+        (OWN / "0.1.mpt", 8, "\t", 5, 6, 1e-3, 650),
+        (OWN / "0.1.txt", 11, ",", 0, 1, 1.0, 650),
     ],
 )
 def test_readings_are_those_in_the_file(file, above, separator, potential, current, unit, n):
-    trace = read_trace(DATA / file, {"scan_rate_V_s": 0.1})
-    text = (DATA / file).read_text(encoding="latin-1")
-    lines = (text.replace(",", ".") if file == EC_LAB else text).splitlines()
+    trace = read_trace(file, {"scan_rate_V_s": 0.1})
+    text = file.read_text(encoding="latin-1")
+    lines = (text.replace(",", ".") if file.suffix == ".mpt" else text).splitlines()
     assert len(trace.time) == len(trace.potential) == len(trace.current) == n
     for row in (0, 1, 2, 50, 100, 200, 222):
         fields = lines[above + row].split(separator)
@@ -84,19 +94,42 @@ def test_readings_are_those_in_the_file(file, above, separator, potential, curre
         assert trace.current[row] == pytest.approx(unit * float(fields[current]), rel=1e-9)
 
 
-@measured
+@pytest.mark.parametrize("suffix", voltammograms.FORMATS)
+def test_a_record_is_the_same_in_whatever_format_it_was_written(suffix):
+    plain = read_trace(OWN / "scan_rates/0.1.csv", {"scan_rate_V_s": 0.1})
+    trace = read_trace(OWN / f"0.1{suffix}", {})
+    for name in ("time", "potential", "current"):
+        np.testing.assert_allclose(getattr(trace, name), getattr(plain, name), rtol=1e-6)
+
+
+@pytest.mark.nightly
+def test_the_records_of_no_instrument_are_what_their_script_makes(tmp_path):
+    voltammograms.main(tmp_path)
+    for file in (path for path in OWN.rglob("*") if path.is_file()):
+        meta = {"scan_rate_V_s": 0.1}
+        made, there = (
+            read_trace(folder / file.relative_to(OWN), meta) for folder in (tmp_path, OWN)
+        )
+        np.testing.assert_allclose(made.potential, there.potential)
+        np.testing.assert_allclose(made.current, there.current, rtol=1e-5, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("file", "rate", "duration", "range_of_potential"),
     [
-        (RUHEX, 0.4, 2 * 0.7 / 0.4, (-0.6, 0.1)),
-        (GAMRY, 0.1, 2 * 0.8 / 0.1, (-0.8, 0.0)),
-        (CHI, 0.003, 2 * 0.6 / 0.003, (-0.5, 0.1)),
+        on_disk(RUHEX, 0.4, 2 * 0.7 / 0.4, (-0.6, 0.1)),
+        on_disk(GAMRY, 0.1, 2 * 0.8 / 0.1, (-0.8, 0.0)),
+        on_disk(CHI, 0.003, 2 * 0.6 / 0.003, (-0.5, 0.1)),
+        *(
+            (OWN / f"0.1{suffix}", 0.1, 2 * 0.65 / 0.1, (-0.5, 0.15))
+            for suffix in voltammograms.FORMATS
+        ),
     ],
 )
 def test_scan_rate_and_duration_are_those_that_the_file_declares(
     file, rate, duration, range_of_potential
 ):
-    trace = read_trace(DATA / file, {})
+    trace = read_trace(file, {})
     assert trace.time[-1] == pytest.approx(duration, rel=0.02)
     path = np.abs(np.diff(trace.potential)).sum()
     assert path / (trace.time[-1] - trace.time[0]) == pytest.approx(rate, rel=0.02)
@@ -105,14 +138,18 @@ def test_scan_rate_and_duration_are_those_that_the_file_declares(
     )
 
 
-@measured
-@pytest.mark.parametrize("file", sorted(DATA.glob(f"{GLASSY}/*.csv")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [*sorted(DATA.glob(f"{GLASSY}/*.csv")), *sorted(OWN.glob("scan_rates/*.csv"))],
+    ids=lambda file: file.stem,
+)
 def test_a_series_of_scan_rates_shows_reduction_first_and_takes_its_time_from_the_rate(file):
     rate = float(file.stem)
     with pytest.raises(ArtifactError, match=r"has no time; give scan_rate_V_s"):
         read_trace(file, {})
     trace = read_trace(file, {"scan_rate_V_s": rate})
-    assert trace.time[-1] == pytest.approx(2 * 0.8 / rate, rel=0.01)
+    width = 0.65 if OWN in file.parents else 0.8  # V
+    assert trace.time[-1] == pytest.approx(2 * width / rate, rel=0.01)
     lowest, highest = np.argmin(trace.current), np.argmax(trace.current)
     assert lowest < len(trace.current) / 2 < highest  # Ru(III) is reduced, then oxidised back
     assert trace.current[lowest] < 0 < trace.current[highest]

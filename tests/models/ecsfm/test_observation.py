@@ -8,21 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
-from touchstone.models.ecsfm.physics.observation import (
-    Observation,
-    gap_mask,
-    random_mask,
-    transition_mask,
-)
+from touchstone.models.ecsfm.data.masks import gap_mask, random_mask, transition_mask
+from touchstone.models.ecsfm.physics.observation import Observation
 
 N = 48
 TIME = np.arange(N) / N
-SHAPES, SIZES = np.float32([np.ones(N), np.linspace(-1, 1, N)]), np.float32([0.03, 0.05])
-BASELINE = SIZES[:, None] * SHAPES
+SHAPES = jnp.stack([jnp.ones(N), jnp.linspace(-1, 1, N)])
+SIZES = jnp.array([0.03, 0.05])
+BASELINE = np.asarray(SIZES)[:, None] * np.asarray(SHAPES)
 
 
 def observation(white, discrepancy, correlation, mean=0.0):
-    numbers = (np.float32(x) for x in (white, discrepancy, correlation))
+    numbers = (jnp.float32(x) for x in (white, discrepancy, correlation))
     return Observation(jnp.full(N, mean), SHAPES, SIZES, *numbers)
 
 

@@ -2,44 +2,50 @@
 
 from functools import partial
 from math import factorial
-from pathlib import Path
 
 import equinox as eqx
+import experiments
 import finite_volume
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import yaml
+from experiments import (
+    AREA,
+    CONFIG,
+    CYCLE,
+    FINE,
+    QUASI,
+    ROOM,
+    SPREAD,
+    THREE,
+    WHOLE,
+    Family,
+    N,
+    couple,
+    segments,
+    solve,
+    stored,
+    sweep,
+    there_and_back,
+)
 from jax.flatten_util import ravel_pytree
 from scipy.interpolate import CubicSpline
-from scipy.special import erfcx, ndtri
+from scipy.special import erfcx
 
-import touchstone.models.ecsfm as ecsfm
-from touchstone.models.ecsfm.data import family
 from touchstone.models.ecsfm.physics.fouling import Fouling
 from touchstone.models.ecsfm.physics.instrument import Instrument
 from touchstone.models.ecsfm.physics.kinetics import Couples
-from touchstone.models.ecsfm.physics.prior import Prior
 from touchstone.models.ecsfm.physics.simulator import Electrode, simulate
-from touchstone.models.ecsfm.physics.waveforms import Waveform, find_jumps, resolve, time_steps
+from touchstone.models.ecsfm.physics.waveforms import Waveform, resolve, time_steps
 
 F, R = 96485.33212, 8.314462618
-AREA, ROOM = 0.07, 298.15
-N = 512
-CONFIG = yaml.safe_load((Path(ecsfm.__file__).parent / "config.yaml").read_text(encoding="utf-8"))
 
 run = jax.jit(simulate)
 run_batch = jax.jit(jax.vmap(simulate))
 
 
 # What both solvers are given ----------------------------------------------------------------------
-
-
-def couple(**changes):
-    """One reversible couple, O alone at 1 mM, in plain numbers."""
-    reversible = {"d_ox": 1e-5, "d_red": 1e-5, "c_ox": 1e-6, "c_red": 0.0, "e0": 0.0, "k0": 1e3}
-    return {**reversible, "alpha": 0.5, **changes}
 
 
 def couples(*rows):
@@ -51,25 +57,6 @@ def couples(*rows):
 def waveform(record, duration):
     """One record of the applied potential, at the resolution that it gets by default."""
     return jax.tree.map(lambda a: a[0], resolve(np.asarray(record)[None], np.array([duration])))
-
-
-def sweep(start, end, n=N):
-    """Record of one linear sweep."""
-    return np.linspace(start, end, n + 1)[1:]
-
-
-def there_and_back(start, other, n=N):
-    """Record of one cycle."""
-    return np.concatenate([sweep(start, other, n // 2), sweep(other, start, n // 2)])
-
-
-def segments(record):
-    """The same record as finite volumes take it: cut where it jumps, constant after a jump."""
-    jumps = find_jumps(record)
-    start = record[0] if 1 in jumps else 2 * record[0] - record[1]
-    pieces = np.split(record, jumps)
-    starts = [start, *(piece[0] for piece in pieces[1:])]
-    return [np.append(first, piece) for first, piece in zip(starts, pieces, strict=True)]
 
 
 def refined(waveform, factor):
@@ -280,60 +267,9 @@ def test_time_steps_refuse_a_record_that_they_cannot_resolve():
 
 # Finite volumes -----------------------------------------------------------------------------------
 
-QUASI = couple(c_red=0.3e-6, d_red=0.7e-5, k0=2e-3, alpha=0.4)
-THREE = [
-    couple(e0=-0.25, k0=5e-3, alpha=0.6),
-    couple(e0=0.0, k0=1e-4, c_ox=0.4e-6, d_ox=6e-6),
-    couple(e0=0.3, k0=3e-2, c_ox=0.0, c_red=0.7e-6, d_red=2e-5),
-]
-GROWING = {**finite_volume.REFERENCE_FOULING, "k_ads": 2e5, "k_reaction": 0.2}
-COVERED = {**finite_volume.REFERENCE_FOULING, "theta": 0.78, "k_ads": 0.0, "k_reaction": 0.0}
-CYCLE, SPREAD = there_and_back(0.5, -0.5), there_and_back(0.6, -0.6)
-CLEANED = np.concatenate([there_and_back(0.5, -0.5, N // 2), np.full(N // 8, 0.9)])
-CLEANED = np.concatenate([CLEANED, there_and_back(0.5, -0.5, N - len(CLEANED))])
 
-WHOLE = {
-    "reversible": (CYCLE, 10.0, [couple()], {}),
-    "quasi-reversible": (CYCLE, 10.0, [QUASI], {}),
-    "sphere": (CYCLE, 10.0, [QUASI], {"radius": 5e-3}),
-    "cell": (CYCLE, 2.0, [QUASI], {"resistance": 800.0, "capacitance": 40e-6}),
-    "stiff cell": (CYCLE, 0.5, [couple()], {"resistance": 5e3, "capacitance": 100e-6}),
-    "slow cell": (SPREAD, 1.0, [QUASI], {"resistance": 2e3, "capacitance": 500e-6}),
-    "fouling slow cell": (
-        SPREAD,
-        1.0,
-        [QUASI],
-        {"resistance": 2e3, "capacitance": 500e-6, "fouling": {**GROWING, "k_ads": 2e6}},
-    ),
-    "three couples": (SPREAD, 6.0, THREE, {"resistance": 300.0, "capacitance": 20e-6}),
-    "covered": (
-        CYCLE,
-        5.0,
-        [QUASI],
-        {"resistance": 100.0, "capacitance": 20e-6, "fouling": COVERED},
-    ),
-    "growing": (
-        CYCLE,
-        5.0,
-        [QUASI],
-        {"resistance": 100.0, "capacitance": 20e-6, "fouling": GROWING},
-    ),
-    "cleaned": (CLEANED, 9.0, [QUASI], {"fouling": {**GROWING, "k_clean": 2.0}}),
-    "everything": (
-        SPREAD,
-        6.0,
-        THREE,
-        {"radius": 2e-2, "resistance": 300.0, "capacitance": 20e-6, "fouling": GROWING},
-    ),
-}
-
-
-def both(record, duration, rows, settings, **resolution):
-    """Arguments of the simulator, and what finite volumes give, for one experiment."""
-    settings = {"area": AREA, "temperature": ROOM, **settings}
-    reference = finite_volume.simulate(
-        segments(record), duration / len(record), rows, **settings, **resolution
-    )
+def as_pytrees(record, duration, rows, settings):
+    """Arguments of the simulator for one experiment."""
     radius, foul = settings.get("radius"), settings.get("fouling")
     cell = fouling = None
     if "resistance" in settings:
@@ -343,7 +279,12 @@ def both(record, duration, rows, settings, **resolution):
         fouling = Fouling(**{ours: foul[theirs] for ours, theirs in names.items()})
     electrode = Electrode(AREA, ROOM, 1 / radius if radius else None)
     single = jax.tree.map(jnp.float32, (electrode, cell, fouling))
-    return (waveform(record, duration), couples(*rows), *single), reference
+    return waveform(record, duration), couples(*rows), *single
+
+
+@pytest.fixture(scope="module")
+def by_name():
+    return experiments.by_name()
 
 
 def test_finite_volumes_are_a_reference():
@@ -357,18 +298,40 @@ def test_finite_volumes_are_a_reference():
     assert errors[1] < errors[0] / 3
 
 
+def assert_as_stored(name, experiment):
+    for values, before in zip(solve(experiment), stored(name, experiment), strict=True):
+        np.testing.assert_allclose(values, before, rtol=1e-5, atol=1e-5 * np.abs(before).max())
+
+
+def test_a_stored_solution_is_what_finite_volumes_give(by_name):
+    assert_as_stored("reversible", by_name["reversible"])
+
+
+@pytest.mark.nightly
+def test_every_stored_solution_is_what_finite_volumes_give(by_name):
+    for name, experiment in by_name.items():
+        assert_as_stored(name, experiment)
+
+
+def test_a_solution_of_another_experiment_is_not_taken(by_name):
+    other = {**by_name["sphere"], "radius": 6e-3}
+    with pytest.raises(AssertionError, match="solves all anew"):
+        stored("sphere", other)
+
+
 @pytest.mark.parametrize("case", WHOLE)
-def test_agrees_with_finite_volumes(case):
-    arguments, reference = both(*WHOLE[case])
-    response = run(*arguments)
+def test_agrees_with_finite_volumes(by_name, case):
+    reference = stored(case, by_name[case])
+    response = run(*as_pytrees(*WHOLE[case]))
     assert deviation(response.current, reference.current) < 2e-3
     assert np.abs(response.potential - reference.interface).max() < 2e-3
     assert np.abs(response.coverage - reference.coverage).max() < 2e-3
 
 
-@pytest.mark.parametrize("case", ["stiff cell", "covered", "growing", "everything"])
-def test_default_steps_agree_with_tiny_ones(case):
-    arguments, reference = both(*WHOLE[case], growth=1.03, substeps=8)
+@pytest.mark.parametrize("case", FINE)
+def test_default_steps_agree_with_tiny_ones(by_name, case):
+    arguments = as_pytrees(*WHOLE[case])
+    reference = stored(f"fine {case}", by_name[f"fine {case}"])
     exact = tiny_steps(*arguments)
     assert deviation(run(*arguments).current, exact) < 2e-3
     assert deviation(exact, reference.current) < 1e-3
@@ -431,23 +394,12 @@ def surface(times, flux, diffusion, curvature):
     return change / np.sqrt(diffusion)[:, None]
 
 
-class Family:
-    """Experiments of the training family, half of them at corners of the prior, all nodes read."""
+class Simulated(Family):
+    """The experiments of the family as the simulator gives them, all nodes read."""
 
-    n_samples, n_nodes = 256, 640  # as data sets are made
-
-    def __init__(self, n, seed=7):
-        rng = np.random.default_rng(seed)
-        prior = Prior(CONFIG, CONFIG["max_couples"])
-        draws = family.draw(rng, CONFIG, n, self.n_samples, prior.size, {"frontier": 1.0})
-        corner = rng.choice([1e-4, 1 - 1e-4], draws.quantile.shape)
-        quantile = np.where(np.arange(n)[:, None] % 2, corner, draws.quantile)
-        z = ndtri(quantile).astype(np.float32)
-        self.experiment, self.task = draws.experiment, draws.task
-        self.natural = jax.vmap(prior.natural)(z, self.experiment)
-        self.couples = jax.vmap(prior.couples)(self.natural, self.experiment)
-        self.cell = jax.vmap(prior.instrument)(self.natural, self.experiment)
-        self.electrode = jax.vmap(lambda e: e.electrode)(self.experiment)
+    def __init__(self):
+        super().__init__()
+        n = len(self.task)
         record = (self.experiment.potential, self.experiment.duration)
         self.waveform = resolve(*record, self.n_nodes)
         # one in three fouls from 0 to about 0.8 within its record, one in three is covered
@@ -466,7 +418,7 @@ class Family:
 
 @pytest.fixture(scope="module")
 def drawn():
-    return Family(240)
+    return Simulated()
 
 
 def test_every_task_and_corner_of_the_prior_is_finite(drawn):
@@ -563,28 +515,10 @@ def test_default_steps_resolve_each_task(drawn, converged, task):
 
 
 @pytest.mark.parametrize("task", CONFIG["tasks"])
-def test_family_agrees_with_finite_volumes(drawn, converged, task):
+def test_family_agrees_with_finite_volumes(drawn, converged, by_name, task):
     """A trace of each task, with its own cell, electrode and temperature."""
-    chosen = np.flatnonzero(drawn.task == list(CONFIG["tasks"]).index(task))
-    index = chosen[chosen % 2 == 0][0]
-    species, electrode, cell = jax.tree.map(
-        lambda a: np.asarray(a, float)[index], (drawn.couples, drawn.electrode, drawn.cell)
-    )
-    columns = dict(zip(couple(), species, strict=True))
-    rows = [{name: column[k] for name, column in columns.items()} for k in range(2)]
-    record = drawn.experiment.potential[index].astype(float)
-    reference = finite_volume.simulate(
-        segments(record),
-        float(drawn.experiment.duration[index]) / len(record),
-        rows,
-        area=electrode.area,
-        temperature=electrode.temperature,
-        radius=1 / electrode.curvature if electrode.curvature > 0 else None,
-        resistance=cell.resistance,
-        capacitance=cell.capacitance,
-        substeps=6,
-    )
-    assert deviation(converged[1][index], reference.current) < 2e-3
+    reference = stored(f"task {task}", by_name[f"task {task}"])
+    assert deviation(converged[1][drawn.first(task)], reference.current) < 2e-3
 
 
 # Transformations ----------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Bool, Float, Key
+
+from touchstone.models.ecsfm.physics.arrays import Number
 
 # How often each kind of mask is drawn in training.
 MASKS = {"dense": 0.2, "random": 0.45, "gap": 0.15, "transitions": 0.2}
@@ -32,26 +35,28 @@ def draw_mask(key: Array, current: Array, shares: dict[str, float] = MASKS) -> A
     return jnp.stack(options)[kind]
 
 
-def random_mask(key: Array, n_samples: int, keep: Array) -> Array:
-    """Samples observed when each is kept with the same probability, shape (n_samples,)."""
+def random_mask(key: Key[Array, ""], n_samples: int, keep: Number) -> Bool[Array, " {n_samples}"]:
+    """Samples observed when each is kept with the same probability."""
     return jax.random.bernoulli(key, keep, (n_samples,))
 
 
-def gap_mask(key: Array, n_samples: int) -> Array:
+def gap_mask(key: Key[Array, ""], n_samples: int) -> Bool[Array, " {n_samples}"]:
     """All samples but one gap of half the record, which may lie partly outside it."""
     start = jax.random.randint(key, (), -n_samples // 2, n_samples)
     index = jnp.arange(n_samples)
     return (index < start) | (index >= start + n_samples // 2)
 
 
-def transition_mask(key: Array, current: Array, keep: Array) -> Array:
-    """Samples kept with a chance that grows with how fast the current changes there, shape (N,).
+def transition_mask(
+    key: Key[Array, ""], current: Float[Array, " sample"], keep: Number
+) -> Bool[Array, " sample"]:
+    """Samples kept with a chance that grows with how fast the current changes there.
 
     Args:
         key: For the chance.
-        current: Noise-free current, shape (N,).
+        current: Noise-free current.
         keep: Part of the samples that is kept, on average.
     """
-    change = jnp.abs(jnp.gradient(current))
+    change = jnp.abs(jnp.asarray(jnp.gradient(current)))
     chance = _TRANSITION_FLOOR + change / jnp.maximum(change.max(), 1e-30)
     return jax.random.bernoulli(key, jnp.minimum(1.0, keep * chance / chance.mean()))

@@ -5,43 +5,45 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Bool, Float
 
+from touchstone.models.ecsfm.physics.arrays import AnyArray
 from touchstone.models.ecsfm.physics.simulator import Electrode
 
 
 class Experiment(NamedTuple):
-    """What was done, all of it known; N samples, S couples.
+    """What was done, all of it known.
 
     Attributes:
-        potential: Applied potential at the samples, V, shape (N,).
+        potential: Applied potential at the samples, V.
         duration: s.
         radius: Of the disc or sphere, cm.
         curvature: 1/cm; 0 for a disc.
         temperature: K.
-        present: Whether O and R of each couple are in the cell, shape (S, 2).
+        present: Whether O and R of each couple are in the cell.
     """
 
-    potential: Array
-    duration: Array
-    radius: Array
-    curvature: Array
-    temperature: Array
-    present: Array
+    potential: Float[AnyArray, "*batch sample"]
+    duration: Float[AnyArray, "*batch"]
+    radius: Float[AnyArray, "*batch"]
+    curvature: Float[AnyArray, "*batch"]
+    temperature: Float[AnyArray, "*batch"]
+    present: Bool[AnyArray, "*batch couple 2"]
 
     @property
-    def area(self) -> Array:
+    def area(self) -> Float[Array, "*batch"]:
         """Geometric area, cm^2: of a disc, or of a sphere."""
-        return jnp.pi * self.radius**2 * jnp.where(self.curvature > 0, 4.0, 1.0)
+        return jnp.pi * jnp.square(self.radius) * jnp.where(self.curvature > 0, 4.0, 1.0)
 
     @property
     def electrode(self) -> Electrode:
         """The electrode, as the simulator takes it."""
-        return Electrode(self.area, self.temperature, self.curvature)
+        return Electrode(self.area, jnp.asarray(self.temperature), jnp.asarray(self.curvature))
 
     @property
-    def window(self) -> tuple[Array, Array]:
+    def window(self) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
         """Centre and half-width of the window that E0 is in, V."""
-        low, high = self.potential.min(-1), self.potential.max(-1)
+        low, high = jnp.min(self.potential, -1), jnp.max(self.potential, -1)
         return (low + high) / 2, jnp.maximum(0.4 * (high - low), 0.15)
 
 

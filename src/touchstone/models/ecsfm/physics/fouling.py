@@ -4,12 +4,14 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
+from touchstone.models.ecsfm.physics.arrays import Number
 from touchstone.models.ecsfm.physics.kinetics import FARADAY
 
 
 class Fouling(NamedTuple):
-    """Coverage dynamics and their effects; scalars, defaults are the reference values.
+    """Coverage dynamics and their effects; defaults are the reference values.
 
     The four that a severity scales come first: at zero nothing fouls.
 
@@ -32,24 +34,24 @@ class Fouling(NamedTuple):
         electrons: Electrons per adsorbed molecule.
     """
 
-    initial_coverage: Array = 0.0
-    k_ads: Array = 4200.0
-    k_reaction: Array = 0.004
-    site_density: Array = 2e-9
-    k_des: Array = 8e-5
-    k_clean: Array = 0.02
-    clean_above: Array = 0.75
-    area_floor: Array = 0.09
-    area_power: Array = 1.0
-    kinetics_decay: Array = 2.8
-    film_base: Array = 0.0
-    film_max: Array = 18.0
-    film_power: Array = 1.2
-    capacitance_loss: Array = 0.82
-    capacitance_floor: Array = 0.25
-    electrons: Array = 1.0
+    initial_coverage: Number = 0.0
+    k_ads: Number = 4200.0
+    k_reaction: Number = 0.004
+    site_density: Number = 2e-9
+    k_des: Number = 8e-5
+    k_clean: Number = 0.02
+    clean_above: Number = 0.75
+    area_floor: Number = 0.09
+    area_power: Number = 1.0
+    kinetics_decay: Number = 2.8
+    film_base: Number = 0.0
+    film_max: Number = 18.0
+    film_power: Number = 1.2
+    capacitance_loss: Number = 0.82
+    capacitance_floor: Number = 0.25
+    electrons: Number = 1.0
 
-    def at_severity(self, severity: Array) -> "Fouling":
+    def at_severity(self, severity: Number) -> "Fouling":
         """The same fouling, its four driving terms scaled by a severity in [0, 1]."""
         return self._replace(
             initial_coverage=severity * self.initial_coverage,
@@ -58,7 +60,9 @@ class Fouling(NamedTuple):
             site_density=severity * self.site_density,
         )
 
-    def growth(self, concentration: Array, faradaic: Array) -> Array:
+    def growth(
+        self, concentration: Float[Array, ""], faradaic: Float[Array, ""]
+    ) -> Float[Array, ""]:
         """Rate at which bare sites are covered, 1/s.
 
         Args:
@@ -67,41 +71,46 @@ class Fouling(NamedTuple):
         """
         return self.k_ads * jnp.maximum(concentration, 0.0) + self.k_reaction * jnp.abs(faradaic)
 
-    def loss(self, potential: Array) -> Array:
+    def loss(self, potential: Float[Array, ""]) -> Float[Array, ""]:
         """Rate at which covered sites are freed, 1/s, at an applied potential in V."""
         return self.k_des + jnp.where(potential >= self.clean_above, self.k_clean, 0.0)
 
-    def area_fraction(self, coverage: Array) -> Array:
+    def area_fraction(self, coverage: Float[Array, ""]) -> Float[Array, ""]:
         """a(theta), the part of the geometric area that reacts."""
         bare = _power(1 - coverage, self.area_power)
         return self.area_floor + (1 - self.area_floor) * bare
 
-    def rate_factor(self, coverage: Array) -> Array:
+    def rate_factor(self, coverage: Float[Array, ""]) -> Float[Array, ""]:
         """a(theta) k0(theta)/k0, by which every rate constant is multiplied."""
         return self.area_fraction(coverage) * jnp.exp(-self.kinetics_decay * coverage)
 
-    def film_resistance(self, coverage: Array) -> Array:
+    def film_resistance(self, coverage: Float[Array, ""]) -> Float[Array, ""]:
         """Film resistance times area, ohm cm^2."""
         return self.film_base + self.film_max * _power(coverage, self.film_power)
 
-    def capacitance_factor(self, coverage: Array) -> Array:
+    def capacitance_factor(self, coverage: Float[Array, ""]) -> Float[Array, ""]:
         """c_dl(theta)/c_dl."""
         left = (1 - self.capacitance_loss * coverage) * self.area_fraction(coverage)
         return jnp.maximum(left, self.capacitance_floor)
 
-    def adsorption_current(self, coverage_rate: Array) -> Array:
+    def adsorption_current(self, coverage_rate: Float[Array, ""]) -> Float[Array, ""]:
         """Current density of the adsorption itself, A/cm^2, from dtheta/dt in 1/s."""
         return self.electrons * FARADAY * self.site_density * coverage_rate
 
 
-def advance_coverage(coverage: Array, growth: Array, loss: Array, step: Array) -> Array:
+def advance_coverage(
+    coverage: Float[Array, ""],
+    growth: Float[Array, ""],
+    loss: Float[Array, ""],
+    step: Float[Array, ""],
+) -> Float[Array, ""]:
     """Exact solution of dtheta/dt = growth (1 - theta) - loss theta over a step."""
     total = growth + loss
     settled = growth / jnp.where(total > 0, total, 1.0)
     return settled + (coverage - settled) * jnp.exp(-total * step)
 
 
-def _power(base: Array, exponent: Array) -> Array:
+def _power(base: Float[Array, ""], exponent: Number) -> Float[Array, ""]:
     """base^exponent for base in [0, 1], with a finite slope at 0."""
     safe = jnp.where(base > 0, base, 1.0)
     return jnp.where(base > 0, safe**exponent, 0.0)

@@ -4,20 +4,22 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
+from touchstone.models.ecsfm.physics.arrays import Number
 from touchstone.models.ecsfm.physics.transport import phi_functions
 
 
 class Instrument(NamedTuple):
-    """Uncompensated resistance and double layer; scalars.
+    """Uncompensated resistance and double layer.
 
     Attributes:
         resistance: ohm.
         capacitance: F/cm^2.
     """
 
-    resistance: Array
-    capacitance: Array
+    resistance: Number
+    capacitance: Number
 
 
 class Charging(NamedTuple):
@@ -31,15 +33,15 @@ class Charging(NamedTuple):
         step: Length of the step.
     """
 
-    time_constant: Array
-    new: Array
-    old: Array
-    kept: Array
-    gone: Array
-    step: Array
+    time_constant: Float[Array, ""]
+    new: Float[Array, ""]
+    old: Float[Array, ""]
+    kept: Float[Array, ""]
+    gone: Float[Array, ""]
+    step: Float[Array, ""]
 
     @classmethod
-    def over(cls, step: Array, time_constant: Array) -> "Charging":
+    def over(cls, step: Float[Array, ""], time_constant: Float[Array, ""]) -> "Charging":
         """Weights for a step and R C, in the same unit; R C = 0 is a limit, not a case."""
         # The bound keeps x finite where R C = 0, and its effect is below rounding.
         time_constant = jnp.maximum(time_constant, 1e-9 * step)
@@ -47,7 +49,12 @@ class Charging(NamedTuple):
         phi1, phi2 = phi_functions(x)
         return cls(time_constant, x * phi2, x * (phi1 - phi2), 1 - x * phi1, x * phi1, step)
 
-    def lag(self, old_lag: Array, new_drive: Array, old_drive: Array) -> tuple[Array, Array]:
+    def lag(
+        self,
+        old_lag: Float[Array, ""],
+        new_drive: Float[Array, ""],
+        old_drive: Float[Array, ""],
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """R C dE/dt at the end of the step, and dE/dt; E is then the drive less the former.
 
         Carried as the lag and not as dE/dt, which jumps where R C changes between steps.

@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
+
+from touchstone.models.ecsfm.physics.arrays import Number
 
 FARADAY = 96485.33212  # C/mol, CODATA 2018
 GAS_CONSTANT = 8.314462618  # J/(mol K)
@@ -13,30 +16,34 @@ class Couples(NamedTuple):
     """Redox couples O + e- = R, one entry each; a couple with no O and no R is absent.
 
     Attributes:
-        d_ox, d_red: Diffusion coefficients, cm^2/s, shape (S,).
-        c_ox, c_red: Bulk concentrations, mol/cm^3, shape (S,).
-        e0: Formal potentials, V, shape (S,).
-        k0: Standard rate constants, cm/s, shape (S,).
-        transfer_coefficient: alpha, shape (S,).
+        d_ox, d_red: Diffusion coefficients, cm^2/s.
+        c_ox, c_red: Bulk concentrations, mol/cm^3.
+        e0: Formal potentials, V.
+        k0: Standard rate constants, cm/s.
+        transfer_coefficient: alpha.
     """
 
-    d_ox: Array
-    d_red: Array
-    c_ox: Array
-    c_red: Array
-    e0: Array
-    k0: Array
-    transfer_coefficient: Array
+    d_ox: Float[Array, " couple"]
+    d_red: Float[Array, " couple"]
+    c_ox: Float[Array, " couple"]
+    c_red: Float[Array, " couple"]
+    e0: Float[Array, " couple"]
+    k0: Float[Array, " couple"]
+    transfer_coefficient: Float[Array, " couple"]
 
 
-def inverse_thermal_voltage(temperature: Array) -> Array:
+def inverse_thermal_voltage(temperature: Number) -> Number:
     """f = F/RT in 1/V, with the temperature in K."""
     return FARADAY / (GAS_CONSTANT * temperature)
 
 
 def flux(
-    x: Array, rate: Array, transfer_coefficient: Array, ox: tuple[Array, Array], red: tuple
-) -> tuple[Array, Array]:
+    x: Float[Array, "*couple"],
+    rate: Float[Array, "*couple"],
+    transfer_coefficient: Float[Array, "*couple"],
+    ox: tuple[Float[Array, "*couple"], Float[Array, "*couple"]],
+    red: tuple[Float[Array, "*couple"], Float[Array, "*couple"]],
+) -> tuple[Float[Array, "*couple"], Float[Array, "*couple"]]:
     """Net flux j = k (C_red e^{(1-alpha)x} - C_ox e^{-alpha x}) and its slope dj/dx.
 
     The surface concentrations C_ox = h_ox + g_ox j and C_red = h_red - g_red j make the rate law
@@ -44,10 +51,10 @@ def flux(
     term bounded from the irreversible foot to the diffusion limit.
 
     Args:
-        x: f (E - E0), shape (S,).
-        rate: Rate constant k, cm per unit of time, shape (S,).
-        transfer_coefficient: alpha, shape (S,).
-        ox: (h_ox, g_ox): concentration without this flux, and its response to it; shape (S,).
+        x: f (E - E0).
+        rate: Rate constant k, cm per unit of time.
+        transfer_coefficient: alpha.
+        ox: (h_ox, g_ox): concentration without this flux, and its response to it.
         red: (h_red, g_red), likewise.
 
     Returns:

@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import gammainc
+from jaxtyping import Bool, Float, Key
+
+from touchstone.models.ecsfm.physics.arrays import AnyArray, Number
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -19,33 +22,33 @@ class Observation(NamedTuple):
     measured voltammograms show nothing; O(N) all the same.
 
     Attributes:
-        mean: Current without the unknown baseline, A, shape (N,).
-        shapes: Of offset and slope along the record, shape (2, N).
-        sizes: Of these at one standard deviation of their priors, A, shape (2,).
+        mean: Current without the unknown baseline, A.
+        shapes: Of offset and slope along the record.
+        sizes: Of these at one standard deviation of their priors, A.
         white: Standard deviation of the white noise, A.
         discrepancy: Standard deviation of the discrepancy, A.
         correlation: Correlation time of the discrepancy, in durations of the record.
     """
 
-    mean: Array
-    shapes: Array
-    sizes: Array
-    white: Array
-    discrepancy: Array
-    correlation: Array
+    mean: Float[Array, " sample"]
+    shapes: Float[Array, "2 sample"]
+    sizes: Float[Array, "2"]
+    white: Float[Array, ""]
+    discrepancy: Float[Array, ""]
+    correlation: Float[Array, ""]
 
     @property
-    def sd(self) -> Array:
+    def sd(self) -> Float[Array, ""]:
         """Standard deviation of a sample about the mean, A, once the baseline is known."""
         return jnp.sqrt(self.white**2 + self.discrepancy**2)
 
-    def with_baseline(self, z: Array) -> "Observation":
-        """The same with a known baseline: standard coordinates of offset and slope, shape (2,)."""
+    def with_baseline(self, z: Float[AnyArray, "2"]) -> "Observation":
+        """The same with a known baseline: standard coordinates of offset and slope."""
         mean = self.mean + (z * self.sizes) @ self.shapes
         return self._replace(mean=mean, sizes=jnp.zeros_like(self.sizes))
 
-    def draw(self, key: Array) -> Array:
-        """A record with the baseline that is known, A, shape (N,)."""
+    def draw(self, key: Key[Array, ""]) -> Float[Array, " sample"]:
+        """A record with the baseline that is known, A."""
         slow_key, white_key = jax.random.split(key)
         n_samples = self.mean.shape[0]
         step, (q11, q12, q22) = _matern(n_samples, self.correlation)
@@ -65,10 +68,10 @@ class Observation(NamedTuple):
 
     def filter(
         self,
-        observed: Array,
-        mask: Array,
-        baseline: tuple[Array, Array] = (0.0, 0.0),
-        known: tuple[Array, Array] = (False, False),
+        observed: Float[AnyArray, " sample"],
+        mask: Bool[AnyArray, " sample"],
+        baseline: Float[AnyArray, "2"] | tuple[Number, Number] = (0.0, 0.0),
+        known: Bool[AnyArray, "2"] | tuple[bool, bool] = (False, False),
     ) -> "Filtered":
         """What each sample adds to those before it, and what all say of the baseline.
 
@@ -76,8 +79,8 @@ class Observation(NamedTuple):
         record and the baseline alike; recursive least squares takes the latter out.
 
         Args:
-            observed: Record, A, shape (N,).
-            mask: Samples that were observed, shape (N,).
+            observed: Record, A.
+            mask: Samples that were observed.
             baseline: Standard coordinates of offset and slope; where not known, of no effect.
             known: Whether each is.
         """
@@ -85,7 +88,7 @@ class Observation(NamedTuple):
         stationary = (self.discrepancy / self.white) ** 2  # in units of the white noise
 
         def advance(state, inputs):
-            tracks, (p11, p12, p22), baseline, (v11, v12, v22) = state
+            tracks, (p11, p12, p22), mean, (v11, v12, v22) = state
             *samples, seen = inputs
             spread = 1 + p11
             share = 1 / spread
@@ -108,12 +111,12 @@ class Observation(NamedTuple):
             design = [size * each for size, each in zip(sizes, design, strict=True)]
             toward = v11 * design[0] + v12 * design[1], v12 * design[0] + v22 * design[1]
             variance = spread + design[0] * toward[0] + design[1] * toward[1]
-            residual = residual - design[0] * baseline[0] - design[1] * baseline[1]
+            residual = residual - design[0] * mean[0] - design[1] * mean[1]
             gain = jnp.where(seen, 1 / variance, 0.0)
-            baseline = tuple(b + gain * residual * t for b, t in zip(baseline, toward, strict=True))
+            mean = tuple(m + gain * residual * t for m, t in zip(mean, toward, strict=True))
             pairs = (toward[0] ** 2, toward[0] * toward[1], toward[1] ** 2)
             v = tuple(old - gain * pair for old, pair in zip((v11, v12, v22), pairs, strict=True))
-            return (tracks, (p11, p12, p22), baseline, v), (residual, variance)
+            return (tracks, (p11, p12, p22), mean, v), (residual, variance)
 
         zero, one = jnp.zeros_like(stationary), jnp.ones_like(stationary)
         tracks = ((zero, zero),) * 3  # of the record, and of offset and slope
@@ -123,14 +126,14 @@ class Observation(NamedTuple):
         # The shapes are the same for all draws of a batch; their sizes come in where they are used.
         sizes = self.sizes / self.white
         samples = ((observed - self.mean) / self.white, *self.shapes)
-        (*_, baseline, (v11, v12, v22)), (residual, variance) = jax.lax.scan(
+        (*_, mean, (v11, v12, v22)), (residual, variance) = jax.lax.scan(
             advance, start, (*samples, mask)
         )
         log_scale = jnp.log(self.white) + 0.5 * jnp.log(variance) + _HALF_LOG_2PI
         return Filtered(
             jnp.where(mask, residual / jnp.sqrt(variance), 0.0),
             jnp.where(mask, log_scale, 0.0),
-            jnp.stack(baseline),
+            jnp.stack(mean),
             jnp.array([[v11, v12], [v12, v22]]),
         )
 
@@ -140,21 +143,21 @@ class Filtered(NamedTuple):
     likelihood, the baseline marginalised.
 
     Attributes:
-        residual: Innovations in units of their scales, standard normal under the model, shape
-            (N,); zero where not observed.
-        log_scale: Logarithms of the scales (in A, with the constant of the normal density), shape
-            (N,); zero where not observed.
-        baseline: Mean of the standard coordinates of offset and slope given the record, (2,).
-        covariance: Of the same, shape (2, 2).
+        residual: Innovations in units of their scales, standard normal under the model;
+            zero where not observed.
+        log_scale: Logarithms of the scales (in A, with the constant of the normal density);
+            zero where not observed.
+        baseline: Mean of the standard coordinates of offset and slope given the record.
+        covariance: Of the same.
     """
 
-    residual: Array
-    log_scale: Array
-    baseline: Array
-    covariance: Array
+    residual: Float[Array, " sample"]
+    log_scale: Float[Array, " sample"]
+    baseline: Float[Array, "2"]
+    covariance: Float[Array, "2 2"]
 
 
-def _matern(n_samples: int, correlation: Array):
+def _matern(n_samples: int, correlation: Float[Array, ""]):
     """A Matérn process of unit variance from one sample to the next.
 
     With the slope counted in sqrt(3) / correlation, its stationary covariance is the identity.

@@ -4,7 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.scipy.special import ndtr, ndtri
+from jaxtyping import Bool, Float, Int
 
+from touchstone.models.ecsfm.physics.arrays import AnyArray, Number
 from touchstone.models.ecsfm.physics.experiment import Experiment
 from touchstone.models.ecsfm.physics.instrument import Instrument
 from touchstone.models.ecsfm.physics.kinetics import Couples
@@ -51,43 +53,51 @@ class Prior:
         first = BLOCKS.index(name) * self.max_couples
         return slice(first, first + self.max_couples)
 
-    def active(self, present: Array) -> Array:
-        """Parameters that exist, given which forms are in the cell, shape (P,)."""
+    def active(self, present: Bool[AnyArray, "*batch couple 2"]) -> Bool[Array, "*batch parameter"]:
+        """Parameters that exist, given which forms are in the cell."""
         ox, red = present[..., 0], present[..., 1]
         couple = ox | red
         blocks = [couple, couple, ox, red, couple, couple, couple]
         nuisances = jnp.ones((*couple.shape[:-1], len(NUISANCES)), bool)
         return jnp.concatenate([*blocks, nuisances], axis=-1)
 
-    def natural(self, z: Array, experiment: Experiment) -> Array:
-        """Natural coordinates (logarithms for log-priors) of standard ones, shape (P,)."""
+    def natural(
+        self, z: Float[AnyArray, " parameter"], experiment: Experiment
+    ) -> Float[Array, " parameter"]:
+        """Natural coordinates (logarithms for log-priors) of standard ones."""
         spread = jnp.where(self._bounded, 2 * ndtr(z) - 1, z)
         e0 = self.block("E0")
-        order = _ordered(ndtr(z[e0]), experiment.present.any(-1).sum())
+        order = _ordered(ndtr(z[e0]), _count(experiment))
         centre, half = experiment.window
         natural = self._location + self._scale * spread
         return natural.at[e0].set(centre + half * (2 * order - 1))
 
-    def standard(self, natural: Array, experiment: Experiment) -> Array:
+    def standard(
+        self, natural: Float[AnyArray, " parameter"], experiment: Experiment
+    ) -> Float[Array, " parameter"]:
         """Standard coordinates of natural ones; values beyond a bound land near it."""
         quantile = jnp.clip(self.quantile(natural, experiment), 1e-6, 1 - 1e-6)
         unit = (natural - self._location) / self._scale
         return jnp.where(self._bounded, ndtri(quantile), unit)
 
-    def quantile(self, natural: Array, experiment: Experiment) -> Array:
+    def quantile(
+        self, natural: Float[AnyArray, " parameter"], experiment: Experiment
+    ) -> Float[Array, " parameter"]:
         """Place of bounded ones between their bounds, 0 to 1; of an E0 above that before it."""
         between = ((natural - self._location) / self._scale + 1) / 2
         e0 = self.block("E0")
         centre, half = experiment.window
         order = ((natural[e0] - centre) / half + 1) / 2
-        return between.at[e0].set(_unordered(order, experiment.present.any(-1).sum()))
+        return between.at[e0].set(_unordered(order, _count(experiment)))
 
-    def moments(self, experiment: Experiment) -> tuple[Array, Array]:
-        """Prior mean and standard deviation of the natural coordinates, shape (P,) each."""
+    def moments(
+        self, experiment: Experiment
+    ) -> tuple[Float[Array, " parameter"], Float[Array, " parameter"]]:
+        """Prior mean and standard deviation of the natural coordinates."""
         centre, half = experiment.window
         location, scale = (jnp.asarray(a, centre.dtype) for a in (self._location, self._scale))
         sd = scale / jnp.where(self._bounded, 3**0.5, 1.0)
-        n = experiment.present.any(-1).sum()
+        n = _count(experiment)
         rank = jnp.arange(1, self.max_couples + 1)
         e0 = self.block("E0")
         order_mean = rank / (n + 1)
@@ -95,9 +105,9 @@ class Prior:
         mean = location.at[e0].set(centre + half * (2 * order_mean - 1))
         return mean, sd.at[e0].set(2 * half * order_sd)
 
-    def couples(self, natural: Array, experiment: Experiment) -> Couples:
+    def couples(self, natural: Float[AnyArray, " parameter"], experiment: Experiment) -> Couples:
         """Couples in the simulator's units; forms that are not present have no concentration."""
-        block = {name: natural[self.block(name)] for name in BLOCKS}
+        block = {name: jnp.asarray(natural)[self.block(name)] for name in BLOCKS}
         ox, red = experiment.present[:, 0], experiment.present[:, 1]
         return Couples(
             d_ox=jnp.exp(block["D_ox"]),
@@ -109,23 +119,25 @@ class Prior:
             transfer_coefficient=block["alpha"],
         )
 
-    def instrument(self, natural: Array, experiment: Experiment) -> Instrument:
+    def instrument(
+        self, natural: Float[AnyArray, " parameter"], experiment: Experiment
+    ) -> Instrument:
         """Uncompensated resistance of the electrode in its electrolyte, and double layer."""
         resistivity, c_dl = self._take(natural, "resistivity", "C_dl")
         return Instrument(jnp.exp(resistivity) / (4 * experiment.radius), 1e-6 * jnp.exp(c_dl))
 
     def observation(
         self,
-        natural: Array,
-        current: Array,
+        natural: Float[AnyArray, " parameter"],
+        current: Float[AnyArray, " sample"],
         experiment: Experiment,
-        signal: Array | None = None,
+        signal: Number | None = None,
     ) -> Observation:
         """What is recorded of a noise-free current, the baseline yet unknown.
 
         Args:
-            natural: Natural coordinates, shape (P,).
-            current: A, shape (N,).
+            natural: Natural coordinates.
+            current: A.
             experiment: The experiment.
             signal: Unit of the baseline and of all noise, A; the rms of the current by default.
         """
@@ -135,7 +147,7 @@ class Prior:
             signal = jnp.sqrt((current**2).mean())
         shape = (experiment.potential - centre) / half
         return Observation(
-            current,
+            jnp.asarray(current),
             jnp.stack([jnp.ones_like(shape), shape]),
             signal * jnp.stack(self._take(self._scale, *BASELINE)),
             signal * jnp.exp(white),
@@ -143,11 +155,16 @@ class Prior:
             jnp.exp(correlation),
         )
 
-    def _take(self, natural: Array, *names: str) -> list[Array]:
-        return [natural[self._place[name]] for name in names]
+    def _take(self, natural: Float[AnyArray, " parameter"], *names: str) -> list[Float[Array, ""]]:
+        return [jnp.asarray(natural)[self._place[name]] for name in names]
 
 
-def _ordered(fractions: Array, n: Array) -> Array:
+def _count(experiment: Experiment) -> Int[Array, ""]:
+    """Number of couples that are in the cell."""
+    return jnp.any(experiment.present, -1).sum()
+
+
+def _ordered(fractions: Float[Array, " couple"], n: Int[Array, ""]) -> Float[Array, " couple"]:
     """Order statistics of n uniforms from independent uniforms (Rosenblatt), one after another."""
     values, last = [], 0.0
     for k in range(fractions.shape[-1]):
@@ -157,7 +174,7 @@ def _ordered(fractions: Array, n: Array) -> Array:
     return jnp.stack(values)
 
 
-def _unordered(values: Array, n: Array) -> Array:
+def _unordered(values: Float[Array, " couple"], n: Int[Array, ""]) -> Float[Array, " couple"]:
     """Inverse of `_ordered`."""
     fractions, last = [], 0.0
     for k in range(values.shape[-1]):

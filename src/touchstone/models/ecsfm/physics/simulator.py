@@ -15,8 +15,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import Float
 
 from touchstone.models.ecsfm.physics import transport
+from touchstone.models.ecsfm.physics.arrays import Number
 from touchstone.models.ecsfm.physics.fouling import Fouling, advance_coverage
 from touchstone.models.ecsfm.physics.instrument import Charging, Instrument
 from touchstone.models.ecsfm.physics.kinetics import FARADAY, Couples, flux, inverse_thermal_voltage
@@ -30,7 +32,7 @@ _LARGE_DROP = 0.1  # V: rounding of the potentials is then below 1e-6 of the ohm
 
 
 class Electrode(NamedTuple):
-    """Geometry and surroundings of the electrode; scalars.
+    """Geometry and surroundings of the electrode.
 
     Attributes:
         area: Geometric area, cm^2.
@@ -38,25 +40,25 @@ class Electrode(NamedTuple):
         curvature: 1/radius of a sphere, 1/cm; None or 0 for a plane (None is faster).
     """
 
-    area: Array
-    temperature: Array = 298.15
-    curvature: Array | None = None
+    area: Number
+    temperature: Number = 298.15
+    curvature: Number | None = None
 
 
 class Response(NamedTuple):
     """What the experiment gives.
 
     Attributes:
-        current: Total current at the samples, A, shape (N,), oxidation positive.
-        flux: Flux of each couple at every node, mol/(cm^2 s), shape (M, S).
-        coverage: Fouled fraction of the electrode at the samples, shape (N,).
-        potential: Interfacial potential at the samples, V, shape (N,).
+        current: Total current at the samples, A, oxidation positive.
+        flux: Flux of each couple at the end of every step, mol/(cm^2 s).
+        coverage: Fouled fraction of the electrode at the samples.
+        potential: Interfacial potential at the samples, V.
     """
 
-    current: Array
-    flux: Array
-    coverage: Array
-    potential: Array
+    current: Float[Array, " sample"]
+    flux: Float[Array, "step couple"]
+    coverage: Float[Array, " sample"]
+    potential: Float[Array, " sample"]
 
 
 class _Side(NamedTuple):
@@ -103,8 +105,10 @@ def simulate(
     Returns:
         Current, flux, coverage and interfacial potential.
     """
-    duration, area = waveform.duration, electrode.area
-    dtype = waveform.potential.dtype
+    steps, potential, duration = (
+        jnp.asarray(a) for a in (waveform.step, waveform.potential, waveform.duration)
+    )
+    area, dtype = electrode.area, potential.dtype
     zero = jnp.zeros((), dtype)
     f = jnp.asarray(inverse_thermal_voltage(electrode.temperature), dtype)
     memory = transport.memory(waveform.shortest)
@@ -113,7 +117,7 @@ def simulate(
     # Time is counted in durations: D, k and the flux scale with it, concentrations do not.
     each = [jax.tree.map(lambda a, s=s: a[s], couples) for s in range(couples.e0.shape[0])]
 
-    def side(sign: int, bulk: Array, d: Array) -> _Side:
+    def side(sign: int, bulk: Float[Array, ""], d: Float[Array, ""]) -> _Side:
         root_d = jnp.sqrt(d * duration)
         bend = None if electrode.curvature is None else root_d * electrode.curvature
         weights = memory.kernel_weights(jnp.zeros((), dtype) if bend is None else bend)
@@ -121,15 +125,17 @@ def simulate(
 
     sides = [(side(1, c.c_ox, c.d_ox), side(-1, c.c_red, c.d_red)) for c in each]
     # What needs no state is worked out before the loop, which would do it again for each use.
-    hats = jax.vmap(transport.hat_integrals, in_axes=(None, 0))(rates, waveform.step)
+    hats = jax.vmap(transport.hat_integrals, in_axes=(None, 0))(rates, steps)
 
-    def advance(state: _State, inputs: tuple[Array, ...]):
+    def advance(state: _State, inputs: tuple[Array, Array, tuple[Array, Array, Array]]):
         step, applied, (decay, start, end) = inputs
         faded = [
             [m * d for m, d in zip(memories, decay, strict=True)] for memories in state.memories
         ]
 
-        def surface(side: _Side, faded: Sequence[Array], flux: Array) -> tuple[Array, Array]:
+        def surface(
+            side: _Side, faded: Sequence[Float[Array, ""]], flux: Float[Array, ""]
+        ) -> tuple[Float[Array, ""], Float[Array, ""]]:
             """Concentration without the new flux, and its response to it."""
             own_start, own_end = transport.own_weights(step, side.bend)
             past = sum(w * m for w, m in zip(side.weights, faded, strict=True))
@@ -137,8 +143,8 @@ def simulate(
             return side.bulk + side.sign * past / side.root_d, own_end / side.root_d
 
         surfaces = [
-            tuple(surface(side, *past) for side in pair)
-            for pair, *past in zip(sides, faded, state.flux, strict=True)
+            tuple(surface(side, memories, flux) for side in pair)
+            for pair, memories, flux in zip(sides, faded, state.flux, strict=True)
         ]
 
         speed, film, capacitance = duration, zero, jnp.ones((), dtype)
@@ -205,7 +211,7 @@ def simulate(
         new_state = _State(memories, j, drive, interface, lag, coverage, growth, loss)
         return new_state, (current, jnp.stack(j) / duration, coverage, interface)
 
-    at_rest = drive = waveform.potential[0]
+    at_rest = drive = potential[0]
     coverage = growth = zero
     if fouling is not None:
         coverage = jnp.asarray(fouling.initial_coverage, dtype)
@@ -224,9 +230,7 @@ def simulate(
         growth=growth,
         loss=zero,
     )
-    _, (current, j, theta, interface) = lax.scan(
-        advance, initial, (waveform.step, waveform.potential[1:], hats)
-    )
+    _, (current, j, theta, interface) = lax.scan(advance, initial, (steps, potential[1:], hats))
     read = waveform.sample - 1
     return Response(current[read], j, theta[read], interface[read])
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float
 from numpy.polynomial import Chebyshev, Polynomial
 from scipy.special import erfcx
 
@@ -29,23 +30,20 @@ class Memory(NamedTuple):
     """The exponentials that stand for the diffusion kernel.
 
     Attributes:
-        rates: Decay rates, shape (K,), in 1/duration; the last is the collapsed tail's.
-        nodes: Rates of all nodes of the trapezoid, shape (K - 1 + tail,).
-        weights: Their weights at a = 0, same shape.
+        rates: Decay rates, in 1/duration; the last is the collapsed tail's.
+        nodes: Rates of all nodes of the trapezoid.
+        weights: Their weights at a = 0.
     """
 
-    rates: np.ndarray
-    nodes: np.ndarray
-    weights: np.ndarray
+    rates: Float[np.ndarray, " memory"]
+    nodes: Float[np.ndarray, " node"]
+    weights: Float[np.ndarray, " node"]
 
-    def kernel_weights(self, a: Array) -> Array:
+    def kernel_weights(self, a: Float[Array, ""]) -> Float[Array, " memory"]:
         """Weight of each memory in sqrt(D) K for a = sqrt(D)/r.
 
         Args:
             a: Curvature, dimensionless.
-
-        Returns:
-            Weights, shape (K,).
         """
         nodes = jnp.asarray(self.nodes, a.dtype)
         each = jnp.asarray(self.weights, a.dtype) * nodes / (nodes + a**2)
@@ -71,15 +69,17 @@ def memory(shortest_step: float) -> Memory:
     return Memory(np.append(nodes[:n], slow), nodes, weights)
 
 
-def hat_integrals(rates: Array, step: Array) -> tuple[Array, Array, Array]:
+def hat_integrals(
+    rates: Float[Array, " memory"], step: Float[Array, ""]
+) -> tuple[Float[Array, " memory"], Float[Array, " memory"], Float[Array, " memory"]]:
     """Decay of each memory over a step, and what a flux linear over the step adds to it.
 
     Args:
-        rates: Decay rates, shape (K,), in 1/duration.
+        rates: Decay rates, in 1/duration.
         step: Length of the step, in durations.
 
     Returns:
-        Decay factors, weights of the flux at the start, weights of the flux at the end; (K,).
+        Decay factors, weights of the flux at the start, weights of the flux at the end.
     """
     x = rates * step
     decay = jnp.exp(-x)
@@ -87,7 +87,7 @@ def hat_integrals(rates: Array, step: Array) -> tuple[Array, Array, Array]:
     return decay, step * (phi1 - phi2), step * phi2
 
 
-def phi_functions(x: Array) -> tuple[Array, Array]:
+def phi_functions(x: Float[Array, "*any"]) -> tuple[Float[Array, "*any"], Float[Array, "*any"]]:
     """(1 - e^-x)/x and (x - 1 + e^-x)/x^2 without cancellation at small x >= 0."""
     return _phi(x, jnp.exp(-x))
 
@@ -103,7 +103,9 @@ def _phi(x, decay):
     return jnp.where(small, 1 - x * series, (1 - decay) / safe), phi2
 
 
-def own_weights(step: Array, a: Array | None) -> tuple[Array, Array]:
+def own_weights(
+    step: Float[Array, ""], a: Float[Array, "*any"] | None
+) -> tuple[Float[Array, "*any"], Float[Array, "*any"]]:
     """Exact contribution of a step's own, linear flux to sqrt(D) times the concentration change.
 
     From the single and double integrals of the kernel, inverse transforms of
@@ -111,10 +113,10 @@ def own_weights(step: Array, a: Array | None) -> tuple[Array, Array]:
 
     Args:
         step: Length of the step, in durations.
-        a: Curvature sqrt(D)/r, dimensionless, any shape; None for a plane.
+        a: Curvature sqrt(D)/r, dimensionless; None for a plane.
 
     Returns:
-        Weights of the flux at the start and at the end of the step, each of the shape of `a`.
+        Weights of the flux at the start and at the end of the step.
     """
     root = jnp.sqrt(step)
     if a is None:
@@ -123,7 +125,9 @@ def own_weights(step: Array, a: Array | None) -> tuple[Array, Array]:
     return root * (once - twice), root * twice
 
 
-def _kernel_integrals(z: Array) -> tuple[Array, Array]:
+def _kernel_integrals(
+    z: Float[Array, "*any"],
+) -> tuple[Float[Array, "*any"], Float[Array, "*any"]]:
     """Single and double integral of the spherical kernel over a step, at z = a sqrt(step) >= 0."""
     y, scale = (z - _MIDDLE) / (z + _MIDDLE), _MIDDLE / (z + _MIDDLE)
     once, twice = (jnp.zeros_like(z) for _ in _INTEGRALS)

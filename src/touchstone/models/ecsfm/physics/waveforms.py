@@ -11,7 +11,9 @@ from functools import lru_cache
 
 import equinox as eqx
 import numpy as np
-from jax import Array
+from jaxtyping import Float, Int
+
+from touchstone.models.ecsfm.physics.arrays import AnyArray
 
 RAMP = 1e-3  # a jump of the potential takes this fraction of a sampling interval
 _FEW = 20  # steps in the interval after a jump, below which they are not graded in even ratios
@@ -23,17 +25,17 @@ class Waveform(eqx.Module):
     """A potential programme on its own time axis, linear between the solver's nodes.
 
     Attributes:
-        step: Lengths of the steps as fractions of the duration, shape (M,), all positive.
-        potential: Applied potential at the nodes, V, shape (M + 1,).
-        sample: Nodes at which the current is read, in 1..M, shape (N,).
+        step: Lengths of the steps as fractions of the duration, all positive.
+        potential: Applied potential at the nodes, V.
+        sample: Nodes at which the current is read, from 1 to the number of steps.
         duration: s.
         shortest: Lower bound of `step`, a Python float: it fixes the number of memories.
     """
 
-    step: Array
-    potential: Array
-    sample: Array
-    duration: Array
+    step: Float[AnyArray, "*batch step"]
+    potential: Float[AnyArray, "*batch step+1"]
+    sample: Int[AnyArray, "*batch sample"]
+    duration: Float[AnyArray, "*batch"]
     shortest: float = eqx.field(static=True)
 
 
@@ -43,7 +45,9 @@ def shortest_step(n_samples: int) -> float:
 
 
 @lru_cache(maxsize=4096)
-def time_steps(n_samples: int, jumps: tuple[int, ...] = (), n_nodes: int | None = None):
+def time_steps(
+    n_samples: int, jumps: tuple[int, ...] = (), n_nodes: int | None = None
+) -> tuple[Float[np.ndarray, " step"], Int[np.ndarray, " {n_samples}"]]:
     """Solver steps for an experiment with jumps of the potential after some of its samples.
 
     Args:
@@ -54,8 +58,8 @@ def time_steps(n_samples: int, jumps: tuple[int, ...] = (), n_nodes: int | None 
             can share one shape, and with it one compilation.
 
     Returns:
-        Step lengths as fractions of the duration, float64, shape (M,), and the indices of the
-        nodes (counted from 0 at the start) that are samples, shape (N,).
+        Step lengths as fractions of the duration, float64, and the indices of the nodes (counted
+        from 0 at the start) that are samples.
 
     Raises:
         ValueError: If `n_nodes` cannot hold the samples and three steps after each jump.
@@ -79,7 +83,7 @@ def time_steps(n_samples: int, jumps: tuple[int, ...] = (), n_nodes: int | None 
     return np.concatenate(steps), np.cumsum(counts)
 
 
-def _since_jump(n_samples: int, jumps: tuple[int, ...]) -> np.ndarray:
+def _since_jump(n_samples: int, jumps: tuple[int, ...]) -> Int[np.ndarray, " {n_samples}"]:
     """Sampling intervals between each interval's start and the jump before it."""
     index = np.arange(n_samples)
     starts = np.array([0, *jumps])
@@ -113,11 +117,11 @@ def _fit_counts(n_samples: int, jumps: tuple[int, ...], n_nodes: int) -> list[in
     return counts
 
 
-def find_jumps(potential: np.ndarray) -> tuple[int, ...]:
+def find_jumps(potential: Float[np.ndarray, " sample"]) -> tuple[int, ...]:
     """Samples right after which the potential jumps: far more than a typical step of the record.
 
     Args:
-        potential: Applied potential at the samples, V, shape (N,).
+        potential: Applied potential at the samples, V.
 
     Returns:
         Ascending sample numbers, counted from 1.
@@ -127,25 +131,29 @@ def find_jumps(potential: np.ndarray) -> tuple[int, ...]:
     return tuple(int(j) for j in jumps)
 
 
-def is_sweep(potential: np.ndarray) -> bool:
+def is_sweep(potential: Float[np.ndarray, " sample"]) -> bool:
     """Whether a record is a voltammogram: a potential that runs, turns seldom, and never jumps."""
     turns = np.count_nonzero(np.diff(np.sign(np.diff(potential))))
     return bool(np.ptp(potential) > 0 and turns <= _MOST_TURNS and not find_jumps(potential))
 
 
-def resolve(potential: np.ndarray, duration: np.ndarray, n_nodes: int | None = None) -> Waveform:
+def resolve(
+    potential: Float[AnyArray, "case sample"],
+    duration: Float[AnyArray, " case"],
+    n_nodes: int | None = None,
+) -> Waveform:
     """Waveforms from records of the applied potential.
 
     The potential is linear between samples, constant after a jump, and starts one interval before
     the first sample on the line through the first two.
 
     Args:
-        potential: Applied potential at the ends of N equal intervals, V, shape (n, N).
-        duration: s, shape (n,).
+        potential: Applied potential at the ends of equal intervals, V.
+        duration: s.
         n_nodes: Number of steps M, as in `time_steps`; None if all records need the same number.
 
     Returns:
-        A batch of n waveforms in float32.
+        A batch of waveforms in float32.
     """
     rows = [_resolve_one(record, n_nodes) for record in np.asarray(potential, float)]
     step, at_nodes, sample = (np.stack(column) for column in zip(*rows, strict=True))
@@ -158,7 +166,7 @@ def resolve(potential: np.ndarray, duration: np.ndarray, n_nodes: int | None = N
     )
 
 
-def _resolve_one(potential: np.ndarray, n_nodes: int | None):
+def _resolve_one(potential: Float[np.ndarray, " sample"], n_nodes: int | None):
     jumps = find_jumps(potential)
     n = len(potential)
     step, sample = time_steps(n, jumps, n_nodes)
