@@ -9,20 +9,23 @@ ARGS ?=
 BENCH ?= simulator
 # PyTensor would keep its cache in the home directory.
 export PYTENSOR_FLAGS ?= base_compiledir=.pytensor
-export TRACE META
-# TRACE and META reach the configuration as JSON, whatever characters the paths hold.
-MEASUREMENT := import json, os; print(json.dumps({k: os.environ[k.upper()] for k in ("trace", "meta") if os.environ.get(k.upper())}))
+export MODEL TRACE META
+# MODEL, TRACE and META reach the configuration as JSON, whatever characters the paths hold.
+MEASUREMENT := import json, os; print(json.dumps({k: os.environ[v] for k, v in (("model", "MODEL"), ("data", "TRACE"), ("meta", "META")) if os.environ.get(v)}))
 
-.PHONY: help run test test-all lab infer bench lint report setup
+.PHONY: help run tiny test test-all lab infer bench lint report setup
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-run: setup ## the whole workflow, from configuration to verdict (ARGS="..." goes to snakemake)
-	@$(IN) snakemake $(ARGS)
+run: setup ## the whole workflow, from configuration to verdict ([MODEL=...] ARGS="..." goes to snakemake)
+	@$(IN) snakemake $(ARGS) $(if $(MODEL),--config "models=[$(MODEL)]")
 
-infer: setup ## infer a measurement: make infer TRACE=path [META=path.yaml]
-	@$(IN) snakemake measurement $(ARGS) --config "infer=$$($(IN) python -c '$(MEASUREMENT)')"
+tiny: setup ## the same in two minutes: shows that everything runs, not that it is any good
+	@$(IN) snakemake --configfile config/test.yaml $(ARGS)
+
+infer: setup ## infer a measurement: make infer [MODEL=ecsfm] TRACE=path [META=path.yaml]
+	@$(IN) snakemake measurement $(ARGS) --config "measurement=$$($(IN) python -c '$(MEASUREMENT)')"
 
 test: setup ## the tests of every behaviour
 	@$(IN) pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m "not nightly" $(ARGS)

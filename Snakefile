@@ -26,8 +26,4 @@ rule all:
 
 
 onsuccess:
-    print(closing_words())
-
-
-onerror:
-    print(failing_words())
+    logger.info(closing_words(), extra={"event": "closing_words"})

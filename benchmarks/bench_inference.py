@@ -25,7 +25,7 @@ import pandas as pd
 from bench_simulator import table
 from scipy.stats import norm
 
-from touchstone.inference import amortised
+from touchstone.inference import amortised, priors
 from touchstone.reliability.calibration import c2st
 
 N_SIMULATIONS, N_DRAWS, N_OBSERVATIONS = 100_000, 10_000, 10
@@ -96,7 +96,7 @@ class Task(NamedTuple):
     """
 
     simulate: Callable
-    prior: amortised.Prior
+    prior: priors.Prior
     posterior: Callable
     log_density: Callable
     target: float
@@ -106,7 +106,7 @@ class Task(NamedTuple):
 TASKS = {
     "two_moons": Task(
         crescent,
-        amortised.uniform([-1.0, -1.0], [1.0, 1.0]),
+        priors.uniform([-1.0, -1.0], [1.0, 1.0]),
         crescent_posterior,
         crescent_log_density,
         0.53,
@@ -114,7 +114,7 @@ TASKS = {
     ),
     "gaussian_linear": Task(
         noisy,
-        amortised.normal(np.zeros(SIZE), np.full(SIZE, VARIANCE**0.5)),
+        priors.normal(np.zeros(SIZE), np.full(SIZE, VARIANCE**0.5)),
         noisy_posterior,
         noisy_log_density,
         0.52,

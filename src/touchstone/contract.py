@@ -1,24 +1,67 @@
-"""What a model provides, and how models are found."""
+"""What a model provides to the workflow, and how models are found."""
 
+import os
 from abc import ABC, abstractmethod
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import jax
 import numpy as np
 import yaml
 
-from touchstone.vocabulary import Cases, Check, Parameter, Posterior, View
+from touchstone.vocabulary import Cases, Check, Posterior, Quantity, View
 
-_MODELS = Path(__file__).parent / "models"
+_VARIABLE = "TOUCHSTONE_MODELS"
 
 
-class Model(ABC):
+class Comparison(NamedTuple):
+    """Errors on what was held out of a training, beside those of answers that need none.
+
+    Attributes:
+        title: What is compared, with its unit.
+        rows: Of a table: `name`, `n`, then a number for each answer; None where there is none.
+    """
+
+    title: str
+    rows: list[dict]
+
+
+class Fit(NamedTuple):
+    """What a training says of itself.
+
+    Attributes:
+        n_rows, n_held_out: Number of rows trained on, and held out.
+        losses: Loss of each step, by the part that was trained; empty where there are no steps.
+        comparisons: Errors on the rows held out.
+        assumed: What the data did not state, in words.
+    """
+
+    n_rows: int
+    n_held_out: int
+    losses: dict[str, np.ndarray]
+    comparisons: list[Comparison]
+    assumed: list[str]
+
+
+class Simulated[Detail](NamedTuple):
+    """What a chunk of simulations holds.
+
+    Attributes:
+        n_rows: Number of simulations.
+        counts: Number of simulations of each kind, in tables by name.
+        gallery: Some of them to be drawn, by title.
+    """
+
+    n_rows: int
+    counts: dict[str, dict[str, int]]
+    gallery: dict[str, Cases[Detail]]
+
+
+class Model[Detail](ABC):
     """A science in the workflow: a folder with a `config.yaml` and this contract filled.
 
-    A chunk, a trained pair, base cases and a checkpoint are the model's own; the workflow only
-    hands them on. Settings are the sections of the run's configuration.
+    What a model trains, and what its cases hold beside the shared words, stays its own.
+    Settings are those that the model's `settings.schema.yaml` describes.
 
     Args:
         config: The parsed `config.yaml`.
@@ -28,143 +71,221 @@ class Model(ABC):
         self.config = config
 
     @property
-    @abstractmethod
-    def parameters(self) -> list[Parameter]:
-        """All parameters, in the order of `Cases.z`."""
+    def model_id(self) -> str:
+        """Name of the model's folder."""
+        return self.config["model_id"]
 
-    # simulate
+    @property
+    def stresses(self) -> dict[str, str]:
+        """Group of each stress, by the name of the stress."""
+        return {name: entry["group"] for name, entry in self.config["stresses"].items()}
 
+    @property
     @abstractmethod
-    def simulate(self, rng: np.random.Generator, settings: dict) -> Any:
-        """Draw a chunk of the training family; it has `len` and `arrays(provenance)`."""
+    def quantities(self) -> list[Quantity]:
+        """All parameters, in the order of `Cases.truth`."""
 
+    @property
     @abstractmethod
-    def load_chunk(self, path: Path, n_points: int) -> Any:
-        """Read a chunk; an `ArtifactError` names what is wrong with it."""
-
-    @abstractmethod
-    def gallery(self, chunk: Any, n: int) -> dict[str, list[tuple[View, np.ndarray]]]:
-        """Up to n observations of each task of a chunk, ready to draw."""
-
-    @abstractmethod
-    def checks(self) -> list[Check]:
-        """The simulator beside exact answers."""
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods of inference; the first is the one that answers users."""
 
     @abstractmethod
-    def example(self, rng: np.random.Generator, trace_path: Path, meta_path: Path) -> None:
-        """Write a simulated measurement, marked as such, in the form that `read` takes."""
+    def fit(
+        self,
+        data: list[Path],
+        settings: dict,
+        rng: np.random.Generator,
+        folder: Path,
+        lineage: dict,
+    ) -> Fit:
+        """Learn from data, write the checkpoint folder with its manifest, and hold it loaded.
 
-    # train
-
-    @abstractmethod
-    def train(
-        self, chunks: list, settings: dict, key: jax.Array, folder: Path, lineage: dict
-    ) -> Any:
-        """Train on chunks and write the checkpoint; gives `losses`, `n_rows` and `n_held_out`."""
-
-    @abstractmethod
-    def evaluate(self, trained: Any, key: jax.Array, n_draws: int) -> dict[str, list[dict]]:
-        """Errors on held-out rows beside those of trivial predictors: `tasks`, `parameters`."""
+        An interrupted training goes on where it was.
+        """
 
     @abstractmethod
-    def load_checkpoint(self, path: Path) -> Any:
-        """Read a checkpoint; it has `meta` and `verified`."""
+    def load(self, folder: Path) -> bool:
+        """Load a checkpoint folder; whether its files were verified by a manifest.
 
-    # stress
-
-    @abstractmethod
-    def base_cases(self, rng: np.random.Generator, settings: dict, n_points: int) -> Any:
-        """Draw what the variants of each stressed case have in common; has `take` and `task`."""
+        Raises:
+            ArtifactError: If a file is missing, or is not what the manifest says.
+        """
 
     @abstractmethod
-    def variant(
-        self, base: Any, key: jax.Array, stress: str | None = None, severity: float = 0.0
-    ) -> Cases:
-        """The base cases under a stress of the `config.yaml`, with noise of their own."""
+    def cases(
+        self,
+        n: int,
+        rng: np.random.Generator,
+        noise: np.random.Generator,
+        settings: dict,
+        stress: str | None = None,
+        severity: float = 0.0,
+    ) -> Cases[Detail]:
+        """Simulate observations of a loaded model's kind.
 
-    # infer
+        Args:
+            n: Number of cases.
+            rng: For all that the variants of a base case have in common.
+            noise: For the noise, which is another in each variant.
+            settings: How the cases are observed; empty as in the training.
+            stress: Name of a stress; None for the training family itself.
+            severity: Of the stress, in [0, 1].
+        """
 
     @abstractmethod
     def infer(
         self,
-        checkpoint: Any,
-        cases: Cases,
-        key: jax.Array,
+        cases: Cases[Detail],
+        rng: np.random.Generator,
         *,
         method: str,
+        budget: dict,
         label: str | None = None,
-        **budget: Any,
     ) -> Posterior:
-        """Posterior of each case and what it predicts."""
+        """Posterior of each case by one of the methods; a label shows progress bars under it."""
 
     @abstractmethod
-    def reference(
-        self,
-        case: Cases,
-        draws: np.ndarray,
-        *,
-        n_tune: int,
-        n_draws: int,
-        seed: int,
-        kept: Any | None = None,
-    ) -> Any:
-        """Chains of NUTS for one simulated case, as a tree of xarray; those kept, if of this case.
-
-        Its group `posterior` has `z`, the parameters that were sampled, (chain, draw, parameter),
-        and `standard`, all as in `Posterior.z`, (chain, draw, all).
-        """
+    def prior(
+        self, cases: Cases[Detail], n_draws: int, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """Draws of the prior of each case, given what is known: as `Posterior.draws`."""
 
     @abstractmethod
-    def natural(self, z: np.ndarray, cases: Cases) -> np.ndarray:
-        """Natural coordinates of standard ones, shape (n, draws, P)."""
-
-    @abstractmethod
-    def prior_moments(self, cases: Cases) -> tuple[np.ndarray, np.ndarray]:
-        """Prior mean and standard deviation of the natural coordinates, shape (n, P) each."""
-
-    @abstractmethod
-    def read(self, trace_path: Path, meta_path: Path, n_points: int) -> tuple[Cases, list[str]]:
+    def read(self, data: Path, meta: Path) -> tuple[Cases[Detail], list[str]]:
         """A measurement from disk, and what was read and assumed, in words.
 
-        A file is one case; a folder is several records of one system, a case each.
+        Args:
+            data: File of a record, which is one case, or a folder of records of one system.
+            meta: YAML with what is known about it.
+
+        Raises:
+            ArtifactError: If a file is missing, or does not describe a measurement of this model.
         """
 
     @abstractmethod
-    def outside_trained_range(self, checkpoint: Any, case: Cases) -> list[str]:
-        """What of a case lies outside what the networks were trained on, in words."""
-
-    @abstractmethod
-    def table(self, posterior: Posterior, cases: Cases, rng: np.random.Generator) -> list[dict]:
-        """Posterior of a measurement in the units of a reader, beside its prior.
-
-        Rows have `record`, from 1, where there are several and the quantity is of that one alone.
-        """
-
-    @abstractmethod
-    def view(self, cases: Cases, index: int) -> View:
+    def view(self, cases: Cases[Detail], index: int) -> View:
         """How one of the cases is drawn."""
 
+    # What a model may have besides ----------------------------------------------------------------
 
-def model_ids() -> list[str]:
-    """Names of all models."""
-    return sorted(path.parent.name for path in _MODELS.glob("*/config.yaml"))
+    def simulate(
+        self, settings: dict, rng: np.random.Generator, file: Path, provenance: dict
+    ) -> Simulated[Detail]:
+        """Write a chunk of the training family to a file."""
+        raise NotImplementedError(f"{self.model_id} has no simulator to train on")
+
+    def checks(self) -> list[Check]:
+        """Numbers of the simulator beside exact values."""
+        return []
+
+    def example(self, rng: np.random.Generator, data: Path, meta: Path) -> None:
+        """Write a simulated measurement, marked as such, in the form that `read` takes."""
+        raise NotImplementedError(f"{self.model_id} has no example of a measurement")
+
+    def reference(
+        self,
+        cases: Cases[Detail],
+        start: Posterior,
+        rng: np.random.Generator,
+        *,
+        budget: dict,
+        folder: Path,
+        label: str | None = None,
+    ) -> Posterior:
+        """Posterior by a method that is slow and sure of itself.
+
+        Args:
+            cases: The cases.
+            start: Another posterior of theirs, which says where to begin.
+            rng: For all randomness.
+            budget: Of the method.
+            folder: Where it keeps what took long.
+            label: Of the progress bar.
+        """
+        raise NotImplementedError(f"{self.model_id} has no reference posterior")
+
+    def outside_training(self, cases: Cases[Detail]) -> list[list[str]]:
+        """What of each case lies outside what was trained on, in words."""
+        return [[] for _ in cases.observed]
+
+    def table(
+        self, cases: Cases[Detail], posterior: Posterior, rng: np.random.Generator
+    ) -> list[dict]:
+        """Posterior of a measurement in the units of a reader, beside its prior.
+
+        Rows have `quantity`, `record` (from 1, None if of all records), `unit`, `mean`, `median`,
+        `interval_90` and `prior_interval_90`.
+        """
+        several = len(cases.observed) > 1
+        prior = self.prior(cases, 4000, rng)
+        return [
+            {
+                "quantity": quantity.name,
+                "record": k + 1 if several else None,
+                "unit": quantity.unit,
+                **summary_of(
+                    posterior.draws[quantity.name][k], posterior.weight[k], prior[quantity.name][k]
+                ),
+            }
+            for k in range(len(cases.observed))
+            for quantity, known in zip(self.quantities, cases.known[k], strict=True)
+            if not known
+        ]
+
+
+def summary_of(draws: np.ndarray, weight: np.ndarray, prior: np.ndarray) -> dict:
+    """Mean, median and 90 % interval of weighted draws, and the 90 % interval of prior draws."""
+    low, median, high = np.quantile(draws, [0.05, 0.5, 0.95], weights=weight, method="inverted_cdf")
+    return {
+        "mean": float(weight @ draws),
+        "median": float(median),
+        "interval_90": [float(low), float(high)],
+        "prior_interval_90": [float(end) for end in np.quantile(prior, [0.05, 0.95])],
+    }
+
+
+def folders() -> dict[str, Path]:
+    """Folder of every model, by name.
+
+    Beside the models of this package, those in the folders that the environment variable
+    TOUCHSTONE_MODELS names, separated as in PATH.
+
+    Raises:
+        ValueError: If TOUCHSTONE_MODELS names what is no folder, or two models have one name.
+    """
+    places = import_module("touchstone.models").__path__
+    for given in filter(None, os.environ.get(_VARIABLE, "").split(os.pathsep)):
+        folder = Path(given).expanduser().absolute()
+        if not folder.is_dir():
+            raise ValueError(f"{_VARIABLE}: {given} is no folder")
+        if str(folder) not in places:
+            places.append(str(folder))
+    found = {}
+    for folder in places:
+        for file in sorted(Path(folder).glob("*/config.yaml")):
+            if file.parent.name in found:
+                raise ValueError(f"{file.parent}: there is another model of this name")
+            found[file.parent.name] = file.parent
+    return found
 
 
 def load_model(model_id: str) -> Model:
     """The model of a name, made from its `config.yaml`.
 
-    A model's package has a module `model` with one subclass of `Model`.
+    A model's folder has a module `model` with one subclass of `Model`.
 
     Raises:
         KeyError: If there is no such model; the message lists those that there are.
     """
-    if model_id not in model_ids():
-        raise KeyError(f"model_id {model_id!r} is none of {', '.join(model_ids())}")
-    config = yaml.safe_load((_MODELS / model_id / "config.yaml").read_text(encoding="utf-8"))
+    found = folders()
+    if model_id not in found:
+        raise KeyError(f"model_id {model_id!r} is none of {', '.join(found)}")
+    config = yaml.safe_load((found[model_id] / "config.yaml").read_text(encoding="utf-8"))
     module = import_module(f"touchstone.models.{model_id}.model")
-    found = [
+    (model,) = (
         value
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Model) and value is not Model
-    ]
-    return found[0](config)
+    )
+    return model({"model_id": model_id, **config})

@@ -1,24 +1,23 @@
-"""The words that rooms exchange: quantities, cases, posteriors and what is said of them."""
+"""The words that rooms exchange: quantities, cases, posteriors, and what is said of them."""
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import jax
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """A quantity with a prior, seen in two coordinates.
+class Quantity:
+    """A parameter with a prior.
 
-    *Natural*: the value, or its logarithm under a log-prior. *Standard*: the coordinate in which
-    the prior is the standard normal, so that nothing piles up at a bound.
+    Its *coordinate* is the value itself, or the logarithm of the value under a log-prior.
 
     Attributes:
         name: As in reports.
         prior: "uniform", "loguniform", "normal" or "lognormal".
-        location, scale: Of the natural coordinate: centre and half-range, or mean and sd.
+        location, scale: Of the coordinate: centre and half-range, or mean and standard deviation.
         unit: Of the value; empty for a pure number.
         meaning: In words.
     """
@@ -31,8 +30,12 @@ class Parameter:
     meaning: str
 
     @classmethod
-    def from_config(cls, name: str, entry: dict) -> "Parameter":
-        """A parameter from its entry in a model's `config.yaml`."""
+    def from_config(cls, name: str, entry: dict) -> "Quantity":
+        """A quantity from its entry in a model's `config.yaml`.
+
+        Raises:
+            ValueError: If the kind of prior is unknown.
+        """
         kind = entry["prior"]
         if kind in ("normal", "lognormal"):
             location, scale = float(entry["mean"]), float(entry["sd"])
@@ -49,85 +52,157 @@ class Parameter:
 
     @property
     def logarithmic(self) -> bool:
-        """Whether the natural coordinate is a logarithm."""
+        """Whether the coordinate is a logarithm."""
         return self.prior.startswith("log")
 
     @property
     def bounded(self) -> bool:
-        """Whether the prior is uniform in the natural coordinate."""
+        """Whether the prior is uniform in the coordinate."""
         return self.prior.endswith("uniform")
 
+    def coordinate(self, value: np.ndarray) -> np.ndarray:
+        """Coordinate of values."""
+        return np.log(value) if self.logarithmic else np.asarray(value)
 
-class Cases(NamedTuple):
+    def value(self, coordinate: np.ndarray) -> np.ndarray:
+        """Value at coordinates."""
+        return np.exp(coordinate) if self.logarithmic else np.asarray(coordinate)
+
+
+class Cases[Detail](NamedTuple):
     """Observations to infer from; every array has the leading axis of the cases.
 
     Attributes:
-        observed: What was measured, shape (n, N).
-        mask: Which samples were, shape (n, N).
-        experiment: How; a pytree of the model's own.
-        z: Standard coordinates of the parameters, shape (n, P): the truth where simulated;
-            otherwise only the known ones count.
-        known: Which parameters are known to inference (or do not exist), shape (n, P).
+        observed: What was measured.
+        mask: Which of the samples were measured.
+        truth: Coordinate of every quantity of the model; where a case was not simulated, only
+            those of known quantities count.
+        known: Which quantities are known to inference, or do not exist in the case.
+        kind: Name of the kind of case, such as a task.
+        system: Number of the system that was observed. Cases of one system are inferred together.
+        detail: What the model needs besides: a tree of arrays of its own.
     """
 
-    observed: np.ndarray
-    mask: np.ndarray
-    experiment: Any
-    z: np.ndarray
-    known: np.ndarray
+    observed: Float[np.ndarray, "case sample"]
+    mask: Bool[np.ndarray, "case sample"]
+    truth: Float[np.ndarray, "case quantity"]
+    known: Bool[np.ndarray, "case quantity"]
+    kind: np.ndarray
+    system: Int[np.ndarray, " case"]
+    detail: Detail
 
-    def take(self, index) -> "Cases":
+    def take(self, index: Any) -> "Cases[Detail]":
         """Some of the cases, by index or slice."""
-        return jax.tree.map(lambda a: np.asarray(a)[index], self)
+        return _take(self, index)
+
+
+class Prediction(NamedTuple):
+    """What a posterior says of the data; each array has the shape of the observations.
+
+    Attributes:
+        mean: Of a new observation.
+        sd: Standard deviation of a new observation, noise included.
+        cdf: Probability of a new observation less than each observed sample.
+        log_density: Of a new observation at each observed sample, counted in standard deviations
+            of the noise, so that it does not depend on the unit.
+        pit: Probability of less than each observed sample given those before it (its probability
+            integral transform): uniform on average where the noise is what the posterior says.
+    """
+
+    mean: Float[np.ndarray, "case sample"]
+    sd: Float[np.ndarray, "case sample"]
+    cdf: Float[np.ndarray, "case sample"]
+    log_density: Float[np.ndarray, "case sample"]
+    pit: Float[np.ndarray, "case sample"]
+
+
+class Computation(NamedTuple):
+    """Whether draws are those of the posterior under the model, whatever engine made them.
+
+    Attributes:
+        figures: What the engine measured of itself, by name; shape (case,) each.
+        largest: Limits of some of the figures, which a sound computation does not exceed.
+        smallest: Limits of some of the figures, which a sound computation reaches.
+    """
+
+    figures: dict[str, np.ndarray]
+    largest: dict[str, np.ndarray]
+    smallest: dict[str, np.ndarray]
+
+    @classmethod
+    def unchecked(cls) -> "Computation":
+        """Of an engine that measures nothing of a single case."""
+        return cls({}, {}, {})
+
+    @property
+    def passed(self) -> dict[str, np.ndarray]:
+        """Whether each figure that has a limit keeps to it, by name; NaN never does."""
+        within = {name: self.figures[name] <= limit for name, limit in self.largest.items()}
+        return within | {n: self.figures[n] >= limit for n, limit in self.smallest.items()}
+
+    def sound(self, n_cases: int) -> Bool[np.ndarray, " case"]:
+        """Whether all limits are kept; False where there is none, since nothing vouches then."""
+        passed = self.passed
+        return np.logical_and.reduce(list(passed.values())) if passed else np.zeros(n_cases, bool)
+
+    def reason(self, case: int) -> str:
+        """The figures of one case beside their limits, in words."""
+        if not self.passed:
+            return "the engine measures nothing that could vouch for the draws of a single case"
+        sides = (("at most", self.largest), ("at least", self.smallest))
+        return ", ".join(
+            f"{name.replace('_', ' ')} is {self.figures[name][case]:.3g} "
+            f"({side} {limits[name][case]:.3g})"
+            for side, limits in sides
+            for name in limits
+        )
 
 
 class Posterior(NamedTuple):
     """What inference says of each case.
 
     Attributes:
-        z: Draws in standard coordinates, shape (n, draws, P); known parameters at their values.
-        weight: Weight of each draw, shape (n, draws), sums to one.
-        mean: Predictive mean of a new observation, shape (n, N).
-        sd: Predictive standard deviation, noise included, shape (n, N).
-        noise: Standard deviation of the noise alone, shape (n,).
-        pit: Probability of less than each observed sample, given those before it and the
-            posterior (its probability integral transform), shape (n, N): about uniform where the
-            noise is what it is taken for.
-        effective: Effective number of draws of an importance sampler; NaN where the draws were not
-            weighted, as in all that follow; shape (n,) each.
-        efficiency: The same over all simulations of the case.
-        k_hat: Shape of the tail of its weights.
-        k_threshold: Largest k-hat at which so many draws can be trusted.
-        log_evidence: Of the observation, counted in its own rms.
-        disagreement: Log evidence of the best of several independent runs less that of the next.
+        draws: Values of each quantity of the model, by name, shape (case, draw) each; a known
+            quantity has its known value in all draws.
+        weight: Of each draw; the weights of a case sum to one.
+        prior_mean, prior_sd: Moments of the prior of each quantity's coordinate.
+        prediction: What the draws predict.
+        log_evidence: Of the observation; NaN where the engine does not know it.
+        computation: Whether the draws may be believed to be those of the posterior.
     """
 
-    z: np.ndarray
-    weight: np.ndarray
-    mean: np.ndarray
-    sd: np.ndarray
-    noise: np.ndarray
-    pit: np.ndarray
-    effective: np.ndarray
-    efficiency: np.ndarray
-    k_hat: np.ndarray
-    k_threshold: np.ndarray
-    log_evidence: np.ndarray
-    disagreement: np.ndarray
+    draws: dict[str, np.ndarray]
+    weight: Float[np.ndarray, "case draw"]
+    prior_mean: Float[np.ndarray, "case quantity"]
+    prior_sd: Float[np.ndarray, "case quantity"]
+    prediction: Prediction
+    log_evidence: Float[np.ndarray, " case"]
+    computation: Computation
+
+    def take(self, index: Any) -> "Posterior":
+        """What it says of some of the cases, by index or slice."""
+        return _take(self, index)
+
+
+class Verdict(NamedTuple):
+    """What to do with a posterior, and why."""
+
+    decision: Literal["accept", "escalate"]
+    reason: str
 
 
 class Check(NamedTuple):
     """A number of the simulator beside its exact value.
 
     Attributes:
-        quantity: What it is, with its unit.
+        name: What is compared, with its unit.
         exact: The exact value, with its source in `source`.
         obtained: What the simulator gives.
         tolerance: Largest difference that passes.
         source: Of the exact value.
     """
 
-    quantity: str
+    name: str
     exact: float
     obtained: float
     tolerance: float
@@ -143,12 +218,23 @@ class View(NamedTuple):
     """How an observation is drawn.
 
     Attributes:
-        x: Shape (N,).
+        x: Place of each sample on the abscissa.
         x_label, y_label: With units.
         y_factor: From the observation's unit to that of the label.
     """
 
-    x: np.ndarray
+    x: Float[np.ndarray, " sample"]
     x_label: str
     y_label: str
     y_factor: float
+
+
+def _take(value: Any, index: Any) -> Any:
+    """Rows of every array of a tree of named tuples and dictionaries."""
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        return {key: _take(item, index) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return type(value)(*(_take(item, index) for item in value))
+    return np.asarray(value)[index]

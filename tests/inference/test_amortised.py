@@ -8,16 +8,9 @@ import pytest
 from scipy import stats
 
 from touchstone.inference import flow
-from touchstone.inference.amortised import (
-    AmortisedPosterior,
-    Prior,
-    amortise,
-    exponential_of,
-    joined,
-    learn,
-    normal,
-    uniform,
-)
+from touchstone.inference.amortised import amortise, learn
+from touchstone.inference.amortised_posterior import AmortisedPosterior
+from touchstone.inference.priors import Prior, exponential_of, joined, normal, uniform
 
 SMALL = {"n_simulations": 30_000, "batch_size": 128, "width": 32, "depth": 2}
 SMALL["show_progress"] = False
@@ -177,7 +170,7 @@ def test_a_prior_may_be_any_transform():
         location=jnp.zeros(1),
         scale=jnp.ones(1),
         slope=jnp.zeros((6, 2)),
-        left=jnp.ones(2),
+        residual_sd=jnp.ones(2),
         losses=jnp.zeros(0),
         prior=Prior(2, natural, standard),
         missing=0.0,

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from touchstone.inference import flow
+from touchstone.inference import flow, flow_training
 from touchstone.inference.cem import cross_entropy
-from touchstone.inference.flow import Example, VectorFieldNet
+from touchstone.inference.flow import VectorFieldNet
+from touchstone.inference.flow_training import Example
 from touchstone.reliability.scores import parameter_nrmse, predictive_metrics
 
 # A linear-Gaussian model: y = A z + noise, z standard normal. Its posteriors are known exactly.
@@ -39,17 +40,13 @@ def context_of(y, z, known):
     return jnp.concatenate([y, jnp.where(known, z, 0.0), known.astype(jnp.float32)])
 
 
-def draw_examples(key, step, size):
-    """A batch of pairs (z, y), each with any of the two entries of z known."""
-
-    def one(key):
-        z_key, noise_key, known_key = jax.random.split(key, 3)
-        z = jax.random.normal(z_key, (2,))
-        y = A @ z + NOISE * jax.random.normal(noise_key, (3,))
-        known = jax.random.bernoulli(known_key, 0.3, (2,))
-        return Example(z, ~known, context_of(y, z, known))
-
-    return jax.vmap(one)(jax.random.split(key, size.shape[0]))
+def make_example(key, row):
+    """A pair (z, y), fresh whatever the row, with any of the two entries of z known."""
+    z_key, noise_key, known_key = jax.random.split(key, 3)
+    z = jax.random.normal(z_key, (2,))
+    y = A @ z + NOISE * jax.random.normal(noise_key, (3,))
+    known = jax.random.bernoulli(known_key, 0.3, (2,))
+    return Example(z, ~known, context_of(y, z, known))
 
 
 def network(seed=0, width=32, depth=2):
@@ -59,10 +56,11 @@ def network(seed=0, width=32, depth=2):
 @pytest.fixture(scope="module")
 def trained():
     """A network that has learnt the linear-Gaussian model, and its losses."""
-    return flow.train(
+    return flow_training.train(
         network(),
-        draw_examples,
-        np.zeros(128),
+        make_example,
+        np.zeros(1),
+        batch_size=128,
         n_steps=1500,
         paths=4,
         learning_rate=3e-3,
@@ -115,7 +113,7 @@ def test_the_key_decides_the_draws(trained):
 def test_what_is_known_is_no_part_of_the_loss():
     net = network()
     net = eqx.tree_at(lambda n: n.out.weight, net, jnp.ones_like(net.out.weight))
-    loss = jax.jit(flow.FlowMatchingLoss(3))
+    loss = jax.jit(flow_training.FlowMatchingLoss(3))
     unknown = jnp.array([[True, False]])
 
     def of(first, second):
@@ -134,29 +132,48 @@ def test_before_training_draws_come_from_the_guess(spread):
     np.testing.assert_allclose(guess, spread * standard, rtol=0.02)  # the error of 30 steps
 
 
-def test_an_interrupted_training_that_resumes_ends_where_an_undisturbed_one_does(tmp_path):
-    def interrupted(key, step, size):
+def test_an_interrupted_training_ends_where_an_undisturbed_one_does(tmp_path):
+    def everything(step):
+        return 0, 1
+
+    def power_cut(step):
         def stop(step):
             if step == 1050:
                 raise RuntimeError("power cut")
 
         jax.debug.callback(stop, step)
-        return draw_examples(key, step, size)
+        return everything(step)
 
-    def run(seed, draw=draw_examples, **state):
+    def run(seed, span=everything, **state):
         settings = {"n_steps": 1100, "paths": 1, "learning_rate": 1e-2, "show_progress": False}
+        settings |= {"batch_size": 2, "key": jax.random.key(5), "span": span}
         net = network(seed, width=4, depth=1)
-        return flow.train(net, draw, np.zeros(2), key=jax.random.key(5), **settings, **state)
+        return flow_training.train(net, make_example, np.zeros(1), **settings, **state)
 
     state = tmp_path / "run.state"
-    state.write_bytes(b"of some other run, and not to be resumed")
     with pytest.raises(Exception, match="power cut"):
-        run(0, interrupted, state_file=state)
-    # what the state holds counts, and not the network that this one starts from
-    resumed, resumed_losses = run(9, state_file=state, resume=True)
+        run(0, power_cut, state_file=state)
+    # What the state holds counts, and not the network that this one starts from.
+    resumed, resumed_losses = run(9, state_file=state)
     undisturbed, losses = run(0)
     jax.tree.map(np.testing.assert_array_equal, resumed, undisturbed)
     np.testing.assert_array_equal(resumed_losses, losses)
+
+
+def test_a_step_learns_from_the_rows_of_its_span_only():
+    def of_row(key, row):
+        return make_example(key, row)._replace(target=jnp.full(2, row))
+
+    def losses(rows, span=None):
+        settings = {"batch_size": 8, "n_steps": 4, "paths": 1, "learning_rate": 0.0}
+        settings |= {"key": jax.random.key(0), "show_progress": False, "span": span}
+        return flow_training.train(network(), of_row, rows, **settings)[1]
+
+    late = losses(
+        np.array([0.0, 0.0, 1e3, 1e3]), lambda step: (2 * (step >= 2), 2 + 2 * (step >= 2))
+    )
+    np.testing.assert_array_equal(late > 1e3, [False, False, True, True])
+    assert (losses(np.array([0.0, 1e3])) > 1e3).all()  # from all rows without a span
 
 
 # The cross-entropy method -------------------------------------------------------------------------

@@ -1,5 +1,8 @@
 """The reference sampler against posteriors that are known in closed form."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -149,11 +152,34 @@ def test_chains_that_never_moved_have_not_converged(reference):
         assert len(nuts.diagnose(still).faults) >= SIZE
 
 
-def test_the_model_is_the_likelihood_under_a_standard_normal_prior(linear):
-    log_likelihood, mean, _ = linear
+def test_the_density_is_the_likelihood_under_a_standard_normal_prior(linear, reference):
+    log_likelihood, _, _ = linear
+    z = flat(reference)[::100]
     with jax.enable_x64(True):
-        value = nuts.as_pymc(log_likelihood, NAMES).compile_logp(mode="JAX")({"z": mean})
-        assert value == pytest.approx(norm.logpdf(mean).sum() + float(log_likelihood(mean)))
+        expected = norm.logpdf(z).sum(1) + [float(log_likelihood(point)) for point in z]
+    logp = reference["sample_stats"]["logp"].values.ravel()[::100]
+    np.testing.assert_allclose(logp, expected, rtol=1e-9)
+
+
+def test_draws_are_told_from_those_of_another_posterior(linear, reference):
+    log_likelihood, _, _ = linear
+    assert nuts.are_of(reference, log_likelihood, NAMES)
+    assert not nuts.are_of(reference, lambda z: log_likelihood(z) + 0.01 * z[0], NAMES)
+    assert not nuts.are_of(reference, log_likelihood, NAMES[::-1])
+
+
+def test_who_does_not_sample_does_not_wait_for_the_sampler():
+    """Nor for PyMC, which sampling does not use either."""
+    script = """
+import sys
+import jax.numpy as jnp, numpy as np
+from touchstone.inference import nuts
+assert not {"nutpie", "arviz", "matplotlib", "numba"} & sys.modules.keys()
+nuts.diagnose(nuts.sample(lambda z: 0 * z[0], np.array([[-1.0], [1.0]]), np.eye(1), names=["D"],
+                          n_tune=20, n_draws=10, seed=0))
+assert not {"pymc", "pytensor"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_it_is_double_precision_in_a_process_that_is_not():

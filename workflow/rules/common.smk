@@ -1,4 +1,4 @@
-# What all rules share: the checked configuration, the overrides, and how a notebook is run.
+# What all rules share: the checked settings, where results lie, and how a notebook is run.
 import os
 import re
 from pathlib import Path
@@ -6,118 +6,161 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
+from touchstone import contract
+from touchstone.io import artifacts, results
+from touchstone.io import settings as settings_
 from touchstone.stages import summary
-from touchstone.io.artifacts import ArtifactError, files, overrides
-from touchstone.io.settings import ConfigError, check_config
 
 try:
-    check_config(config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
-    OVERRIDES = {model_id: overrides(model_id) for model_id in config["models"]}
-except (ConfigError, ArtifactError) as error:
+    MODELS = contract.folders()
+    config = settings_.complete(config, MODELS)
+    # Of each model, the folder of its results under results/.
+    RUNS = {
+        model_id: results.folder(model_id).relative_to("results").as_posix()
+        for model_id in config["models"]
+    }
+    OVERRIDES = {model_id: results.overrides(model_id) for model_id in config["models"]}
+except ValueError as error:
     raise WorkflowError(str(error)) from None
 
-CHECKPOINT_FILES = (
-    "surrogate_model.eqx",
-    "posterior_model.eqx",
-    "normalizers.npz",
-    "model_meta.json",
-    "manifest.json",
-)
-# A change of the package reruns what it made.
-PACKAGE = sorted(
-    str(path)
-    for path in Path("src/touchstone").rglob("*")
-    if path.suffix in (".py", ".yaml")
-)
+MEASURED = config["measurement"]["model"] or config["models"][0]
+if MEASURED not in config["models"]:
+    raise WorkflowError(
+        f"measurement.model is {MEASURED!r}; allowed: {', '.join(config['models'])}"
+    )
 # Rules that run in an environment of their own find the package here, too.
 os.environ.update(PYTHONPATH=str(Path(workflow.basedir) / "src"))
 
 
 wildcard_constraints:
-    model_id="|".join(config["models"]),
+    run="|".join(re.escape(run) for run in RUNS.values()),
     chunk=r"\d+",
     name=r"[\w.+-]+",
+
+
+def model_of(wildcards):
+    """Name of the model whose results are made."""
+    return wildcards.run.split("/")[0]
+
+
+def package(*rooms, model=True):
+    """Files of the package that a rule uses: rooms that models share, and its own model."""
+
+    def files(wildcards):
+        shared = Path("src/touchstone")
+        roots = [
+            shared / room for room in ("vocabulary.py", "contract.py", "io", *rooms)
+        ]
+        roots += [MODELS[model_of(wildcards)]] if model else []
+        found = [
+            file
+            for root in roots
+            for file in ([root] if root.is_file() else root.rglob("*"))
+        ]
+        ours = {file for file in found if file.suffix in (".py", ".yaml")}
+        return sorted(os.path.relpath(file) for file in ours)
+
+    return files
 
 
 def notebook(arguments):
     """Shell command that runs the notebook of a rule.
 
     papermill writes to the log notebook, which is kept as the output only once it has succeeded.
-    The terminal shows tables and progress; the log has everything. What JAX has compiled once
-    is kept for the next job.
+    What the notebook prints goes to the log, whose newest progress bar is what the terminal shows.
+    What JAX has compiled once is kept for the next job.
     """
     return (
-        "JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=10 "
+        "JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=1 "
         "JAX_COMPILATION_CACHE_DIR=${{JAX_COMPILATION_CACHE_DIR:-.snakemake/jax}} "
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.5 "
         "papermill --kernel python3 --cwd . "
         "--no-progress-bar --log-output {input.notebook:q} {log.notebook:q} "
-        f"-r model_id {{wildcards.model_id:q}} -y {{params.settings:q}} {arguments} 2>&1 "
-        "| tee {log.text:q} "
-        "| {{ grep --line-buffered -vE '^((Executing|Ending) Cell|<|.IPKernel|$)' || true; }}; "
-        "cp {log.notebook:q} {output.notebook:q}"
+        "-r model_id {params.model_id:q} -y {params.settings:q} "
+        f"-r folder results/{{wildcards.run:q}} {arguments} "
+        "> {log.text:q} 2>&1 && cp {log.notebook:q} {output.notebook:q}"
     )
 
 
-def settings(*sections, without=(), **more):
-    """Settings of some sections of the configuration and the seed, as one line of YAML."""
-    chosen = {"seed": config["seed"], **more}
-    for section in sections:
-        chosen |= {k: v for k, v in config[section].items() if k not in without}
-    # papermill reads YAML, where JSON's 1e-05 would be a text.
-    return yaml.safe_dump(chosen, default_flow_style=True, width=float("inf")).strip()
+def settings(stage):
+    """Settings of a stage, as one line of YAML."""
+
+    def text(wildcards):
+        chosen = settings_.of_stage(config, model_of(wildcards), stage)
+        # papermill reads YAML, where JSON's 1e-05 would be a text.
+        line = yaml.safe_dump(
+            {"settings": chosen}, default_flow_style=True, width=float("inf")
+        )
+        return line.strip()
+
+    return text
 
 
-def override(model_id, what):
+def override(wildcards, what):
     """Path that the environment gives for a model, or None."""
+    model_id = model_of(wildcards)
     return OVERRIDES[model_id].get(f"{model_id.upper()}_{what}")
 
 
+def chunk_numbers(model_id):
+    """Numbers of the chunks that are simulated; none where a model or this run simulates none."""
+    if OVERRIDES[model_id]:
+        return []
+    return list(range(config[model_id].get("simulate", {"n_chunks": 0})["n_chunks"]))
+
+
 def chunks(wildcards):
-    """Chunks to train on: the override, or those that the simulation makes."""
-    given = override(wildcards.model_id, "DATASET_CHUNK")
-    numbers = range(config["simulate"]["n_chunks"])
-    folder = f"results/{wildcards.model_id}/datasets"
-    return (
-        [str(given)]
-        if given
-        else [f"{folder}/chunk_{number}.npz" for number in numbers]
-    )
+    """Data to train on: the override, or what the simulation makes."""
+    given = override(wildcards, "DATASET_CHUNK")
+    numbers = chunk_numbers(model_of(wildcards))
+    made = [
+        f"results/{wildcards.run}/datasets/chunk_{number}.npz" for number in numbers
+    ]
+    return [str(given)] if given else made
 
 
 def audits(wildcards):
     """Audits of the chunks; a chunk from elsewhere has none."""
-    if override(wildcards.model_id, "DATASET_CHUNK"):
-        return []
+    numbers = chunk_numbers(model_of(wildcards))
     return [
-        f"results/{wildcards.model_id}/reports/simulate_{number}.json"
-        for number in range(config["simulate"]["n_chunks"])
+        f"results/{wildcards.run}/reports/simulate_{number}.json" for number in numbers
     ]
 
 
 def checkpoint_folder(wildcards):
     """Folder of the checkpoint: the override, or the one that the training makes."""
-    given = override(wildcards.model_id, "CHECKPOINT")
+    given = override(wildcards, "CHECKPOINT")
     if given is None:
-        return f"results/{wildcards.model_id}/checkpoints/trained"
+        return f"results/{wildcards.run}/checkpoints/trained"
     return str(given if given.is_dir() else given.parent)
 
 
 def checkpoint(wildcards):
-    """Files of the checkpoint; one from elsewhere may lack the manifest."""
+    """What stands for the checkpoint: our own manifest, which hashes the rest, or all its files."""
     folder = Path(checkpoint_folder(wildcards))
-    if override(wildcards.model_id, "CHECKPOINT") is None:
-        return [str(folder / name) for name in CHECKPOINT_FILES]
-    return [str(folder / name) for name in CHECKPOINT_FILES if (folder / name).exists()]
+    if override(wildcards, "CHECKPOINT") is None:
+        return [str(folder / artifacts.MANIFEST)]
+    return [str(file) for file in artifacts.files(folder)]
 
 
-def trace_name():
-    """Name under which the measurement of the configuration is reported."""
-    trace = config["infer"]["trace"]
-    if not trace:
+def measurement_name(model_id):
+    """Name under which the measurement of a model is reported."""
+    data = config["measurement"]["data"]
+    if not data or model_id != MEASURED:
         return "example"
-    path = Path(trace).absolute()  # of ".", too, a name
+    path = Path(data).absolute()  # of ".", too, a name
     return re.sub(r"[^\w.+-]", "_", path.name if path.is_dir() else path.stem)
+
+
+def measurement_paths(wildcards):
+    """Path of the record, or of a folder of records, and of the metadata."""
+    data, meta = config["measurement"]["data"], config["measurement"]["meta"]
+    if wildcards.name == "example":
+        example = f"results/{wildcards.run}/datasets/example"
+        return f"{example}.csv", f"{example}.yaml"
+    path = Path(data)
+    beside = f"{path}.yaml" if path.is_dir() else str(path.with_suffix(".yaml"))
+    return data, meta or beside
 
 
 def measurement(wildcards):
@@ -125,46 +168,29 @@ def measurement(wildcards):
 
     Of a folder all files count but hidden ones: records, and what is known of single ones.
     """
-    trace, meta = measurement_paths(wildcards)
-    found = {"trace": files(trace), "meta": [Path(meta)]}
-    if config["infer"]["trace"]:
-        for key, path in (("trace", trace), ("meta", meta)):
+    data, meta = measurement_paths(wildcards)
+    found = {"data": artifacts.files(data), "meta": [Path(meta)]}
+    if wildcards.name != "example":
+        for key, path in (("data", data), ("meta", meta)):
             if not any(file.is_file() for file in found[key]):
                 raise WorkflowError(
-                    f"infer.{key}: {path} does not exist or is empty (see README, own data)"
+                    f"measurement.{key}: {path} does not exist or is empty (see README, own data)"
                 )
-    return {"trace": [str(file) for file in found["trace"]], "meta": meta}
-
-
-def measurement_paths(wildcards):
-    """Path of the record, or of a folder of records, and of the metadata."""
-    trace, meta = config["infer"]["trace"], config["infer"]["meta"]
-    if not trace:
-        example = f"results/{wildcards.model_id}/traces/example"
-        return f"{example}.csv", f"{example}.yaml"
-    path = Path(trace)
-    beside = f"{path}.yaml" if path.is_dir() else str(path.with_suffix(".yaml"))
-    return trace, meta or beside
+    return {"data": [str(file) for file in found["data"]], "meta": meta}
 
 
 def stage_notebooks(model_id):
     """Executed notebooks of a model that this run makes or needs, without their suffix."""
-    own_training = override(model_id, "CHECKPOINT") is None
-    own_data = own_training and override(model_id, "DATASET_CHUNK") is None
-    names = ["3_stress", "4_guardrail", f"5_infer_{trace_name()}"]
-    if own_training:
-        names.insert(0, "2_train")
-    if own_data:
-        names[:0] = [f"1_simulate_{n}" for n in range(config["simulate"]["n_chunks"])]
-    return [f"results/{model_id}/notebooks/{name}" for name in names]
+    own_training = not any(name.endswith("_CHECKPOINT") for name in OVERRIDES[model_id])
+    names = [f"1_simulate_{number}" for number in chunk_numbers(model_id)]
+    names += ["2_train"] if own_training else []
+    names += ["3_stress", "4_guardrail", f"5_infer_{measurement_name(model_id)}"]
+    return [f"results/{RUNS[model_id]}/notebooks/{name}" for name in names]
 
 
 def closing_words():
     """The verdicts, as text, once everything that was asked for is there."""
-    reports = [Path(f"results/{model_id}/reports") for model_id in config["models"]]
-    return summary.text(reports, trace_name(), Path("results/report.html"))
-
-
-def failing_words():
-    """The last error in the newest log of a stage."""
-    return summary.last_error(Path("results").glob("*/logs/*.log"))
+    reports = {
+        Path(f"results/{run}/reports"): measurement_name(m) for m, run in RUNS.items()
+    }
+    return summary.text(reports, Path("results/report.html"))

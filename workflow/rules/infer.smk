@@ -2,43 +2,40 @@ rule infer:
     input:
         unpack(measurement),
         notebook="notebooks/5_infer.ipynb",
-        package=PACKAGE,
+        package=package("inference", "reliability", "stages/infer.py", "figures"),
         checkpoint=checkpoint,
-        guardrail="results/{model_id}/reports/posterior_failure_mode_report.json",
+        guardrail="results/{run}/reports/posterior_failure_mode_report.json",
     output:
-        report="results/{model_id}/reports/infer_{name}.json",
+        report="results/{run}/reports/infer_{name}.json",
         figure=report(
-            "results/{model_id}/figures/infer_{name}.png",
+            "results/{run}/figures/infer_{name}.png",
             caption="../report/infer.rst",
             category="5 infer",
-            labels={"model": "{model_id}", "measurement": "{name}"},
+            labels={"model": "{run}", "measurement": "{name}"},
         ),
-        notebook="results/{model_id}/notebooks/5_infer_{name}.ipynb",
+        notebook="results/{run}/notebooks/5_infer_{name}.ipynb",
     log:
-        notebook="results/{model_id}/logs/5_infer_{name}.ipynb",
-        text="results/{model_id}/logs/5_infer_{name}.log",
+        notebook="results/{run}/logs/5_infer_{name}.ipynb",
+        text="results/{run}/logs/5_infer_{name}.log",
     conda:
         "../../environment.yml"
     resources:
         kernels=1,
     params:
-        settings=settings("infer", without=["trace", "meta"]),
+        model_id=model_of,
+        settings=settings("infer"),
         checkpoint=checkpoint_folder,
-        trace=lambda wildcards: measurement_paths(wildcards)[0],
+        data=lambda wildcards: measurement_paths(wildcards)[0],
+        meta=lambda wildcards: measurement_paths(wildcards)[1],
     message:
-        "{wildcards.model_id}: infer {params.trace}"
+        "{wildcards.run}: infer {params.data}"
     shell:
         notebook(
-            "-r trace {params.trace:q} -r meta {input.meta:q}"
-            " -r checkpoint {params.checkpoint:q} -r guardrail_file {input.guardrail:q}"
-            " -r report_file {output.report:q} -r figure_file {output.figure:q}"
+            "-r checkpoint {params.checkpoint:q} -r data {params.data:q} -r meta {params.meta:q}"
+            " -r name {wildcards.name:q}"
         )
 
 
 rule measurement:
     input:
-        expand(
-            "results/{model_id}/notebooks/5_infer_{name}.html",
-            model_id=config["models"],
-            name=trace_name(),
-        ),
+        f"results/{RUNS[MEASURED]}/notebooks/5_infer_{measurement_name(MEASURED)}.html",

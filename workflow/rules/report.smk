@@ -25,28 +25,25 @@ rule report:
             for model_id in config["models"]
             for stem in stage_notebooks(model_id)
         ],
-        guardrail=expand(
-            "results/{model_id}/reports/posterior_failure_mode_report.json",
-            model_id=config["models"],
-        ),
-        infer=expand(
-            "results/{model_id}/reports/infer_{name}.json",
-            model_id=config["models"],
-            name=trace_name(),
-        ),
+        guardrail=[
+            f"results/{run}/reports/posterior_failure_mode_report.json"
+            for run in RUNS.values()
+        ],
+        infer=[
+            f"results/{run}/reports/infer_{measurement_name(model_id)}.json"
+            for model_id, run in RUNS.items()
+        ],
         template="workflow/report/report.html.j2",
         style="workflow/report/style.css",
-        package=PACKAGE,
+        summary="src/touchstone/stages/summary.py",
     output:
         "results/report.html",
     log:
         "results/logs/report.log",
     conda:
         "../../environment.yml"
-    params:
-        name=trace_name(),
     message:
         "Write {output}"
     shell:
         "python workflow/scripts/report.py {input.template:q} {input.style:q} {output:q}"
-        " {params.name:q} {input.notebooks:q} 2>&1 | tee {log:q}"
+        " {input.notebooks:q} 2>&1 | tee {log:q}"

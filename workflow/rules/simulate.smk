@@ -1,50 +1,49 @@
 rule simulate:
     input:
         notebook="notebooks/1_simulate.ipynb",
-        package=PACKAGE,
+        package=package("inference/batches.py", "stages/simulate.py", "figures"),
     output:
-        chunk="results/{model_id}/datasets/chunk_{chunk}.npz",
-        report="results/{model_id}/reports/simulate_{chunk}.json",
+        chunk="results/{run}/datasets/chunk_{chunk}.npz",
+        report="results/{run}/reports/simulate_{chunk}.json",
         figure=report(
-            "results/{model_id}/figures/simulate_{chunk}.png",
+            "results/{run}/figures/simulate_{chunk}.png",
             caption="../report/simulate.rst",
             category="1 simulate",
-            labels={"model": "{model_id}", "chunk": "{chunk}"},
+            labels={"model": "{run}", "chunk": "{chunk}"},
         ),
-        notebook="results/{model_id}/notebooks/1_simulate_{chunk}.ipynb",
+        notebook="results/{run}/notebooks/1_simulate_{chunk}.ipynb",
     log:
-        notebook="results/{model_id}/logs/1_simulate_{chunk}.ipynb",
-        text="results/{model_id}/logs/1_simulate_{chunk}.log",
+        notebook="results/{run}/logs/1_simulate_{chunk}.ipynb",
+        text="results/{run}/logs/1_simulate_{chunk}.log",
     conda:
         "../../environment.yml"
     resources:
         kernels=1,
     params:
-        settings=settings("simulate", without=["n_chunks"]),
+        model_id=model_of,
+        settings=settings("simulate"),
     message:
-        "{wildcards.model_id}: simulate chunk {wildcards.chunk}"
+        "{wildcards.run}: simulate chunk {wildcards.chunk}"
     shell:
-        notebook(
-            "-p chunk {wildcards.chunk} -r chunk_file {output.chunk:q}"
-            " -r report_file {output.report:q} -r figure_file {output.figure:q}"
-        )
+        notebook("-p chunk {wildcards.chunk}")
 
 
 rule example:
     input:
         script="workflow/scripts/example.py",
-        package=PACKAGE,
+        package=package("inference/batches.py"),
     output:
-        trace="results/{model_id}/traces/example.csv",
-        meta="results/{model_id}/traces/example.yaml",
+        data="results/{run}/datasets/example.csv",
+        meta="results/{run}/datasets/example.yaml",
     log:
-        "results/{model_id}/logs/example.log",
+        "results/{run}/logs/example.log",
     conda:
         "../../environment.yml"
     params:
+        model_id=model_of,
         seed=config["seed"],
     message:
-        "{wildcards.model_id}: simulate the example measurement"
+        "{wildcards.run}: simulate the example measurement"
     shell:
-        "python workflow/scripts/example.py {wildcards.model_id:q} {params.seed}"
-        " {output.trace:q} {output.meta:q} 2>&1 | tee {log:q}"
+        "python workflow/scripts/example.py {params.model_id:q} {params.seed}"
+        " {output.data:q} {output.meta:q} 2>&1 | tee {log:q}"

@@ -1,47 +1,41 @@
 rule train:
     input:
         notebook="notebooks/2_train.ipynb",
-        package=PACKAGE,
-        chunks=chunks,
+        package=package("inference", "reliability", "stages/train.py", "figures"),
+        data=chunks,
         audits=audits,
     output:
-        checkpoint=expand(
-            "results/{{model_id}}/checkpoints/trained/{name}", name=CHECKPOINT_FILES
-        ),
-        report="results/{model_id}/reports/train_report.json",
+        checkpoint="results/{run}/checkpoints/trained/manifest.json",
+        report="results/{run}/reports/train_report.json",
         figure=report(
-            "results/{model_id}/figures/training.png",
+            "results/{run}/figures/training.png",
             caption="../report/train.rst",
             category="2 train",
-            labels={"model": "{model_id}", "figure": "training"},
+            labels={"model": "{run}", "figure": "training"},
         ),
         calibration=report(
-            "results/{model_id}/figures/calibration.png",
+            "results/{run}/figures/calibration.png",
             caption="../report/calibration.rst",
             category="2 train",
-            labels={"model": "{model_id}", "figure": "calibration"},
+            labels={"model": "{run}", "figure": "calibration"},
         ),
-        notebook="results/{model_id}/notebooks/2_train.ipynb",
+        notebook="results/{run}/notebooks/2_train.ipynb",
     log:
-        notebook="results/{model_id}/logs/2_train.ipynb",
-        text="results/{model_id}/logs/2_train.log",
+        notebook="results/{run}/logs/2_train.ipynb",
+        text="results/{run}/logs/2_train.log",
     conda:
         "../../environment.yml"
     resources:
         kernels=1,
     params:
-        settings=lambda wildcards: settings(
-            "train",
-            n_points=config["simulate"]["n_points"],
-            chunks=chunks(wildcards),
-            audits=audits(wildcards),
-        ),
-        folder=checkpoint_folder,
+        model_id=model_of,
+        settings=settings("train"),
+        files=lambda wildcards: yaml.safe_dump(
+            {"data": chunks(wildcards), "audits": audits(wildcards)},
+            default_flow_style=True,
+            width=float("inf"),
+        ).strip(),
     message:
-        "{wildcards.model_id}: train the two networks"
+        "{wildcards.run}: train the model"
     shell:
-        notebook(
-            "-r checkpoint_folder {params.folder:q}"
-            " -r report_file {output.report:q} -r figure_file {output.figure:q}"
-            " -r calibration_file {output.calibration:q}"
-        )
+        notebook("-y {params.files:q}")

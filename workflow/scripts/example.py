@@ -9,6 +9,6 @@ from pathlib import Path
 from touchstone.contract import load_model
 from touchstone.stages import randomness
 
-model_id, seed, trace, meta = sys.argv[1:]
-rng = randomness.generator(int(seed), "infer", 1)
-load_model(model_id).example(rng, Path(trace), Path(meta))
+model_id, seed, data, meta = sys.argv[1:]
+rng = randomness.generator(int(seed), "infer", 3)
+load_model(model_id).example(rng, Path(data), Path(meta))

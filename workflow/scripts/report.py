@@ -1,6 +1,6 @@
 """The page that a run ends with: the verdicts first, what they rest on after.
 
-Arguments: template, style sheet, page, name of the measurement, pages of the notebooks.
+Arguments: template, style sheet, page, pages of the notebooks.
 """
 
 import base64
@@ -10,59 +10,60 @@ from pathlib import Path
 import jinja2
 import yaml
 
+from touchstone import contract
 from touchstone.io.artifacts import atomic, read_json
 from touchstone.stages import summary
 
-MODELS = Path("src/touchstone/models")  # read, not imported: JAX would take longer than the page
-TEMPLATE, STYLE, TARGET, NAME, *NOTEBOOKS = sys.argv[1:]
+TEMPLATE, STYLE, TARGET, *NOTEBOOKS = sys.argv[1:]
+RESULTS = Path("results")
 
 
-def embedded(path: str | Path) -> str:
+def embedded(path: Path) -> str:
     """A figure as a data URL, so that the page is one file."""
-    return "data:image/png;base64," + base64.b64encode(Path(path).read_bytes()).decode()
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def of_model(model_id: str) -> dict:
-    """What the page shows of a model."""
-    folder = Path("results") / model_id
-    stems = [Path(p) for p in NOTEBOOKS if Path(p).is_relative_to(folder)]
-    audits = [
-        folder / f"reports/simulate_{p.stem.rpartition('_')[2]}.json"
-        for p in stems
-        if p.stem.startswith("1_simulate")
-    ]
-    trained = any(p.stem == "2_train" for p in stems)
-    training = folder / "reports/train_report.json"
+def of_run(folder: Path, pages: list[Path]) -> dict:
+    """What the page shows of a model, whose results are in a folder."""
+    stems = [page.stem for page in pages]
+    name = next(stem for stem in stems if stem.startswith("5_infer_")).removeprefix("5_infer_")
+    audits = [stem.rpartition("_")[2] for stem in stems if stem.startswith("1_simulate_")]
+    trained = "2_train" in stems
     guardrail = read_json(folder / "reports/posterior_failure_mode_report.json")
+    model_id = guardrail["model_id"]
+    about = yaml.safe_load((contract.folders()[model_id] / "config.yaml").read_text("utf-8"))
+    figures = {
+        "infer": f"infer_{name}",
+        "separation": "guardrail",
+        "severity": "posterior_against_severity",
+        "worst": "posterior_worst_stress_trace",
+        **({"calibration": "calibration"} if trained else {}),
+    }
     return {
         "model_id": model_id,
-        "title": yaml.safe_load((MODELS / model_id / "config.yaml").read_text())["title"],
-        "infer": read_json(folder / f"reports/infer_{NAME}.json"),
+        "title": about["title"],
+        "infer": read_json(folder / f"reports/infer_{name}.json"),
         "guardrail": guardrail,
-        "checks": read_json(audits[0])["checks"] if audits else None,
-        "training": read_json(training) if trained else None,
+        "checks": read_json(folder / f"reports/simulate_{audits[0]}.json")["checks"]
+        if audits
+        else None,
+        "training": read_json(folder / "reports/train_report.json") if trained else None,
         "split_table": summary.split_table(guardrail),
         "rule": summary.rule_sentence(guardrail),
         "control": summary.control_sentence(guardrail),
         "undetected": summary.undetected(guardrail),
-        "figures": {
-            name: embedded(folder / f"figures/{file}.png")
-            for name, file in {
-                "infer": f"infer_{NAME}",
-                "separation": "guardrail",
-                "severity": "posterior_against_severity",
-                "worst": "posterior_worst_stress_trace",
-                **({"calibration": "calibration"} if trained else {}),
-            }.items()
-        },
-        "notebooks": [p.relative_to("results") for p in stems],
+        "figures": {key: embedded(folder / f"figures/{file}.png") for key, file in figures.items()},
+        "notebooks": [page.relative_to(RESULTS) for page in pages],
     }
 
 
+runs: dict[Path, list[Path]] = {}
+for page in map(Path, NOTEBOOKS):
+    runs.setdefault(page.parents[1], []).append(page)
 environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-page = environment.from_string(Path(TEMPLATE).read_text(encoding="utf-8")).render(
+text = environment.from_string(Path(TEMPLATE).read_text(encoding="utf-8")).render(
     style=Path(STYLE).read_text(encoding="utf-8"),
-    models=[of_model(model_id) for model_id in dict.fromkeys(Path(p).parts[1] for p in NOTEBOOKS)],
+    models=[of_run(folder, pages) for folder, pages in runs.items()],
 )
 with atomic(TARGET) as temporary:
-    temporary.write_text(page, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")

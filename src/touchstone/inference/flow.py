@@ -1,28 +1,21 @@
-"""Conditional flow matching: one network, one objective, for any target given any context.
+"""A conditional flow: one network that draws any target given any context, and gives its density.
 
-A straight path x_t = (1 - t) x_0 + t x_1 leads from noise x_0 ~ N(0, I) to a target x_1; the
-network learns its mean velocity E[x_1 - x_0 | x_t, context] (Lipman et al. 2023, eq. 22), and the
-ordinary differential equation with that velocity carries noise to samples of the target. Entries
-of the target that are known enter as context: they are no part of the path nor of the loss.
+A straight path x_t = (1 - t) x_0 + t x_1 leads from noise x_0 ~ N(0, I) to a target x_1. The
+network gives the mean velocity E[x_1 - x_0 | x_t, context] of the path, which it learns in
+`flow_training`, and the ordinary differential equation with that velocity carries noise to samples
+of the target. Entries of the target that are known enter as context: they are no part of the path.
 """
 
 import math
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 from jax.scipy.stats import norm
-from tqdm import tqdm
 
-from touchstone.io import artifacts
-
-_STEPS_A_CALL = 100  # between updates of the progress bar
 _ENCODER_DEPTH = 2
 _FREQUENCIES = 6  # of the time on the path
 
@@ -132,156 +125,6 @@ class _Block(eqx.Module):
     def __call__(self, h: Array, scale: Array | float, shift: Array | float) -> Array:
         hidden = self.first(self.norm(h) * (1 + scale) + shift)
         return h + self.second(jax.nn.silu(hidden))
-
-
-class Example(NamedTuple):
-    """One thing to learn from.
-
-    Attributes:
-        target: Shape (target_size,).
-        unknown: Which entries are to be learnt; the others are in the context.
-        context: Shape (context_size,).
-    """
-
-    target: Array
-    unknown: Array
-    context: Array
-
-
-class FlowMatchingLoss(eqx.Module):
-    """Mean squared error of the velocity over the unknown entries of a batch of examples.
-
-    It is weighted by the variance of the path, so that all times count alike for what the network
-    has to learn; without training it is about 1.
-
-    Attributes:
-        paths: Times and noises drawn for each example; they share its encoding.
-    """
-
-    paths: int = eqx.field(static=True)
-
-    def __call__(self, net: VectorFieldNet, batch: Example, key: Array) -> Array:
-        """Loss of a batch with leading axis B."""
-        keys = jax.random.split(key, batch.target.shape[0])
-        squares, counts = jax.vmap(self._one, in_axes=(None, 0, 0))(net, batch, keys)
-        return squares.sum() / jnp.maximum(counts.sum(), 1)
-
-    def _one(self, net: VectorFieldNet, example: Example, key: Array):
-        code = net.encode(example.context)
-        unknown = example.unknown.astype(example.target.dtype)
-
-        def path(key):
-            time_key, noise_key = jax.random.split(key)
-            t = jax.random.uniform(time_key)
-            noise = jax.random.normal(noise_key, example.target.shape)
-            x = ((1 - t) * noise + t * example.target) * unknown
-            velocity = net(t, x, code)
-            weight = path_variance(t, net.spread)
-            return weight * (unknown * (velocity - (example.target - noise)) ** 2).sum()
-
-        squares = jax.vmap(path)(jax.random.split(key, self.paths))
-        return squares.sum(), self.paths * unknown.sum()
-
-
-class TrainState(NamedTuple):
-    """Everything that training continues from.
-
-    Attributes:
-        net: The network.
-        optimiser: State of the optimiser.
-        step: Steps done.
-        losses: Of all steps, shape (n_steps,); zero for those to come.
-    """
-
-    net: VectorFieldNet
-    optimiser: optax.OptState
-    step: Array
-    losses: Array
-
-
-def train(
-    net: VectorFieldNet,
-    draw: Callable[..., Example],
-    data: Any,
-    *,
-    n_steps: int,
-    paths: int,
-    learning_rate: float,
-    key: Array,
-    state_file: Path | None = None,
-    resume: bool = False,
-    label: str = "training",
-    show_progress: bool = True,
-) -> tuple[VectorFieldNet, Array]:
-    """Train a network by flow matching: Adam, clipped gradients, warm-up and cosine decay.
-
-    The randomness of a step depends on the key and the step's number only, so that an interrupted
-    run that resumes ends where an undisturbed one would.
-
-    Args:
-        net: The network to start from.
-        draw: `draw(key, step, data)` gives a batch of examples.
-        data: Pytree that `draw` takes.
-        n_steps: Number of steps.
-        paths: Times and noises for each example.
-        learning_rate: At its highest.
-        key: For all randomness.
-        state_file: Where the state is kept while training runs; None keeps none.
-        resume: Whether to go on from `state_file` if it is there.
-        label: Of the progress bar.
-        show_progress: Whether to show it.
-
-    Returns:
-        The network and the loss of every step, shape (n_steps,).
-    """
-    warm_up = max(1, min(500, n_steps // 10))
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warm_up, n_steps)
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
-    loss = FlowMatchingLoss(paths)
-    state = TrainState(
-        net,
-        optimiser.init(eqx.filter(net, eqx.is_array)),
-        jnp.zeros((), jnp.int32),
-        jnp.zeros(n_steps),
-    )
-    if resume and state_file is not None and state_file.exists():
-        state = eqx.tree_deserialise_leaves(state_file, state)
-
-    @eqx.filter_jit
-    def advance(state: TrainState, until: Array, data) -> TrainState:
-        arrays, static = eqx.partition(state.net, eqx.is_array)
-
-        def one_step(carry):
-            arrays, opt_state, step, losses = carry
-            draw_key, loss_key = jax.random.split(jax.random.fold_in(key, step))
-            batch = draw(draw_key, step, data)
-            value, gradient = eqx.filter_value_and_grad(
-                lambda arrays: loss(eqx.combine(arrays, static), batch, loss_key)
-            )(arrays)
-            update, opt_state = optimiser.update(gradient, opt_state)
-            arrays = eqx.apply_updates(arrays, update)
-            return arrays, opt_state, step + 1, losses.at[step].set(value)
-
-        arrays, *rest = jax.lax.while_loop(
-            lambda carry: carry[2] < until, one_step, (arrays, *state[1:])
-        )
-        return TrainState(eqx.combine(arrays, static), *rest)
-
-    done = int(state.step)
-    with tqdm(
-        total=n_steps, initial=done, desc=label, unit="step", disable=not show_progress
-    ) as bar:
-        while done < n_steps:
-            until = min(n_steps, done + _STEPS_A_CALL)
-            state = advance(state, jnp.asarray(until), data)
-            recent = float(state.losses[done:until].mean())
-            bar.set_postfix(loss=f"{recent:.3f}", refresh=False)
-            bar.update(until - done)
-            done = until
-            if state_file is not None and done < n_steps and done % (10 * _STEPS_A_CALL) == 0:
-                with artifacts.atomic(state_file) as temporary:
-                    eqx.tree_serialise_leaves(temporary, state)
-    return state.net, state.losses
 
 
 def sample(

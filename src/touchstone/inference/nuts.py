@@ -1,42 +1,33 @@
 """The reference: Hamiltonian Monte Carlo on the exact posterior, slow and sure of itself.
 
-What a fast posterior says is compared with this one. PyMC states prior and likelihood, nutpie runs
-the no-U-turn sampler (Hoffman & Gelman 2014) on the gradient that JAX finds, and ArviZ says whether
-the chains agree (Vehtari et al. 2021). All in float64, whatever the rest of the process uses.
+What a fast posterior says is compared with this one. nutpie runs the no-U-turn sampler (Hoffman &
+Gelman 2014) on the log density and its gradient, which JAX computes, and ArviZ says whether the
+chains agree (Vehtari et al. 2021). All in float64, whatever the rest of the process uses.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
-import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
-import nutpie
-import pymc as pm
 import xarray as xr
 from jax import Array
-from nutpie.compiled_pyfunc import from_pyfunc
-from pytensor import wrap_jax
-from pytensor.compile.mode import JAX
-from pytensor.graph.fg import FunctionGraph
+from jax.scipy.stats import norm
 
-# PyTensor turns float64 on for the whole process as its JAX half is imported; the networks are
-# float32, so it is put back, and float64 is asked for where it is wanted.
-_wide = jax.config.jax_enable_x64
-from pytensor.link.jax.dispatch import jax_funcify  # noqa: E402
-
-jax.config.update("jax_enable_x64", _wide)
+# nutpie and ArviZ import plots and a compiler, which takes longer than everything else here: only
+# the functions that use them import them.
 
 LARGEST_R_HAT, LEAST_ESS = 1.01, 400  # Vehtari et al. 2021, sections 4.1 and 4.2
-_MOST_DIVERGENT = 0.01  # of all transitions
+MOST_DIVERGENT = 0.01  # of all transitions
 _ACCEPT = 0.9  # target of the step size: at 0.8 the narrow ends of a posterior diverge
 _SAME = 1e-3  # log densities that differ by less make no other posterior
 _STATS = ("diverging", "n_steps", "step_size", "energy", "logp")
 
 
 class UnfitStartError(ValueError):
-    """A start without a finite posterior or without a slope."""
+    """At a start of a chain the log posterior is not finite, or its gradient has a zero."""
 
 
 class NotConvergedError(RuntimeError):
@@ -55,7 +46,7 @@ class Bijection(NamedTuple):
     back: Callable[[Array], Array]
 
 
-AS_THEY_ARE = Bijection(jnp.asarray, jnp.asarray)
+IDENTITY = Bijection(jnp.asarray, jnp.asarray)
 
 
 class Convergence(NamedTuple):
@@ -96,22 +87,9 @@ class Convergence(NamedTuple):
             for name, value in sizes.items()
             if not value >= LEAST_ESS
         ]
-        if self.n_divergent > _MOST_DIVERGENT * self.n_draws:
+        if self.n_divergent > MOST_DIVERGENT * self.n_draws:
             return [*mixed, *few, f"{self.n_divergent} of {self.n_draws} draws diverged"]
         return mixed + few
-
-
-def as_pymc(log_likelihood: Callable[[Array], Array], names: Sequence[str]) -> pm.Model:
-    """The posterior as a PyMC model: `z` is standard normal, and the likelihood is JAX's.
-
-    Args:
-        log_likelihood: Scalar function of z, shape (P,); differentiable.
-        names: Of the P parameters.
-    """
-    with jax.enable_x64(True), pm.Model(coords={"parameter": list(names)}) as model:
-        z = pm.Normal("z", shape=len(names), dims="parameter")
-        pm.Potential("log_likelihood", wrap_jax(log_likelihood)(z))
-    return model
 
 
 def sample(
@@ -123,7 +101,7 @@ def sample(
     n_tune: int,
     n_draws: int,
     seed: int,
-    coordinates: Bijection = AS_THEY_ARE,
+    coordinates: Bijection = IDENTITY,
 ) -> xr.DataTree:
     """Draws of the posterior of z under a standard normal prior, one chain for each start.
 
@@ -153,16 +131,8 @@ def sample(
             it.
     """
     factor, names = np.asarray(factor, float), list(names)
-
-    def back(u: Array) -> tuple[Array, Array]:
-        """z, and the logarithm of its volume in that of u."""
-
-        def place(u):
-            return coordinates.back(factor @ u)
-
-        return place(u), jnp.linalg.slogdet(jax.jacfwd(place)(u))[1]
-
-    density = _log_density(as_pymc(log_likelihood, names), back)
+    back = _change_of_coordinates(coordinates, factor)
+    density = _compiled(log_likelihood, back)
     with jax.enable_x64(True):
         straight = np.asarray(jax.jit(jax.vmap(coordinates.to))(np.asarray(start, float)))
     starts = np.linalg.solve(factor, straight.T).T.copy()
@@ -170,57 +140,13 @@ def sample(
     unfit = [k for k, u in enumerate(starts) if not _fit(*density(u))]
     if unfit:
         raise UnfitStartError(f"log posterior not finite, or without a slope, at start {unfit}")
-
-    def launch(u: np.ndarray, seed: int):
-        # A sampler a chain: within one, nutpie cannot tell which chain asks for its start.
-        model = from_pyfunc(
-            len(names),
-            lambda: density,
-            lambda *_: lambda u: {"z": u},
-            [np.dtype(float)],
-            [(len(names),)],
-            ["z"],
-            dims={"z": ("parameter",)},
-            coords={"parameter": names},
-            make_initial_point_fn=lambda _: u,
-        )
-        return nutpie.sample(
-            model,
-            tune=n_tune,
-            draws=n_draws,
-            chains=1,
-            cores=1,
-            seed=seed,
-            adaptation="low_rank",  # mends a factor that is wrong in a few directions
-            target_accept=_ACCEPT,
-            progress_bar=False,
-            blocking=False,
-        )
-
     seeds = np.random.SeedSequence(seed).generate_state(len(starts)).tolist()
-    running = [launch(*chain) for chain in zip(starts, seeds, strict=True)]
-    chains = [sampler.wait() for sampler in running]
-
-    def together(group: str, variables: Sequence[str]) -> xr.Dataset:
-        parts = [chain[group].dataset[list(variables)].drop_attrs() for chain in chains]
-        return xr.concat(parts, "chain").assign_coords(chain=range(len(parts)))
-
-    stats = together("sample_stats", _STATS)
-    warm = together("warmup_sample_stats", ["n_steps"])
-    posterior = together("posterior", ["z"])
-    with jax.enable_x64(True):
-        u = posterior["z"].values
-        z, log_volume = jax.jit(jax.vmap(jax.vmap(back)))(u)
-        posterior["z"].values = np.asarray(z)
-        stats["logp"] -= np.asarray(log_volume)  # density of z from now on
-    draws = {"posterior": posterior, "sample_stats": stats}
-    tree = xr.DataTree.from_dict(draws)
-    tree.attrs = {
-        "sampler": f"nutpie {nutpie.__version__}",
-        "seed": seed,
-        "n_tune": n_tune,
-        "n_gradients": int(warm["n_steps"].sum() + stats["n_steps"].sum()),
-    }
+    running = [
+        _launch(density, *chain, names=names, n_tune=n_tune, n_draws=n_draws)
+        for chain in zip(starts, seeds, strict=True)
+    ]
+    tree = _joined([sampler.wait() for sampler in running], back)
+    tree.attrs |= {"seed": seed, "n_tune": n_tune}
     return tree
 
 
@@ -237,14 +163,16 @@ def are_of(
         return False
     last = draws["posterior"]["z"].values[:, -1]
     theirs = draws["sample_stats"]["logp"].values[:, -1]
-    prior = -0.5 * (last**2 + np.log(2 * np.pi)).sum(1)
+    log_posterior = partial(_log_posterior, log_likelihood)
     with jax.enable_x64(True):
-        ours = prior + np.asarray(jax.jit(lambda z: jax.lax.map(log_likelihood, z))(last))
+        ours = np.asarray(jax.jit(lambda z: jax.lax.map(log_posterior, z))(last))
     return bool(np.allclose(ours, theirs, rtol=0, atol=_SAME))
 
 
 def diagnose(draws: xr.DataTree) -> Convergence:
     """Whether draws, as `sample` returns them, are a reference: see `Convergence.faults`."""
+    import arviz as az
+
     z = draws["posterior"]["z"]
 
     def of_each(values: xr.DataArray) -> dict[str, float]:
@@ -271,16 +199,30 @@ def assert_converged(draws: xr.DataTree) -> Convergence:
     return convergence
 
 
-def _log_density(model: pm.Model, back: Callable[[Array], tuple[Array, Array]]) -> Callable:
-    """Compiled log density of u, of which `back` gives z, and its gradient; in float64."""
-    # As in pymc.sampling.jax, whose import would ask XLA for a hundred devices.
-    graph = FunctionGraph(model.value_vars, [model.logp()], clone=True)
-    JAX.optimizer.rewrite(graph)
-    log_posterior = jax_funcify(graph)
+def _log_posterior(log_likelihood: Callable[[Array], Array], z: Array) -> Array:
+    """Log density of z, up to the evidence: its prior is standard normal."""
+    return norm.logpdf(z).sum() + log_likelihood(z)
+
+
+def _change_of_coordinates(
+    coordinates: Bijection, factor: np.ndarray
+) -> Callable[[Array], tuple[Array, Array]]:
+    """Function of u that gives z, and the logarithm of the volume of z in that of u."""
+
+    def place(u):
+        return coordinates.back(factor @ u)
+
+    return lambda u: (place(u), jnp.linalg.slogdet(jax.jacfwd(place)(u))[1])
+
+
+def _compiled(
+    log_likelihood: Callable[[Array], Array], back: Callable[[Array], tuple[Array, Array]]
+) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    """Log density of u, of which `back` gives z, and its gradient; in float64."""
 
     def log_density(u):
         z, log_volume = back(u)
-        return log_posterior(z)[0] + log_volume
+        return _log_posterior(log_likelihood, z) + log_volume
 
     compiled = jax.jit(jax.value_and_grad(log_density))
 
@@ -295,3 +237,58 @@ def _log_density(model: pm.Model, back: Callable[[Array], tuple[Array, Array]]) 
 
 def _fit(value: float, gradient: np.ndarray) -> bool:
     return bool(np.isfinite(value) and np.isfinite(gradient).all() and gradient.all())
+
+
+def _launch(
+    density: Callable, start: np.ndarray, seed: int, *, names: list[str], n_tune: int, n_draws: int
+) -> Any:
+    """One running chain, a sampler of its own: within one, chains do not know their starts."""
+    import nutpie
+    from nutpie.compiled_pyfunc import from_pyfunc
+
+    model = from_pyfunc(
+        len(names),
+        lambda: density,
+        lambda *_: lambda u: {"z": u},
+        [np.dtype(float)],
+        [(len(names),)],
+        ["z"],
+        dims={"z": ("parameter",)},
+        coords={"parameter": names},
+        make_initial_point_fn=lambda _: start,
+    )
+    return nutpie.sample(
+        model,
+        tune=n_tune,
+        draws=n_draws,
+        chains=1,
+        cores=1,
+        seed=seed,
+        adaptation="low_rank",  # mends a factor that is wrong in a few directions
+        target_accept=_ACCEPT,
+        progress_bar=False,
+        blocking=False,
+    )
+
+
+def _joined(chains: list[xr.DataTree], back: Callable[[Array], tuple[Array, Array]]) -> xr.DataTree:
+    """The chains beside each other, and z and its density in place of u and the density of u."""
+    import nutpie
+
+    def together(group: str, variables: Sequence[str]) -> xr.Dataset:
+        parts = [chain[group].dataset[list(variables)].drop_attrs() for chain in chains]
+        return xr.concat(parts, "chain").assign_coords(chain=range(len(parts)))
+
+    stats = together("sample_stats", _STATS)
+    warm = together("warmup_sample_stats", ["n_steps"])
+    posterior = together("posterior", ["z"])
+    with jax.enable_x64(True):
+        z, log_volume = jax.jit(jax.vmap(jax.vmap(back)))(posterior["z"].values)
+    posterior["z"].values = np.asarray(z)
+    stats["logp"] -= np.asarray(log_volume)
+    tree = xr.DataTree.from_dict({"posterior": posterior, "sample_stats": stats})
+    tree.attrs = {
+        "sampler": f"nutpie {nutpie.__version__}",
+        "n_gradients": int(warm["n_steps"].sum() + stats["n_steps"].sum()),
+    }
+    return tree

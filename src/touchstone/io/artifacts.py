@@ -135,33 +135,3 @@ def verify(folder: Path, needed: list[str]) -> bool:
         if not (folder / name).is_file() or sha256(folder / name) != digest:
             raise ArtifactError(f"{folder / name}: differs from its sha256 in {MANIFEST}")
     return True
-
-
-def overrides(model_id: str) -> dict[str, Path]:
-    """Artefacts that the environment names in place of the workflow's own.
-
-    Args:
-        model_id: Of the model.
-
-    Returns:
-        Absolute paths by variable: `<MODEL_ID>_CHECKPOINT` and `<MODEL_ID>_DATASET_CHUNK`.
-
-    Raises:
-        ArtifactError: If a variable names what does not exist.
-    """
-    found = {}
-    for what in ("CHECKPOINT", "DATASET_CHUNK"):
-        variable = f"{model_id.upper()}_{what}"
-        if value := os.environ.get(variable):
-            found[variable] = Path(value).expanduser().absolute()
-            if not found[variable].exists():
-                raise ArtifactError(f"{variable}: {value} does not exist")
-    return found
-
-
-def newest_checkpoint(folder: Path | str) -> Path:
-    """The checkpoint that was finished last among the folders in a folder."""
-    manifests = sorted(Path(folder).glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
-    if not manifests:
-        raise ArtifactError(f"{folder}: holds no checkpoint; train one first")
-    return manifests[-1].parent

@@ -1,14 +1,21 @@
-"""The settings of a run, held against their schema."""
+"""The settings of a run, held against their schemas."""
 
+import copy
 import math
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import jsonschema
 import yaml
 
+_SHARED = Path(__file__).parent / "schemas/config.yaml"
+_OWN = "settings.schema.yaml"
+DEFAULT = Path("config/config.yaml")
 
-class ConfigError(ValueError):
-    """A setting that is not what the schema allows; the message names key, value and what is."""
+
+class SettingsError(ValueError):
+    """A setting that a schema does not allow; the message names key, value and what is."""
 
 
 def _is_number(_checker, value) -> bool:
@@ -29,25 +36,99 @@ _Validator = jsonschema.validators.extend(
 _SHOWN = ("type", "enum", "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 
 
-def check_config(config: dict, schema_file: Path | str) -> None:
-    """Hold a configuration against a JSON schema written as YAML.
+@cache
+def schema(file: Path = _SHARED) -> dict:
+    """A JSON schema written as YAML; by default that of the keys that all models share."""
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+def complete(config: dict, folders: Mapping[str, Path]) -> dict:
+    """A configuration with a complete block for each of its models, checked.
 
     Args:
-        config: As parsed.
-        schema_file: Of the schema.
+        config: As parsed. Of a block that it holds in part, or not at all, the rest is what the
+            model's schema says is the default.
+        folders: Folder of every model, by name.
+
+    Returns:
+        A new configuration.
 
     Raises:
-        ConfigError: Naming every key that is wrong, its value, and what is allowed.
+        SettingsError: Naming every key that is wrong, its value, and what is allowed.
     """
-    schema = yaml.safe_load(Path(schema_file).read_text(encoding="utf-8"))
+    shared = schema()
+    known = {*shared["properties"], *folders}
+    if unknown := [key for key in config if key not in known]:
+        raise SettingsError(
+            f"configuration: unknown key {', '.join(unknown)}; allowed are "
+            f"{', '.join([*shared['properties'], *folders])}"
+        )
+    _check(config, shared)
+    if absent := [model_id for model_id in config["models"] if model_id not in folders]:
+        raise SettingsError(
+            f"configuration: models: {', '.join(absent)} is none of {', '.join(folders)}"
+        )
+    complete = copy.deepcopy(config)
+    for model_id in config["models"]:
+        own = schema(folders[model_id] / _OWN)
+        block = _merged(defaults(own), config.get(model_id, {}))
+        _check(block, own, model_id)
+        _check(block, shared["$defs"]["block"], model_id)
+        complete[model_id] = block
+    return complete
+
+
+def load(folders: Mapping[str, Path], file: Path = DEFAULT) -> dict:
+    """The configuration of a file, complete and checked; see `complete`."""
+    return complete(yaml.safe_load(file.read_text(encoding="utf-8")), folders)
+
+
+def of_stage(config: dict, model_id: str, stage: str) -> dict:
+    """What a stage of a model takes from a complete configuration, with the seed."""
+    seed, block = {"seed": config["seed"]}, config[model_id]
+    match stage:
+        case "simulate":
+            return seed | {k: v for k, v in block["simulate"].items() if k != "n_chunks"}
+        case "train":
+            return seed | {name: block[name] for name in ("train", "calibration", "budgets")}
+        case "stress":
+            return seed | {name: block[name] for name in ("stress", "budgets")}
+        case "guardrail":
+            return seed | {"alpha": config["alpha"], **config["guardrail"]}
+        case "infer":
+            return seed | {"infer": block["infer"]}
+    raise ValueError(f"{stage!r} is no stage")
+
+
+def defaults(node: dict):
+    """What a schema says that settings are by default."""
+    if "default" in node or "properties" not in node:
+        return copy.deepcopy(node.get("default"))
+    return {name: defaults(child) for name, child in node["properties"].items()}
+
+
+def _merged(base: dict, over: dict) -> dict:
+    """A nested dictionary with what another says instead."""
+    if not isinstance(over, dict):
+        return over
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merged(base[key], value) if both else value
+    return merged
+
+
+def _check(config: dict, schema: dict, prefix: str = "") -> None:
     errors = sorted(_Validator(schema).iter_errors(config), key=lambda e: str(e.path))
     if errors:
-        raise ConfigError("configuration: " + "; ".join(_explain(error) for error in errors))
+        words = "; ".join(_explain(error, prefix) for error in errors)
+        raise SettingsError(f"configuration: {words}")
 
 
-def _explain(error: jsonschema.ValidationError) -> str:
-    key = ".".join(str(part) for part in error.absolute_path) or "(top level)"
-    if error.validator == "additionalProperties":
+def _explain(error: jsonschema.ValidationError, prefix: str) -> str:
+    path = [prefix, *error.absolute_path] if prefix else error.absolute_path
+    key = ".".join(str(part) for part in path) or "(top level)"
+    if error.validator == "additionalProperties" and error.schema.get("properties"):
         known = error.schema["properties"]
         unknown = [name for name in error.instance if name not in known]
         return f"{key}: unknown key {', '.join(unknown)}; allowed are {', '.join(known)}"

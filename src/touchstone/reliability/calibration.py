@@ -249,12 +249,14 @@ class Assessment(NamedTuple):
         distances: Ranks of the distances to random points.
         parameters: A row for each parameter that any case infers.
         regions: Uniformity of the distances: expected coverage.
+        coverage_90: Part of all truths in their 90 % intervals.
     """
 
     ranks: Float[np.ndarray, "case parameter"]
     distances: Float[np.ndarray, " case"]
     parameters: list[dict]
     regions: Uniformity
+    coverage_90: float
 
 
 def assess(
@@ -296,4 +298,5 @@ def assess(
                     "coverage_deviation": coverage_deviation(ours),
                 }
             )
-    return Assessment(ranks, distances, parameters, uniformity(distances))
+    of_all = float(coverage(ranks, unknown, np.array([0.9]))[0])
+    return Assessment(ranks, distances, parameters, uniformity(distances), of_all)

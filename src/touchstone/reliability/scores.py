@@ -1,38 +1,30 @@
-"""How well a posterior predicts what it was conditioned on, and the truth where that is known."""
+"""How well posteriors predict what they were conditioned on, and the truth where it is known."""
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float
 from scipy.stats import norm
 
-_NOMINAL = norm.cdf([1, 2]) - norm.cdf([-1, -2])
+from touchstone.vocabulary import Cases, Posterior, Quantity
+
+_NOMINAL = norm.cdf([1, 2]) - norm.cdf([-1, -2])  # probability within one and two sigma
 
 
-def predictive_metrics(
-    observed: Float[np.ndarray, "case sample"],
-    mask: Bool[np.ndarray, "case sample"],
-    mean: Float[np.ndarray, "case sample"],
-    sd: Float[np.ndarray, "case sample"],
-    noise: Float[np.ndarray, " case"],
-) -> dict[str, Float[np.ndarray, " case"]]:
+def predictive_metrics(cases: Cases, posterior: Posterior) -> dict[str, np.ndarray]:
     """Fit, calibration and the reliability score of each case, on its observed samples.
 
-    The negative log density is that of the observation counted in standard deviations of the
-    noise, so that it does not depend on the unit.
-
-    Args:
-        observed: The records.
-        mask: Observed samples.
-        mean: Predictive mean.
-        sd: Predictive standard deviation, noise included.
-        noise: Standard deviation of the noise.
+    The predictive distribution may be any: its coverage is judged by the probabilities that a
+    Gaussian has within one and two standard deviations.
 
     Returns:
         `pred_nrmse`, `pred_nll`, `pred_calibration_error`, `pred_sharpness`,
-        `reliability_score` (0 to 100) and `max_abs_current` (the trivial score).
+        `reliability_score` (0 to 100) and `max_abs_observed` (the trivial score), shape (case,)
+        each.
 
     Raises:
         ValueError: If a case has no observed sample.
     """
+    observed, mask, prediction = cases.observed, cases.mask, posterior.prediction
     count = mask.sum(1)
     if (count == 0).any():
         raise ValueError(f"case {int(np.argmin(count))} has no observed sample")
@@ -42,12 +34,11 @@ def predictive_metrics(
 
     spread = np.where(mask, observed, -np.inf).max(1) - np.where(mask, observed, np.inf).min(1)
     spread = np.where(spread > 0, spread, 1.0)
-    score = (observed - mean) / sd
-    nrmse = np.sqrt(average((observed - mean) ** 2)) / spread
-    nll = average(0.5 * score**2 + np.log(sd / noise[:, None]) + 0.5 * np.log(2 * np.pi))
-    coverage = [average(np.abs(score) <= k) for k in (1, 2)]
-    calibration = sum(np.abs(c - nominal) for c, nominal in zip(coverage, _NOMINAL, strict=True))
-    sharpness = average(sd) / spread
+    nrmse = np.sqrt(average((observed - prediction.mean) ** 2)) / spread
+    nll = -average(prediction.log_density)
+    inside = [average(np.abs(2 * prediction.cdf - 1) <= nominal) for nominal in _NOMINAL]
+    calibration = sum(np.abs(c - nominal) for c, nominal in zip(inside, _NOMINAL, strict=True))
+    sharpness = average(prediction.sd) / spread
     reliability = 100 * (
         0.45 * np.exp(-nrmse)
         + 0.30 * np.exp(-nll)
@@ -60,24 +51,76 @@ def predictive_metrics(
         "pred_calibration_error": calibration,
         "pred_sharpness": sharpness,
         "reliability_score": np.clip(reliability, 0.0, 100.0),
-        "max_abs_current": np.where(mask, np.abs(observed), 0.0).max(1),
+        "max_abs_observed": np.where(mask, np.abs(observed), 0.0).max(1),
     }
 
 
-def parameter_nrmse(
-    estimate: Float[np.ndarray, "case parameter"],
-    truth: Float[np.ndarray, "case parameter"],
-    prior_sd: Float[np.ndarray, "case parameter"],
-    unknown: Bool[np.ndarray, "case parameter"],
-) -> Float[np.ndarray, " case"]:
-    """Root mean square of (estimate - truth)/prior sd over the unknown parameters.
+def coverage_90(cases: Cases, posterior: Posterior) -> dict[str, np.ndarray]:
+    """Part of the observed samples in two 90 % bands, shape (case,) each.
 
-    Args:
-        estimate: Posterior mean.
-        truth: What the parameters were simulated with.
-        prior_sd: Standard deviation of the prior.
-        unknown: Parameters that were inferred.
+    Returns:
+        `coverage_90`, of the band of a new observation; and `coverage_90_ahead`, of the band that
+        each sample has given those before it.
     """
-    scale = np.where(unknown, prior_sd, 1.0)  # an absent parameter has none
+    count = cases.mask.sum(1)
+    probabilities = {"": posterior.prediction.cdf, "_ahead": posterior.prediction.pit}
+    return {
+        f"coverage_90{name}": ((np.abs(p - 0.5) < 0.45) & cases.mask).sum(1) / count
+        for name, p in probabilities.items()
+    }
+
+
+def coordinates(
+    quantities: list[Quantity], draws: dict[str, np.ndarray]
+) -> Float[np.ndarray, "case draw quantity"]:
+    """Coordinates of named draws."""
+    return np.stack([q.coordinate(draws[q.name]) for q in quantities], axis=-1)
+
+
+def posterior_mean(
+    quantities: list[Quantity], posterior: Posterior
+) -> Float[np.ndarray, "case quantity"]:
+    """Mean of each coordinate."""
+    draws = coordinates(quantities, posterior.draws)
+    return np.einsum("nd,ndq->nq", posterior.weight, draws)
+
+
+def parameter_nrmse(
+    estimate: Float[np.ndarray, "case quantity"],
+    truth: Float[np.ndarray, "case quantity"],
+    prior_sd: Float[np.ndarray, "case quantity"],
+    unknown: Bool[np.ndarray, "case quantity"],
+) -> Float[np.ndarray, " case"]:
+    """Root mean square of (estimate - truth) / prior sd over the unknown quantities."""
+    scale = np.where(unknown, prior_sd, 1.0)  # an absent quantity has none
     square = np.where(unknown, ((estimate - truth) / scale) ** 2, 0.0)
     return np.sqrt(square.sum(1) / np.maximum(unknown.sum(1), 1))
+
+
+def judge(
+    quantities: list[Quantity], watched: list[str], cases: Cases, posterior: Posterior
+) -> pd.DataFrame:
+    """Metrics of simulated cases, whose truth is known, one row each.
+
+    Beside the error of the posterior mean stands that of the prior mean. The watched quantities
+    have the bias of their posterior mean; of a logarithm it is counted in decades.
+    """
+    unknown = ~cases.known
+    estimate = posterior_mean(quantities, posterior)
+    of = cases.truth, posterior.prior_sd, unknown
+    computation = posterior.computation
+    columns = {
+        "param_nrmse": parameter_nrmse(estimate, *of),
+        "prior_mean_nrmse": parameter_nrmse(posterior.prior_mean, *of),
+        **predictive_metrics(cases, posterior),
+        "log_evidence": posterior.log_evidence,
+        **{f"computation_{name}": values for name, values in computation.figures.items()},
+    }
+    if computation.passed:
+        columns["computation_sound"] = computation.sound(len(cases.kind)).astype(float)
+    names = [quantity.name for quantity in quantities]
+    for name in watched:
+        k = names.index(name)
+        bias = np.where(unknown[:, k], estimate[:, k] - cases.truth[:, k], np.nan)
+        columns[f"bias_{name}"] = bias / np.log(10) if quantities[k].logarithmic else bias
+    return pd.DataFrame(columns)

@@ -1,17 +1,21 @@
 """Base cases put under every stress of a model at every severity, inferred and judged."""
 
-from typing import Any, NamedTuple
+import time
+from pathlib import Path
+from typing import NamedTuple
 
-import jax
-import numpy as np
 import pandas as pd
 
 from touchstone.contract import Model
-from touchstone.reliability import guardrail
-from touchstone.reliability.scores import parameter_nrmse, predictive_metrics
+from touchstone.io import reports
+from touchstone.io.results import Results, override
+from touchstone.reliability import comparison, control
+from touchstone.reliability.scores import judge
+from touchstone.stages import randomness
+from touchstone.stages.checkpoints import load
 from touchstone.vocabulary import Cases, Posterior
 
-_COMPUTATION = ("effective", "efficiency", "k_hat", "log_evidence", "disagreement")
+SCORES = {"reliability_score": -1, "pred_calibration_error": 1, "max_abs_observed": -1}
 
 
 class Variant(NamedTuple):
@@ -29,14 +33,7 @@ class Variant(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of one variant.
-
-    Attributes:
-        variant: Which.
-        cases: The observations.
-        posterior: What was inferred from them.
-        runs: One row a case: who it is, and its metrics.
-    """
+    """What came of one variant: the observations, their posterior, and a row of metrics a case."""
 
     variant: Variant
     cases: Cases
@@ -44,123 +41,172 @@ class Outcome(NamedTuple):
     runs: pd.DataFrame
 
 
+class Stress(NamedTuple):
+    """What came of the stage.
+
+    Attributes:
+        report: As written.
+        outcomes: Of every variant, by the model's first method.
+        runs: All rows of `outcomes`.
+        by_method: Rows of the compared cases in distribution, of every method.
+        reference: Posterior of the first cases by the reference; None if not asked for.
+        beside_reference: Rows of the comparison with it.
+    """
+
+    report: dict
+    outcomes: list[Outcome]
+    runs: pd.DataFrame
+    by_method: pd.DataFrame
+    reference: Posterior | None
+    beside_reference: pd.DataFrame
+
+    @property
+    def worst(self) -> tuple[Outcome, int]:
+        """The stressed case of the lowest reliability."""
+        stressed = [each for each in self.outcomes if each.variant.split.startswith("stress_")]
+        outcome = min(stressed, key=lambda each: each.runs["reliability_score"].min())
+        return outcome, int(outcome.runs["reliability_score"].argmin())
+
+
 def variants(model: Model, severities: list[float]) -> list[Variant]:
     """The training family itself, then each stress at each severity; 0 is the control."""
     stressed = [
-        Variant(f"stress_{entry['group']}" if severity else "control", family, float(severity))
-        for family, entry in model.config["stresses"].items()
+        Variant(f"stress_{group}" if severity else "control", family, float(severity))
+        for family, group in model.stresses.items()
         for severity in severities
     ]
     return [Variant("in_distribution", None, 0.0), *stressed]
 
 
-def run(
-    model: Model,
-    checkpoint: Any,
-    base: Any,
-    severities: list[float],
-    key: jax.Array,
-    *,
-    method: str,
-    budget: dict,
-    label: str,
-) -> list[Outcome]:
-    """Observe, infer and judge every variant of some base cases.
-
-    The noise and the draws of each variant are its own; nothing else differs between them but
-    the stress.
+def run(model: Model, settings: dict, results: Results, checkpoint: str | Path = "") -> Stress:
+    """Infer every variant of the base cases, compare the methods, and test the control.
 
     Args:
         model: The model.
-        checkpoint: Of the model.
-        base: Its base cases.
-        severities: Of each stress.
-        key: For noise and inference.
-        method: Of inference.
-        budget: Of that method.
-        label: Of the progress bars.
-
-    Returns:
-        One outcome for each variant.
+        settings: `seed`; `stress` with `n_cases`, `severities`, `cases` (how they are observed),
+            `n_compared` (first cases that all methods infer) and `n_reference` (of these, those
+            that the reference infers); `budgets` by method.
+        results: Where the report and the chains go.
+        checkpoint: Folder; empty as in `checkpoints.load`.
     """
+    loaded = load(model, results, checkpoint)
+    ours, sizes, timing = model.methods[0], settings["stress"], {}
+
+    def inferred(method: str, n: int) -> list[Outcome]:
+        started = time.perf_counter()
+        outcomes = _outcomes(model, settings, method, n)
+        timing[f"{method}_s"] = time.perf_counter() - started
+        return outcomes
+
+    outcomes = inferred(ours, sizes["n_cases"])
+    runs = _rows(outcomes)
+    n_compared = min(sizes["n_compared"], sizes["n_cases"])
+    others = {method: inferred(method, n_compared) for method in model.methods[1:]}
+    first = {ours: outcomes[0].posterior, **{m: each[0].posterior for m, each in others.items()}}
+    reference, beside = _beside_reference(model, settings, results, outcomes[0].cases, first)
+    config = {
+        "checkpoint": str(loaded.folder),
+        "dataset_chunk": _dataset_chunk(model.model_id),
+        "case_indices": list(range(sizes["n_cases"])),
+        "eval_noise_std": sizes["cases"].get("noise"),
+        "inference_config": {"method": ours, **settings["budgets"][ours]},
+    }
+    body = {
+        "model_id": model.model_id,
+        "config": config,
+        "split_summary": summary(runs),
+        "control": control.paired(runs),
+        "separation": control.separation(runs, SCORES),
+        "runs": runs.to_dict("records"),
+        "others": [_other(method, _rows(each)) for method, each in others.items()],
+        "reference": {
+            "cases": beside.drop(columns="reference_seconds", errors="ignore").to_dict("records"),
+            "summary": comparison.summary(beside) if len(beside) else [],
+        },
+    }
+    used = {**{k: settings[k] for k in ("stress", "budgets")}, "model": model.config}
+    lineage = reports.lineage(used, settings["seed"], loaded.inputs, **loaded.facts)
+    report = reports.write(results.report("stress_report"), "stress_report", body, lineage, timing)
+    rows = {ours: runs[runs["case_index"] < n_compared]} | {m: _rows(o) for m, o in others.items()}
+    by_method = pd.concat(
+        [r[r["split"] == "in_distribution"].assign(method=name) for name, r in rows.items()]
+    )
+    return Stress(report, outcomes, runs, by_method, reference, beside)
+
+
+def _outcomes(model: Model, settings: dict, method: str, n: int) -> list[Outcome]:
+    """Observe, infer and judge every variant of the first base cases.
+
+    The noise and the draws of each variant are its own; nothing else differs between them but
+    the stress.
+    """
+    seed, sizes = settings["seed"], settings["stress"]
     outcomes = []
-    for number, variant in enumerate(variants(model, severities)):
-        noise_key, draw_key = jax.random.split(jax.random.fold_in(key, number))
-        cases = model.variant(base, noise_key, variant.family, variant.severity)
-        name = f"{label} {variant.family or variant.split} {variant.severity:g}"
-        posterior = model.infer(checkpoint, cases, draw_key, method=method, label=name, **budget)
-        runs = judge(model, cases, posterior)
-        for column, value in zip(("severity", "family", "split"), variant[::-1], strict=True):
-            runs.insert(0, column, value)
-        runs.insert(0, "task", base.task)
-        runs.insert(0, "case_index", np.arange(len(runs)))
-        outcomes.append(Outcome(variant, cases, posterior, runs))
+    for number, variant in enumerate(variants(model, sizes["severities"])):
+        cases = model.cases(
+            sizes["n_cases"],
+            randomness.generator(seed, "stress", 0),
+            randomness.generator(seed, "stress", 1, number),
+            sizes["cases"],
+            variant.family,
+            variant.severity,
+        ).take(slice(n))
+        posterior = model.infer(
+            cases,
+            randomness.generator(seed, "stress", 2, number),
+            method=method,
+            budget=settings["budgets"][method],
+            label=f"{method} {variant.family or variant.split} {variant.severity:g}",
+        )
+        runs = judge(model.quantities, model.config["watched"], cases, posterior)
+        who = {"case_index": range(n), "kind": cases.kind, **variant._asdict()}
+        outcomes.append(Outcome(variant, cases, posterior, pd.DataFrame(who).join(runs)))
     return outcomes
 
 
-def judge(model: Model, cases: Cases, posterior: Posterior) -> pd.DataFrame:
-    """Metrics of simulated cases, whose truth is known, one row each.
+def _rows(outcomes: list[Outcome]) -> pd.DataFrame:
+    return pd.concat([outcome.runs for outcome in outcomes], ignore_index=True)
 
-    Beside the error of the posterior mean stands that of the prior mean; the watched parameters of
-    the model have the bias of their posterior mean, in their natural coordinate.
-    """
-    mean, sd = model.prior_moments(cases)
-    truth = model.natural(cases.z[:, None], cases)[:, 0]
-    draws = model.natural(posterior.z, cases)
-    estimate = np.einsum("nd,ndp->np", posterior.weight, draws)
-    unknown = ~cases.known
-    metrics = predictive_metrics(
-        cases.observed, cases.mask, posterior.mean, posterior.sd, posterior.noise
+
+def _beside_reference(
+    model: Model, settings: dict, results: Results, cases: Cases, first: dict[str, Posterior]
+) -> tuple[Posterior | None, pd.DataFrame]:
+    """The reference of the first cases, and every equally weighted posterior beside it."""
+    n = min(settings["stress"]["n_reference"], settings["stress"]["n_compared"])
+    if not n:
+        return None, pd.DataFrame()
+    few, first = cases.take(slice(n)), {m: each.take(slice(n)) for m, each in first.items()}
+    reference = model.reference(
+        few,
+        first[model.methods[0]],
+        randomness.generator(settings["seed"], "stress", 3),
+        budget=settings["budgets"]["reference"],
+        folder=results.traces,
+        label="reference",
     )
-    runs = pd.DataFrame(
-        {
-            "param_nrmse": parameter_nrmse(estimate, truth, sd, unknown),
-            "prior_mean_nrmse": parameter_nrmse(mean, truth, sd, unknown),
-            **metrics,
-            **{name: getattr(posterior, name) for name in _COMPUTATION},
-            "k_hat_ok": np.where(
-                np.isnan(posterior.k_hat), np.nan, posterior.k_hat <= posterior.k_threshold
-            ),
-        }
-    )
-    names = [parameter.name for parameter in model.parameters]
-    for watched in model.config["watched"]:
-        k = names.index(watched)
-        bias = np.where(unknown[:, k], estimate[:, k] - truth[:, k], np.nan)
-        logarithmic = model.parameters[k].logarithmic
-        runs[f"bias_{watched}"] = bias / np.log(10) if logarithmic else bias
-    return runs
+    equal = {m: each for m, each in first.items() if (each.weight == each.weight[:, :1]).all()}
+    return reference, comparison.beside_reference(model.quantities, few, equal, reference)
+
+
+def _other(method: str, runs: pd.DataFrame) -> dict:
+    return {
+        "method": method,
+        "n_cases": int(runs["case_index"].nunique()),
+        "split_summary": summary(runs),
+        "separation": control.separation(runs, SCORES),
+    }
+
+
+def _dataset_chunk(model_id: str) -> str | None:
+    """The chunk that the checkpoint was trained on, where the environment names it."""
+    given = None if override(model_id, "CHECKPOINT") else override(model_id, "DATASET_CHUNK")
+    return str(given) if given else None
 
 
 def summary(runs: pd.DataFrame) -> list[dict]:
     """Number of cases and mean of each metric for each variant, in the order they were run."""
     keys = ["split", "family", "severity"]
-    groups = runs.drop(columns=["task", "case_index"]).groupby(keys, dropna=False, sort=False)
+    groups = runs.drop(columns=["kind", "case_index"]).groupby(keys, dropna=False, sort=False)
     table = groups.mean().reset_index()
     table.insert(3, "n_cases", groups.size().to_numpy())
     return table.to_dict("records")
-
-
-def separation(runs: pd.DataFrame, scores: dict[str, int]) -> list[dict]:
-    """How well single numbers tell each stressed variant from the training family.
-
-    Args:
-        runs: As from `run`, of one method.
-        scores: Columns, with the sign that makes a suspicious case score high.
-
-    Returns:
-        A row for each family and severity: the chance that a stressed case scores higher.
-    """
-    reference = runs[runs["split"] == "in_distribution"]
-    rows = []
-    groups = runs.dropna(subset=["family"]).groupby(["family", "severity"], sort=False)
-    for (family, severity), stressed in groups:
-        is_stressed = np.repeat([False, True], [len(reference), len(stressed)])
-        areas = {
-            name: guardrail.separation(
-                sign * np.concatenate([reference[name], stressed[name]]), is_stressed
-            )
-            for name, sign in scores.items()
-        }
-        rows.append({"family": family, "severity": severity, "n": len(stressed), **areas})
-    return rows

@@ -1,7 +1,5 @@
 """The verdicts of a run as a few lines of text."""
 
-import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from touchstone.io import artifacts
@@ -35,7 +33,7 @@ def control_sentence(report: dict) -> str:
     stress, rule = report["control"]["stress"], report["control"]["guardrail"]
     least = min(test["p_adjusted"] for test in stress["tests"])
     of_rule = min(entry["p_value"] for entry in rule)
-    told = "is not told from" if stress["passed"] else "IS TOLD from"
+    told = "cannot be told from" if stress["passed"] else "CAN BE TOLD from"
     return (
         f"Control: severity 0 {told} the training family "
         f"(smallest adjusted p {least:.2f}; of the rule {of_rule:.2f})."
@@ -44,7 +42,7 @@ def control_sentence(report: dict) -> str:
 
 def rule_sentence(report: dict) -> str:
     """The rule, and how it does beside the size of the observation."""
-    best, size = report["best_guardrail"], report["baselines"]["max_abs_current"]
+    best, size = report["best_guardrail"], report["baselines"]["max_abs_observed"]
     ours, theirs = best["tpr"], size["tpr"]
     return (
         f"Rule: escalate below a reliability of {best['rel_thr']:.1f} or above a calibration error "
@@ -52,7 +50,7 @@ def rule_sentence(report: dict) -> str:
         + _RATE.format(ours["value"], ours["low"], ours["high"])
         + ", false alarms "
         + _RATE.format(*(best["fpr"][name] for name in ("value", "low", "high")))
-        + "; max|I| alone: recall "
+        + "; the size of the observation alone: recall "
         + _RATE.format(theirs["value"], theirs["low"], theirs["high"])
         + ", false alarms "
         + _RATE.format(*(size["fpr"][name] for name in ("value", "low", "high")))
@@ -61,7 +59,7 @@ def rule_sentence(report: dict) -> str:
 
 
 def undetected(report: dict) -> list[str]:
-    """Stressed variants whose escalation is not told from a false alarm, as family and severity."""
+    """Stressed variants, by family and severity, that are escalated as seldom as false alarms."""
     return [
         f"{entry['family']} {entry['severity']:g}"
         for entry in report["by_variant"]
@@ -70,31 +68,32 @@ def undetected(report: dict) -> list[str]:
 
 
 def verdict_sentence(report: dict) -> str:
-    """The two verdicts on a measurement, with their reasons: the computation, and the simulator."""
+    """The two verdicts on a measurement, with their reasons: the computation, and the model."""
     computation = report["computation"]
     return (
-        f"{Path(report['trace']).name}: {report['verdict'].upper()}, because {report['reason']}. "
+        f"{Path(report['measurement']).name}: {report['verdict'].upper()}, "
+        f"because {report['reason']}. "
         f"The computation: {computation['verdict'].upper()}, {computation['reason']}."
     )
 
 
-def text(folders: Iterable[Path], measurement: str, page: Path) -> str:
+def text(folders: dict[Path, str], page: Path) -> str:
     """Closing words of a run.
 
     Args:
-        folders: Reports of each model; what is not there is left out.
-        measurement: Name of the measurement that was inferred.
+        folders: Name of the measurement that was inferred, by the folder of a model's reports;
+            what is not there is left out.
         page: The report to read.
     """
     lines = []
-    for folder in folders:
+    for folder, measurement in folders.items():
         guardrail = folder / "posterior_failure_mode_report.json"
         if guardrail.exists():
             report = artifacts.read_json(guardrail)
             lines += ["", *_aligned(split_table(report)), "", rule_sentence(report)]
             lines += [control_sentence(report)]
             if names := undetected(report):
-                lines.append(f"Not told from a false alarm: {', '.join(names)}.")
+                lines.append(f"Cannot be told from a false alarm: {', '.join(names)}.")
         infer = folder / f"infer_{measurement}.json"
         if infer.exists():
             report = artifacts.read_json(infer)
@@ -112,16 +111,6 @@ def text(folders: Iterable[Path], measurement: str, page: Path) -> str:
     if page.exists():
         lines += ["", f"Report: {page}"]
     return "\n".join(lines)
-
-
-def last_error(logs: Iterable[Path]) -> str:
-    """The last line that names an error in the newest of some logs; empty if there is none."""
-    newest = sorted(logs, key=lambda path: path.stat().st_mtime)
-    for path in newest[-1:]:
-        found = re.findall(r"^(?:\w+\.)*\w*Error: .*$", path.read_text(errors="replace"), re.M)
-        if found:
-            return f"\n{found[-1]}\n(more in {path})"
-    return ""
 
 
 def _variant(entry: dict) -> tuple:

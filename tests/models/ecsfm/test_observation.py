@@ -8,12 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
-from touchstone.models.ecsfm.physics.observation import (
-    Observation,
-    gap_mask,
-    random_mask,
-    transition_mask,
-)
+from touchstone.models.ecsfm.data.masks import gap_mask, random_mask, transition_mask
+from touchstone.models.ecsfm.physics.observation import Observation
 
 N = 48
 TIME = np.arange(N) / N

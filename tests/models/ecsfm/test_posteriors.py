@@ -3,8 +3,10 @@
 The networks here are hardly trained: what is right is so by the exact simulator alone.
 """
 
+import shutil
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import yaml
 from scipy.stats import kstest
 
 from touchstone.contract import load_model
-from touchstone.io.artifacts import ArtifactError
+from touchstone.inference import flow_training
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "voltammetry"
 measured = pytest.mark.skipif(not DATA.is_dir(), reason="the measured data are not here")
@@ -35,7 +37,6 @@ def training(n_steps):
     network = {"batch_size": 64, "paths": 1, "encoder_width": 32, "width": 32, "depth": 1}
     return {
         "held_out": 0.05,
-        "resume": False,
         "surrogate": {**network, "n_steps": 2, "learning_rate": 1e-3, "spread": 0.05},
         "posterior": {**network, "n_steps": n_steps, "learning_rate": 2e-3, "spread": 1.0},
     }
@@ -47,15 +48,38 @@ def checkpoint(tmp_path_factory):
     return MODEL.train([chunk_of(400)], training(300), jax.random.key(0), folder, {}).checkpoint
 
 
-def test_an_interrupted_training_goes_on_with_its_own_seed_and_data_only(tmp_path):
-    """Another seed would hold out rows that have been trained on."""
-    settings, data = {**training(2), "resume": True}, chunk_of(60)
+def test_an_interrupted_training_goes_on_with_its_own_seed_and_data_only(tmp_path, monkeypatch):
+    """A network that went on under another seed would have learnt from rows held out there."""
+    monkeypatch.setattr(flow_training, "_STEPS_PER_CALL", 1)  # the state is kept every ten steps
+    data, goes_on = chunk_of(60), []
+
+    def noting(*arguments, state_file, **options):
+        goes_on.append(state_file.exists())
+        return original(*arguments, state_file=state_file, **options)
+
+    original = flow_training.train
+    monkeypatch.setattr(flow_training, "train", noting)
+
+    def train(folder, chunk=data, seed=0, **lineage):
+        goes_on.clear()
+        return MODEL.train([chunk], training(12), jax.random.key(seed), folder, lineage)
+
+    def weights(trained):
+        return jax.tree.leaves(eqx.filter(trained.checkpoint.posterior, eqx.is_array))
+
     with pytest.raises(TypeError):  # ends before the checkpoint is there
-        MODEL.train([data], settings, jax.random.key(0), tmp_path, {"unwritable": object()})
-    for chunk, seed, complaint in ((data, 1, r"\(seed\)"), (chunk_of(61), 0, r"\(data\)")):
-        with pytest.raises(ArtifactError, match=complaint):
-            MODEL.train([chunk], settings, jax.random.key(seed), tmp_path, {})
-    assert MODEL.train([data], settings, jax.random.key(0), tmp_path, {}).checkpoint.verified
+        train(tmp_path / "same", unwritable=object())
+    for other in ("seed", "data"):
+        shutil.copytree(tmp_path / "same", tmp_path / other)
+    train(tmp_path / "same")
+    assert goes_on == [False, True]  # the surrogate has too few steps for a state
+    assert not list((tmp_path / "same").glob(".*"))  # and nothing to go on from is left
+    ours = weights(train(tmp_path / "seed", seed=1))
+    assert goes_on == [False, False]
+    undisturbed = weights(train(tmp_path / "undisturbed", seed=1))
+    jax.tree.map(np.testing.assert_array_equal, ours, undisturbed)
+    train(tmp_path / "data", chunk_of(61))
+    assert goes_on == [False, False]
 
 
 def infer(checkpoint, cases, method="reweighted"):

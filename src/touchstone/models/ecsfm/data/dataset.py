@@ -4,10 +4,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from touchstone.io.artifacts import ArtifactError, load_arrays
-from touchstone.models.ecsfm.physics.experiment import Experiment
+from touchstone.models.ecsfm.physics.experiment import Experiment, Records
 from touchstone.models.ecsfm.physics.prior import BLOCKS, RECORD, Prior
 
 KEYS = ("i", "e", "p", "task_id", "stage_id", "task_names", "stage_names")
@@ -67,6 +68,30 @@ class Chunk:
         numbers = (self.settings[n] for n in ("duration", "radius", "curvature", "temperature"))
         arrays = (np.asarray(a, np.float32) for a in (self.potential, *numbers))
         return Experiment(*arrays, self.present)
+
+    def by_task(self) -> dict[str, np.ndarray]:
+        """Rows of each task that there is, those of the widest curriculum level first."""
+        order = np.argsort(-self.stage, kind="stable")
+        rows = {name: order[self.task[order] == k] for k, name in enumerate(self.task_names)}
+        return {name: found for name, found in rows.items() if len(found)}
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Number of experiments of each task, by curriculum level."""
+        return {
+            level: {
+                task: int(((self.stage == s) & (self.task == t)).sum())
+                for t, task in enumerate(self.task_names)
+            }
+            for s, level in enumerate(self.stage_names)
+        }
+
+    def records(self, rows: np.ndarray, prior: Prior) -> Records:
+        """Some experiments as records without noise, all of whose parameters are known."""
+        experiment = jax.tree.map(lambda a: np.asarray(a)[rows], self.experiment)
+        natural = natural_coordinates(prior, self)[rows]
+        z = np.asarray(jax.vmap(prior.standard)(natural, experiment))
+        current = np.asarray(1e-3 * self.current[rows], np.float32)
+        return Records(current, np.ones(current.shape, bool), experiment, z, np.ones(z.shape, bool))
 
     def arrays(self, provenance: dict) -> dict[str, np.ndarray]:
         """Content of the file, with where it comes from as JSON text."""

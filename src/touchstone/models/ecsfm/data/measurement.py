@@ -14,12 +14,12 @@ import pandas as pd
 import yaml
 
 from touchstone.io.artifacts import ArtifactError, atomic, files
-from touchstone.models.ecsfm.physics.experiment import Experiment
+from touchstone.models.ecsfm.physics.experiment import Experiment, Records
 from touchstone.models.ecsfm.physics.prior import Prior
 from touchstone.models.ecsfm.physics.waveforms import find_jumps
-from touchstone.vocabulary import Cases
 
 _META_SCHEMA = Path(__file__).with_name("measurement.schema.yaml")
+_SAME_WINDOW = 0.1  # part of its width by which the windows of one system may differ
 _FEWEST = 24  # samples that a measurement must have
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 # A heading such as "Potential, V", "<I>/mA", "Time (s)" or "current_uA": a name, then a unit.
@@ -95,6 +95,48 @@ def records(path: Path | str, meta_path: Path | str) -> list[tuple[Path, list[Pa
         (file, [meta_path, own[stem]] if stem in own else [meta_path])
         for stem, file in found.items()
     ]
+
+
+def read(
+    path: Path | str, meta_path: Path | str, prior: Prior, n_samples: int
+) -> tuple[Records, list[str]]:
+    """A measurement as records of one system, and what was read and assumed, in words.
+
+    Args:
+        path: File of a record, or a folder of records of one system over one window of potentials.
+        meta_path: YAML that holds for all of them.
+        prior: Of the model.
+        n_samples: N.
+
+    Raises:
+        ArtifactError: If a file is missing or wrong, or the records are of different systems.
+    """
+    found, notes = [], []
+    files = records(path, meta_path)
+    for number, (record, meta_paths) in enumerate(files, 1):
+        meta = read_meta(*meta_paths)
+        trace = read_trace(record, meta)
+        try:
+            found.append(to_records(trace, meta, prior, n_samples))
+        except ValueError as error:
+            raise ArtifactError(f"{' with '.join(map(str, meta_paths))}: {error}") from None
+        which = f"record {number}, {record.name}: " if len(files) > 1 else ""
+        own = [f"metadata from {path.name}, too" for path in meta_paths[1:]]
+        notes += [which + note for note in (*trace.notes, *own)]
+        window = np.sort(trace.potential)[[0, -1]]
+        if number == 1:
+            couples, first_window, first = meta["couples"], window, record.name
+        elif meta["couples"] != couples:
+            raise ArtifactError(
+                f"{meta_paths[-1]}: couples: {first} has others, but the records of a folder have "
+                "them in common"
+            )
+        elif np.abs(window - first_window).max() > _SAME_WINDOW * np.ptp(first_window):
+            raise ArtifactError(
+                f"{record}: its potentials are others than the {first_window[0]:.3g} to "
+                f"{first_window[1]:.3g} V of {first}; infer it alone"
+            )
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *found), notes
 
 
 def read_meta(*paths: Path | str) -> dict:
@@ -330,8 +372,8 @@ def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.
     return *out, mask, duration
 
 
-def to_case(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Cases:
-    """A trace with its metadata as one case (leading axis of length one).
+def to_records(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Records:
+    """A trace with its metadata as one record (leading axis of length one).
 
     Raises:
         ValueError: If the metadata does not describe an experiment of the prior.
@@ -368,8 +410,8 @@ def to_case(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Cases:
     natural = np.array([given.get(n, m) for n, m in zip(prior.names, mean, strict=True)])
     z = prior.standard(natural.astype(np.float32), experiment)
     known = is_given | ~np.asarray(prior.active(present))
-    case = Cases(np.float32(current), mask, experiment, np.asarray(z), known)
-    return jax.tree.map(lambda a: np.asarray(a)[None], case)
+    record = Records(np.float32(current), mask, experiment, np.asarray(z), known)
+    return jax.tree.map(lambda a: np.asarray(a)[None], record)
 
 
 def write(

@@ -13,19 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from touchstone.inference.flow import Example
+from touchstone.inference.flow_training import Example
+from touchstone.models.ecsfm.data.masks import draw_mask
 from touchstone.models.ecsfm.physics.experiment import Experiment
 from touchstone.models.ecsfm.physics.kinetics import FARADAY, inverse_thermal_voltage
-from touchstone.models.ecsfm.physics.observation import gap_mask, random_mask, transition_mask
 from touchstone.models.ecsfm.physics.prior import RECORD, Prior
 
 VERSION = 2  # of the contexts: networks that learnt from others are no use
 # The numbers of `settings` that have a trained range, in their order.
 SETTINGS = ("ln duration/s", "ln radius/cm", "ln curvature", "temperature/K", "ln half-window·F/RT")
 _D, _C = 1e-5, 1e-6  # cm^2/s, mol/cm^3
-# Which samples are observed, and how often so in training.
-MASKS = {"dense": 0.2, "random": 0.45, "gap": 0.15, "transitions": 0.2}
-_LEAST_OBSERVED = 0.2  # part of the samples that a random mask of the training keeps at least
 _SERIES = 0.25  # scale of the values along the record: they are many, the numbers few
 # How rough a record is: between neighbours so many observed samples away, in so many parts of it.
 _LAGS, _PARTS = (1, 2, 4, 8, 16), 8
@@ -243,28 +240,6 @@ def surrogate_current(target: Array, experiment: Experiment, normaliser: Normali
     """Current in A from a target; inverse of `surrogate_target`."""
     size = target[-1] * normaliser.size_sd + normaliser.size_mean
     return target[:-1] * reference_current(experiment) * jnp.exp(size)
-
-
-def draw_mask(key: Array, current: Array, shares: dict[str, float] = MASKS) -> Array:
-    """A mask, shape (N,): everything, a random part, all but a gap, or transitions.
-
-    Args:
-        key: For all randomness.
-        current: Noise-free current, shape (N,).
-        shares: Probability of each kind, by its name in `MASKS`.
-    """
-    kind_key, part_key, point_key = jax.random.split(key, 3)
-    n_samples = current.shape[0]
-    part = jax.random.uniform(part_key, minval=_LEAST_OBSERVED)
-    options = [
-        jnp.ones(n_samples, bool),
-        random_mask(point_key, n_samples, part),
-        gap_mask(point_key, n_samples),
-        transition_mask(point_key, current, part),
-    ]
-    probability = jnp.array([shares.get(name, 0.0) for name in MASKS])
-    kind = jax.random.choice(kind_key, len(MASKS), p=probability)
-    return jnp.stack(options)[kind]
 
 
 def draw_known(key: Array, by_design: Array) -> Array:

@@ -14,17 +14,17 @@ from jax import Array
 from jax.scipy.special import ndtr
 from jax.scipy.stats import norm
 
-from touchstone.inference import flow, importance
+from touchstone.inference import flow, importance, nuts
 from touchstone.inference.cem import cross_entropy
 from touchstone.inference.problem import Coordinates, Problem
 from touchstone.models.ecsfm.inference import networks
 from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
 from touchstone.models.ecsfm.inference.straight import Straight
 from touchstone.models.ecsfm.physics.experiment import Experiment, Kind
+from touchstone.models.ecsfm.physics.experiment import Records as Cases
 from touchstone.models.ecsfm.physics.observation import Filtered
 from touchstone.models.ecsfm.physics.prior import Prior
 from touchstone.models.ecsfm.physics.waveforms import Waveform
-from touchstone.vocabulary import Cases
 
 _CHAINS = 4
 _BRIEF = -2.0  # standard coordinate of the correlation time that climbs start with
@@ -331,9 +331,6 @@ class Posteriors:
         kept: xr.DataTree | None,
     ) -> xr.DataTree:
         """Chains of one case, without the baseline; see `Ecsfm.reference`."""
-        # Not for every user of this module: the import takes a quarter of a minute.
-        from touchstone.inference import nuts
-
         heavy, light = self._inferred(case.known[0])
         at = np.array([*heavy, *light])
         kind = Kind.of(case.experiment)

@@ -1,20 +1,19 @@
 """Training of the two networks on chunks of simulated experiments."""
 
 import hashlib
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from touchstone.inference import flow
+from touchstone.contract import Comparison
+from touchstone.inference import flow, flow_training
 from touchstone.inference.batches import map_batches
-from touchstone.inference.flow import Example
 from touchstone.io import artifacts
-from touchstone.io.artifacts import ArtifactError
 from touchstone.models.ecsfm.data.dataset import Chunk, natural_coordinates
 from touchstone.models.ecsfm.inference import networks
 from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
@@ -24,6 +23,7 @@ from touchstone.models.ecsfm.physics.prior import Prior
 
 NETWORKS = ("surrogate", "posterior")
 LEVELS = ("foundation", "bridge", "frontier")
+_EVALUATION_STEPS, _EVALUATION_DRAWS = 20, 64  # of the flow on the rows held out
 _CLAIM = ".training.json"
 _FARTHEST = 5.0  # standard coordinates beyond this are no training targets
 # Until these parts of the training, a batch is drawn from the first levels up to this one; after
@@ -98,11 +98,9 @@ def train(
         by_design: Parameters that an experimenter knows, shape (P,).
         settings: The train section of the configuration, without the calibration.
         key: For all randomness.
-        folder: Of the checkpoint, and of the state of an interrupted run.
+        folder: Of the checkpoint. If it holds the state of an interrupted training with the same
+            settings, seed and data, training goes on from there; the state of any other is deleted.
         lineage: Where the training comes from, for the manifest.
-
-    Raises:
-        ArtifactError: If asked to resume from a run with other settings, seed or data.
     """
     split_key, init_key, *train_keys = jax.random.split(key, 2 + len(NETWORKS))
     rows = jax.tree.map(lambda *a: np.concatenate(a), *(Rows.of(chunk, prior) for chunk in chunks))
@@ -120,27 +118,19 @@ def train(
     }
     meta = _meta(training, makers, settings, prior)
     blank = Checkpoint.untrained(meta, normaliser, init_key)
-    _claim(folder, settings, rows, key)
+    _claim(folder, settings, key, (training, ends, by_design))
     data = jax.tree.map(jnp.asarray, training)
     nets, losses = {}, {}
     for name, net_key in zip(NETWORKS, train_keys, strict=True):
         budget = settings[name]
-        draw = partial(
-            _draw,
-            make=makers[name],
-            ranges=_curriculum(ends, budget["n_steps"]),
-            batch_size=budget["batch_size"],
-        )
-        nets[name], loss = flow.train(
+        nets[name], loss = flow_training.train(
             getattr(blank, name),
-            draw,
+            makers[name],
             data,
-            n_steps=budget["n_steps"],
-            paths=budget["paths"],
-            learning_rate=budget["learning_rate"],
+            **{k: budget[k] for k in ("batch_size", "n_steps", "paths", "learning_rate")},
             key=net_key,
+            span=_curriculum(ends, budget["n_steps"]),
             state_file=folder / f".{name}.state",
-            resume=settings["resume"],
             label=f"train {name}",
         )
         losses[name] = np.asarray(loss)
@@ -168,21 +158,20 @@ def _split(chunks: list[Chunk], part: float, key: Array) -> tuple[np.ndarray, np
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _curriculum(ends: list[int], n_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Steps at which a phase ends, and the (first, last) rows of each; levels are in order."""
+def _curriculum(ends: list[int], n_steps: int) -> Callable[[Array], tuple[Array, Array]]:
+    """Function of a step that gives the first row of its phase and the one after the last.
+
+    The rows are in the order of their levels, of which `ends` has the ends.
+    """
+    phase_ends = np.array([part * n_steps for part, _ in _CURRICULUM])
     spans = [(0, ends[level]) for _, level in _CURRICULUM] + [(ends[-2], ends[-1])]
-    spans = [span if span[1] > span[0] else (0, ends[-1]) for span in spans]
-    return np.array([part * n_steps for part, _ in _CURRICULUM]), np.array(spans)
+    spans = np.array([span if span[1] > span[0] else (0, ends[-1]) for span in spans])
 
+    def span(step: Array) -> tuple[Array, Array]:
+        first, end = jnp.asarray(spans)[(step >= jnp.asarray(phase_ends)).sum()]
+        return first, end
 
-def _draw(key: Array, step: Array, data: Rows, *, make, ranges, batch_size: int) -> Example:
-    """A batch of examples from the rows that the curriculum allows at this step."""
-    row_key, example_key = jax.random.split(key)
-    phase_ends, spans = ranges
-    first, last = jnp.asarray(spans)[(step >= jnp.asarray(phase_ends)).sum()]
-    index = jax.random.randint(row_key, (batch_size,), first, last)
-    keys = jax.random.split(example_key, batch_size)
-    return jax.vmap(make)(keys, data.take(index))
+    return span
 
 
 def _meta(rows: Rows, makers: dict, settings: dict, prior: Prior) -> dict:
@@ -214,33 +203,30 @@ def _meta(rows: Rows, makers: dict, settings: dict, prior: Prior) -> dict:
     }
 
 
-def _claim(folder: Path, settings: dict, rows: Rows, key: Array) -> None:
-    """Note whose interrupted run the folder may hold; refuse to resume another's.
+def _claim(folder: Path, settings: dict, key: Array, data: Any) -> None:
+    """Note whose training the folder holds, and delete the state of any other.
 
-    Another seed would hold out other rows: among them some that have been trained on.
+    A network that went on under another seed would have learnt from rows that are held out there.
     """
-    ours = {name: value for name, value in settings.items() if name != "resume"}
-    data = hashlib.sha256(np.ascontiguousarray(rows.z))
-    data.update(np.ascontiguousarray(rows.current))
-    ours |= {"seed": jax.random.key_data(key).tolist(), "data": data.hexdigest()}
-    if settings["resume"] and (folder / _CLAIM).exists():
-        theirs = artifacts.read_json(folder / _CLAIM)
-        differ = sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
-        if differ:
-            raise ArtifactError(
-                f"{folder}: the interrupted training had other settings ({', '.join(differ)}); "
-                "set train.resume to false to start afresh"
-            )
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(data):
+        digest.update(np.ascontiguousarray(leaf))
+    ours = {
+        "settings": settings,
+        "seed": jax.random.key_data(key).tolist(),
+        "data": digest.hexdigest(),
+        "contexts": networks.VERSION,
+        "packages": artifacts.versions(),
+    }
+    if (folder / _CLAIM).exists() and artifacts.read_json(folder / _CLAIM) == ours:
         return
     for name in NETWORKS:
         (folder / f".{name}.state").unlink(missing_ok=True)
     artifacts.write_json(folder / _CLAIM, ours)
 
 
-def evaluate(
-    trained: Trained, prior: Prior, by_design: np.ndarray, key: Array, n_draws: int
-) -> dict:
-    """How the networks do on held-out rows, beside what needs no training.
+def evaluate(trained: Trained, prior: Prior, by_design: np.ndarray, key: Array) -> list[Comparison]:
+    """How the networks do on held-out rows, beside answers that need no training.
 
     The surrogate draws one current for each row; its error is the rms difference over the rms
     current, beside those of always answering zero, and the mean of all their shapes. The
@@ -252,81 +238,100 @@ def evaluate(
         prior: Of the model.
         by_design: Parameters that an experimenter knows, shape (P,).
         key: For noise and draws.
-        n_draws: Posterior draws of each row.
 
     Returns:
-        `surrogate`, `posterior` and `tasks`: lists of rows of a table.
+        Errors by task of the surrogate and of the posterior, and of the posterior by parameter.
     """
-    checkpoint, normaliser = trained.checkpoint, trained.checkpoint.normaliser
-    surrogate_steps, posterior_steps = 20, 20
+    error, of_mean_shape = _surrogate_errors(trained, prior, key)
+    ours, of_prior_mean, unknown = _posterior_errors(trained, prior, by_design, key)
 
-    def surrogate_error(net, index, row):
+    def root_mean_square(values, where):
+        return float(np.sqrt((values**2)[where].mean())) if where.any() else None
+
+    def errors(where):
+        return {
+            "posterior mean": root_mean_square(ours, where),
+            "prior mean": root_mean_square(of_prior_mean, where),
+        }
+
+    of_surrogate, of_posterior = [], []
+    for name in np.unique(trained.task):
+        rows = trained.task == name
+        of = {"name": str(name), "n": int(rows.sum())}
+        medians = {"surrogate": error, "mean shape": of_mean_shape}
+        of_surrogate.append(
+            of | {k: float(np.median(v[rows])) for k, v in medians.items()} | {"zero": 1.0}
+        )
+        of_posterior.append(of | errors(unknown & rows[:, None]))
+    of_parameters = [
+        {
+            "name": name,
+            "n": int(which.sum()),
+            **errors(which[:, None] & (np.arange(prior.size) == k)),
+        }
+        for k, (name, which) in enumerate(zip(prior.names, unknown.T, strict=True))
+        if which.any()
+    ]
+    return [
+        Comparison("Median error of the surrogate (rms of the record)", of_surrogate),
+        Comparison("Error of the posterior by task (prior sd)", of_posterior),
+        Comparison("Error of the posterior by parameter (prior sd)", of_parameters),
+    ]
+
+
+def _surrogate_errors(trained: Trained, prior: Prior, key: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of one draw for each held-out row, and of the mean of all shapes, shape (n,) each."""
+    checkpoint, normaliser = trained.checkpoint, trained.checkpoint.normaliser
+
+    def one(index, row):
         example = networks.surrogate_example(row, prior, normaliser)
         drawn = flow.sample(
-            net,
+            checkpoint.surrogate,
             example.context,
             example.unknown,
             1,
-            surrogate_steps,
+            _EVALUATION_STEPS,
             jax.random.fold_in(key, index),
         )[0]
         current = networks.surrogate_current(drawn, row.experiment, normaliser)
         rms = jnp.sqrt((row.current**2).mean())
         return jnp.sqrt(((current - row.current) ** 2).mean()) / rms, row.current / rms
 
-    def posterior_error(net, index, row):
+    index = np.arange(len(trained.task))
+    error, shape = map_batches(
+        jax.jit(jax.vmap(one)), index, trained.held_out, label="held out, surrogate"
+    )
+    return error, np.sqrt(((shape - shape.mean(0)) ** 2).mean(1))
+
+
+def _posterior_errors(
+    trained: Trained, prior: Prior, by_design: np.ndarray, key: Array
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Errors of posterior and prior mean in prior sd, and what was unknown, shape (n, P) each."""
+    checkpoint, normaliser = trained.checkpoint, trained.checkpoint.normaliser
+
+    def one(index, row):
         example_key, sample_key = jax.random.split(jax.random.fold_in(key, index))
         example = networks.posterior_example(
             example_key, row, prior, jnp.asarray(by_design), normaliser, training=False
         )
-        z = flow.sample(net, example.context, example.unknown, n_draws, posterior_steps, sample_key)
+        z = flow.sample(
+            checkpoint.posterior,
+            example.context,
+            example.unknown,
+            _EVALUATION_DRAWS,
+            _EVALUATION_STEPS,
+            sample_key,
+        )
         natural = jax.vmap(prior.natural, in_axes=(0, None))(z, row.experiment)
         mean, sd = prior.moments(row.experiment)
         truth = prior.natural(example.target, row.experiment)
         return (natural.mean(0) - truth) / sd, (mean - truth) / sd, example.unknown
 
-    index = np.arange(len(trained.task))
-    error, shape = map_batches(
-        jax.jit(lambda i, r: jax.vmap(partial(surrogate_error, checkpoint.surrogate))(i, r)),
-        index,
-        trained.held_out,
-        label="held out, surrogate",
-    )
-    of_mean = np.sqrt(((shape - shape.mean(0)) ** 2).mean(1))
-    ours, prior_mean, unknown = map_batches(
-        jax.jit(lambda i, r: jax.vmap(partial(posterior_error, checkpoint.posterior))(i, r)),
-        index,
+    return map_batches(
+        jax.jit(jax.vmap(one)),
+        np.arange(len(trained.task)),
         trained.held_out,
         batch_size=64,
         label="held out, posterior",
     )
-
-    def root_mean_square(values, where):
-        return float(np.sqrt((values**2)[where].mean())) if where.any() else None
-
-    tasks = []
-    for name in np.unique(trained.task):
-        rows = trained.task == name
-        where = unknown & rows[:, None]
-        tasks.append(
-            {
-                "task": str(name),
-                "n": int(rows.sum()),
-                "surrogate_error": float(np.median(error[rows])),
-                "mean_shape_error": float(np.median(of_mean[rows])),
-                "zero_error": 1.0,
-                "param_nrmse": root_mean_square(ours, where),
-                "prior_mean_nrmse": root_mean_square(prior_mean, where),
-            }
-        )
-    parameters = [
-        {
-            "parameter": name,
-            "n": int(unknown[:, k].sum()),
-            "param_nrmse": root_mean_square(ours[:, k], unknown[:, k]),
-            "prior_mean_nrmse": root_mean_square(prior_mean[:, k], unknown[:, k]),
-        }
-        for k, name in enumerate(prior.names)
-        if unknown[:, k].any()
-    ]
-    return {"tasks": tasks, "parameters": parameters}

@@ -47,6 +47,25 @@ class Experiment(NamedTuple):
         return (low + high) / 2, jnp.maximum(0.4 * (high - low), 0.15)
 
 
+class Records(NamedTuple):
+    """Observed experiments; n records of N samples, P parameters.
+
+    Attributes:
+        observed: Current, A, shape (n, N).
+        mask: Which samples were observed, shape (n, N).
+        experiment: What was done.
+        z: Standard coordinates of the parameters, shape (n, P): the truth where simulated;
+            otherwise only the known ones count.
+        known: Which parameters are known to inference (or do not exist), shape (n, P).
+    """
+
+    observed: Array
+    mask: Array
+    experiment: Experiment
+    z: Array
+    known: Array
+
+
 class Kind(NamedTuple):
     """What of an experiment the simulation can be compiled for: what is not there costs nothing.
 

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Key
 from touchstone.models.ecsfm.physics.arrays import AnyArray, Number
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-_TRANSITION_FLOOR = 0.1  # chance to keep a sample on a plateau, of that at the steepest
 
 
 class Observation(NamedTuple):
@@ -177,30 +176,3 @@ def _matern(n_samples: int, correlation: Float[Array, ""]):
     q12 = jnp.exp(-y) * y**2 / 2
     q22 = q11 + 2 * y * jnp.exp(-y)
     return step, (q11, q12, q22)
-
-
-def random_mask(key: Key[Array, ""], n_samples: int, keep: Number) -> Bool[Array, " {n_samples}"]:
-    """Samples observed when each is kept with the same probability."""
-    return jax.random.bernoulli(key, keep, (n_samples,))
-
-
-def gap_mask(key: Key[Array, ""], n_samples: int) -> Bool[Array, " {n_samples}"]:
-    """All samples but one gap of half the record, which may lie partly outside it."""
-    start = jax.random.randint(key, (), -n_samples // 2, n_samples)
-    index = jnp.arange(n_samples)
-    return (index < start) | (index >= start + n_samples // 2)
-
-
-def transition_mask(
-    key: Key[Array, ""], current: Float[Array, " sample"], keep: Number
-) -> Bool[Array, " sample"]:
-    """Samples kept with a chance that grows with how fast the current changes there.
-
-    Args:
-        key: For the chance.
-        current: Noise-free current.
-        keep: Part of the samples that is kept, on average.
-    """
-    change = jnp.abs(jnp.asarray(jnp.gradient(current)))
-    chance = _TRANSITION_FLOOR + change / jnp.maximum(change.max(), 1e-30)
-    return jax.random.bernoulli(key, jnp.minimum(1.0, keep * chance / chance.mean()))

@@ -11,7 +11,7 @@ from touchstone.models.ecsfm.physics.experiment import Experiment
 from touchstone.models.ecsfm.physics.instrument import Instrument
 from touchstone.models.ecsfm.physics.kinetics import Couples
 from touchstone.models.ecsfm.physics.observation import Observation
-from touchstone.vocabulary import Parameter
+from touchstone.vocabulary import Quantity
 
 BLOCKS = ("D_ox", "D_ratio", "C_ox", "C_red", "E0", "k0", "alpha")
 # The record's: they do not enter the simulation of the current.
@@ -34,10 +34,10 @@ class Prior:
     def __init__(self, config: dict, max_couples: int):
         self.max_couples = max_couples
         self.parameters = [
-            Parameter.from_config(f"{block}_{s + 1}", config["couple_parameters"][block])
+            Quantity.from_config(f"{block}_{s + 1}", config["couple_parameters"][block])
             for block in BLOCKS
             for s in range(max_couples)
-        ] + [Parameter.from_config(name, config["nuisances"][name]) for name in NUISANCES]
+        ] + [Quantity.from_config(name, config["nuisances"][name]) for name in NUISANCES]
         self.names = [p.name for p in self.parameters]
         self.blocks = [b for b in BLOCKS for _ in range(max_couples)] + list(NUISANCES)
         self.size = len(self.names)

@@ -18,6 +18,7 @@ from touchstone.models.ecsfm.physics.arrays import AnyArray
 RAMP = 1e-3  # a jump of the potential takes this fraction of a sampling interval
 _FEW = 20  # steps in the interval after a jump, below which they are not graded in even ratios
 _FINEST_GROWTH = 0.25  # step over time since the jump, where nodes are free
+_MOST_TURNS = 8  # of the potential in a record that is a voltammogram
 
 
 class Waveform(eqx.Module):
@@ -128,6 +129,12 @@ def find_jumps(potential: Float[np.ndarray, " sample"]) -> tuple[int, ...]:
     steps = np.abs(np.diff(potential))
     jumps = np.flatnonzero(steps > 3e-3 + 5 * np.median(steps)) + 1
     return tuple(int(j) for j in jumps)
+
+
+def is_sweep(potential: Float[np.ndarray, " sample"]) -> bool:
+    """Whether a record is a voltammogram: a potential that runs, turns seldom, and never jumps."""
+    turns = np.count_nonzero(np.diff(np.sign(np.diff(potential))))
+    return bool(np.ptp(potential) > 0 and turns <= _MOST_TURNS and not find_jumps(potential))
 
 
 def resolve(

@@ -1,0 +1,52 @@
+"""Score tables: what a stress does to them."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+_SPLIT_COLOURS = {"in_distribution": "#4477aa", "control": "#66ccee"}
+_FAMILY_COLOURS = ("#cc3311", "#ee7733", "#aa3377", "#228833", "#bbbb44")
+_LABELS = {
+    "reliability_score": "Reliability score (0 to 100)",
+    "pred_calibration_error": "Calibration error",
+    "param_nrmse": "Parameter error (prior sd)",
+}
+
+
+def separation(ax: Axes, runs: pd.DataFrame, metric: str, threshold: float | None = None) -> Axes:
+    """One metric of every run, a column for each variant, with its median."""
+    labels = []
+    groups = runs.groupby(["split", "family", "severity"], dropna=False, sort=False)
+    spread = np.random.default_rng(0)
+    for place, ((split, family, severity), rows) in enumerate(groups):
+        values = rows[metric].to_numpy()
+        colour = _SPLIT_COLOURS.get(split) or _family_colour(runs, family)
+        x = place + 0.3 * (spread.random(len(values)) - 0.5)
+        ax.plot(x, values, "o", ms=2.5, mew=0, color=colour, alpha=0.6)
+        ax.hlines(np.median(values), place - 0.3, place + 0.3, color="black", lw=1.5)
+        labels.append("in distribution" if pd.isna(family) else f"{family} {severity:g}")
+    if threshold is not None:
+        ax.axhline(threshold, color="black", ls="--", lw=1, label=f"threshold {threshold:.3g}")
+        ax.legend(fontsize=9)
+    ax.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=9)
+    ax.set_ylabel(_LABELS.get(metric, metric))
+    return ax
+
+
+def against_severity(ax: Axes, runs: pd.DataFrame, metric: str, ylabel: str) -> Axes:
+    """Median and middle half of a metric of each family as the severity grows."""
+    for family, rows in runs.dropna(subset=["family"]).groupby("family", sort=False):
+        quartiles = rows.groupby("severity")[metric].quantile([0.25, 0.5, 0.75]).unstack()
+        colour = _family_colour(runs, family)
+        ax.plot(quartiles.index, quartiles[0.5], "o-", color=colour, label=str(family))
+        ax.fill_between(quartiles.index, quartiles[0.25], quartiles[0.75], color=colour, alpha=0.2)
+    reference = runs.loc[runs["family"].isna(), metric].median()
+    ax.axhline(reference, color=_SPLIT_COLOURS["in_distribution"], ls="--", label="in distribution")
+    ax.set(xlabel="Severity (0 = control)", ylabel=ylabel)
+    ax.legend(fontsize=9)
+    return ax
+
+
+def _family_colour(runs: pd.DataFrame, family: str) -> str:
+    families = list(runs["family"].dropna().unique())
+    return _FAMILY_COLOURS[families.index(family) % len(_FAMILY_COLOURS)]

@@ -1,0 +1,105 @@
+"""Where the results of a model lie, and which checkpoint they rest on."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from touchstone.io.artifacts import MANIFEST, ArtifactError
+
+_OVERRIDES = ("CHECKPOINT", "DATASET_CHUNK")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The folder of a model's results, in which every stage knows its place.
+
+    Attributes:
+        folder: Such as `results/<model_id>`.
+    """
+
+    folder: Path
+
+    def chunk(self, number: int | str) -> Path:
+        """A chunk of simulations."""
+        return self.folder / f"datasets/chunk_{number}.npz"
+
+    def chunks(self) -> list[Path]:
+        """All chunks that are there."""
+        return sorted(self.folder.glob("datasets/chunk_*.npz"))
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint folder that the training writes."""
+        return self.folder / "checkpoints/trained"
+
+    def report(self, name: str) -> Path:
+        """A JSON report."""
+        return self.folder / f"reports/{name}.json"
+
+    def figure(self, name: str) -> Path:
+        """A figure; its folder is made."""
+        path = self.folder / f"figures/{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @property
+    def traces(self) -> Path:
+        """The folder of chains."""
+        return self.folder / "traces"
+
+    @property
+    def example(self) -> tuple[Path, Path]:
+        """The simulated measurement, and what is known about it."""
+        return self.folder / "datasets/example.csv", self.folder / "datasets/example.yaml"
+
+    def newest_checkpoint(self) -> Path:
+        """The checkpoint folder that was finished last.
+
+        Raises:
+            ArtifactError: If there is none.
+        """
+        folder = self.folder / "checkpoints"
+        found = sorted(folder.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise ArtifactError(f"{folder}: holds no checkpoint; train one first")
+        return found[-1].parent
+
+
+def overrides(model_id: str) -> dict[str, Path]:
+    """Artefacts that the environment names in place of the workflow's own.
+
+    Args:
+        model_id: Of the model.
+
+    Returns:
+        Absolute paths by variable: `<MODEL_ID>_CHECKPOINT` and `<MODEL_ID>_DATASET_CHUNK`.
+
+    Raises:
+        ArtifactError: If a variable names what does not exist.
+    """
+    found = {}
+    for what in _OVERRIDES:
+        variable = f"{model_id.upper()}_{what}"
+        if value := os.environ.get(variable):
+            found[variable] = Path(value).expanduser().absolute()
+            if not found[variable].exists():
+                raise ArtifactError(f"{variable}: {value} does not exist")
+    return found
+
+
+def override(model_id: str, what: str) -> Path | None:
+    """The path that the environment gives for "CHECKPOINT" or "DATASET_CHUNK" of a model."""
+    return overrides(model_id).get(f"{model_id.upper()}_{what}")
+
+
+def folder(model_id: str) -> Path:
+    """Folder of a model's results; one of its own for each set of overrides.
+
+    So what an override makes does not take the place of what the workflow made without it.
+    """
+    given = overrides(model_id)
+    if not given:
+        return Path("results") / model_id
+    text = "\n".join(f"{variable}={path}" for variable, path in sorted(given.items()))
+    return Path("results") / model_id / f"override_{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -1,0 +1,213 @@
+"""Simulated data: chunks to train on, cases in and outside of the family, an example record."""
+
+import math
+from functools import cached_property, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+from jax.scipy.special import ndtri
+
+from touchstone.inference.batches import map_batches
+from touchstone.models.ecsfm.data import family, measurement
+from touchstone.models.ecsfm.data.dataset import Chunk, parameter_rows
+from touchstone.models.ecsfm.data.masks import MASKS, draw_mask
+from touchstone.models.ecsfm.physics.experiment import Records
+from touchstone.models.ecsfm.physics.forward import Forward
+from touchstone.models.ecsfm.physics.fouling import Fouling
+from touchstone.models.ecsfm.physics.readings import readable, readings
+
+_BATCH = 64  # experiments of a call of the simulator
+_FEWEST_OBSERVED = 8  # samples of a record of which chance observes none
+_EXAMPLE_SAMPLES = 1000
+
+
+class BaseCases(NamedTuple):
+    """What the variants of a stress have in common.
+
+    Attributes:
+        records: The experiments, with their true parameters; nothing is observed yet.
+        signal: Root mean square of the clean current, A: the unit of baseline and noise, (n,).
+        task: Name of the task, shape (n,).
+    """
+
+    records: Records
+    signal: np.ndarray
+    task: np.ndarray
+
+
+class Simulation:
+    """Draws from the training family and observes it, with and without fouling.
+
+    Args:
+        config: The model's `config.yaml`.
+        forward: The simulator.
+    """
+
+    def __init__(self, config: dict, forward: Forward):
+        self.config, self.forward, self.prior = config, forward, forward.prior
+        self.by_design = np.isin(self.prior.blocks, config["known_by_design"])
+
+    def chunk(self, rng: np.random.Generator, settings: dict) -> Chunk:
+        """Draw a chunk of the training family.
+
+        Args:
+            rng: Source of randomness.
+            settings: `n_traces`, `n_points` and `levels`, the share of each curriculum level.
+        """
+        n_traces = settings["n_traces"]
+        draws = family.draw(
+            rng, self.config, n_traces, settings["n_points"], self.prior.size, settings["levels"]
+        )
+        experiment = draws.experiment
+        z = np.asarray(ndtri(draws.quantile), np.float32)
+        waveform = self.forward.waveforms(experiment)
+        current = map_batches(
+            self.forward.currents, z, experiment, waveform, batch_size=_BATCH, label="simulate"
+        )
+        natural = np.asarray(self.forward.natural(z, experiment))
+        instrument = jax.jit(jax.vmap(self.prior.instrument))(natural, experiment)
+        return Chunk(
+            current=1e3 * current,
+            potential=experiment.potential,
+            parameters=parameter_rows(self.prior, natural, experiment.present),
+            task=draws.task,
+            stage=draws.level,
+            task_names=tuple(self.config["tasks"]),
+            stage_names=tuple(self.config["levels"]),
+            settings={
+                "duration": experiment.duration,
+                "radius": experiment.radius,
+                "curvature": experiment.curvature,
+                "temperature": experiment.temperature,
+                "resistance": np.asarray(instrument.resistance),
+                "capacitance": 1e6 * np.asarray(instrument.capacitance),
+                "noise_std": 1e3 * np.sqrt((current**2).mean(1)) * np.exp(natural[:, -1]),
+            },
+            group=np.arange(n_traces),
+            assumed=(),
+        )
+
+    def base_cases(
+        self, n: int, rng: np.random.Generator, settings: dict, n_points: int
+    ) -> BaseCases:
+        """Draw what the variants of each stressed case have in common.
+
+        Args:
+            n: Number of cases.
+            rng: Source of randomness.
+            settings: `observed`, the probability that a sample is, or a kind of mask of the
+                training, else all kinds as often as there; `noise`, the standard deviation of
+                white noise in units of the clean signal, else its prior.
+            n_points: Samples of each.
+        """
+        draws = family.draw(rng, self.config, n, n_points, self.prior.size, {"frontier": 1.0})
+        z = np.array(ndtri(draws.quantile), np.float32)
+        if settings.get("noise") is not None:
+            index = self.prior.names.index("noise")
+            noise = self.prior.parameters[index]
+            fraction = ((math.log(settings["noise"]) - noise.location) / noise.scale + 1) / 2
+            z[:, index] = ndtri(fraction)
+        experiment = draws.experiment
+        waveform = self.forward.waveforms(experiment)
+        clean = map_batches(self.forward.currents, z, experiment, waveform, batch_size=_BATCH)
+        mask = _masks(rng, clean, settings.get("observed"))
+        known = self.by_design | ~np.asarray(self.prior.active(experiment.present))
+        return BaseCases(
+            Records(np.full_like(clean, np.nan), mask, experiment, z, known),
+            signal=np.sqrt((clean**2).mean(1)),
+            task=np.array(list(self.config["tasks"]))[draws.task],
+        )
+
+    def observe(
+        self, base: BaseCases, key: Array, stress: str | None = None, severity: float = 0.0
+    ) -> Records:
+        """The base cases under a stress, with noise of their own.
+
+        Args:
+            base: The cases.
+            key: For the noise: another for each variant.
+            stress: Name in the model's `stresses`; None for the training family's own simulator.
+            severity: In [0, 1].
+        """
+        fouling = None
+        if stress is not None:
+            fouling = self._fouling(stress, base).at_severity(np.float32(severity))
+            fouling = jax.tree.map(
+                lambda a: np.broadcast_to(np.float32(a), base.signal.shape), fouling
+            )
+        records = base.records
+        observed = map_batches(
+            partial(self._observe, key),
+            np.arange(len(records.z)),
+            records.z,
+            records.experiment,
+            self.forward.waveforms(records.experiment),
+            base.signal,
+            fouling,
+            batch_size=_BATCH,
+        )
+        return records._replace(observed=observed)
+
+    @cached_property
+    def _observe(self):
+        def observe(key, index, z, experiment, waveform, signal, fouling):
+            natural = self.prior.natural(z, experiment)
+            current = self.forward.response(natural, experiment, waveform, fouling).current
+            observation = self.prior.observation(natural, current, experiment, signal)
+            return observation.with_baseline(z[self.prior.baseline]).draw(
+                jax.random.fold_in(key, index)
+            )
+
+        return jax.jit(jax.vmap(observe, in_axes=(None, 0, 0, 0, 0, 0, 0)))
+
+    def _fouling(self, stress: str, base: BaseCases) -> Fouling:
+        settings = dict(self.config["stresses"][stress])
+        del settings["group"]
+        final = settings.pop("final_coverage", None)
+        fouling = Fouling(**settings)
+        if final is None:
+            return fouling
+        experiment = base.records.experiment
+        natural = self.forward.natural(base.records.z, experiment)
+        couples = jax.vmap(self.prior.couples)(natural, experiment)
+        present = np.asarray(couples.c_ox + couples.c_red)[:, 0]
+        k_ads = -np.log1p(-final) / (present * experiment.duration)
+        ratio = fouling.k_reaction / fouling.k_ads
+        return fouling._replace(k_ads=k_ads, k_reaction=ratio * k_ads)
+
+    def example(self, rng: np.random.Generator, data: Path, meta: Path) -> None:
+        """Write a simulated record, marked as such, in the form that measurements are read in."""
+        level = next(iter(self.config["levels"]))
+        tasks = {"cv_reversible": self.config["tasks"]["cv_reversible"]}
+        config = {**self.config, "tasks": tasks}
+        draws = family.draw(rng, config, 1, _EXAMPLE_SAMPLES, self.prior.size, {level: 1.0})
+        experiment = draws.experiment
+        z = np.asarray(ndtri(draws.quantile), np.float32)
+        natural = np.asarray(self.forward.natural(z, experiment))
+        clean = self.forward.currents(z, experiment, self.forward.waveforms(experiment))
+        one = jax.tree.map(lambda a: np.asarray(a)[0], experiment)
+        key = jax.random.key(rng.integers(2**32))
+        observation = self.prior.observation(natural[0], clean[0], one)
+        observed = observation.with_baseline(z[0][self.prior.baseline]).draw(key)
+        signal = np.sqrt((clean**2).mean())
+        values = readings(self.prior, natural[0], one, signal)
+        truth = {name: float(values[name]) for name in readable(one)}
+        measurement.write(data, meta, observed, one, truth)
+
+
+def _masks(
+    rng: np.random.Generator, current: np.ndarray, observed: float | str | None
+) -> np.ndarray:
+    """Masks of noise-free currents, shape (n, N); see `Simulation.base_cases`."""
+    if observed is None or isinstance(observed, str):
+        shares = MASKS if observed is None else {observed: 1.0}
+        keys = jax.random.split(jax.random.key(rng.integers(2**32)), len(current))
+        draw = jax.vmap(lambda key, current: draw_mask(key, current, shares))
+        mask = np.array(draw(keys, current))
+    else:
+        mask = rng.random(current.shape) < observed
+    mask[:, : min(current.shape[1], _FEWEST_OBSERVED)] |= ~mask.any(1, keepdims=True)
+    return mask
