@@ -17,6 +17,7 @@ from scipy.stats import kstest
 
 from touchstone.contract import load_model
 from touchstone.inference import flow_training
+from touchstone.models.ecsfm.inference import training
 from touchstone.vocabulary import Cases
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "voltammetry"
@@ -32,19 +33,22 @@ MIDDLE = slice(1, 4)  # of the measured series, the records that are also inferr
 D_RUHEX, E0_RUHEX = 8.4e-6, -0.1826  # cm²/s, V: least squares over scan rates and electrodes
 
 
-def chunk_of(folder, n_traces):
-    """File of a chunk of the training family."""
+def chunk_of(n_traces):
     levels = {"foundation": 0.0, "bridge": 0.0, "frontier": 1.0}
     settings = {"n_traces": n_traces, "n_points": N, "levels": levels}
-    file = folder / f"{n_traces}.npz"
-    MODEL.simulate(settings, np.random.default_rng(0), file, {})
-    return file
+    return MODEL.simulation.chunk(np.random.default_rng(0), settings)
 
 
-def training(n_steps):
+def train(folder, chunk, n_steps, seed=0, **lineage):
+    """Train on a chunk and write the checkpoint; gives it, too."""
+    by_design, key = MODEL.simulation.by_design, jax.random.key(seed)
+    settings = training_settings(n_steps)
+    return training.train([chunk], PRIOR, by_design, settings, key, folder, lineage).checkpoint
+
+
+def training_settings(n_steps):
     network = {"batch_size": 64, "paths": 1, "encoder_width": 32, "width": 32, "depth": 1}
     return {
-        "n_points": N,
         "held_out": 0.05,
         "surrogate": {**network, "n_steps": 2, "learning_rate": 1e-3, "spread": 0.05},
         "posterior": {**network, "n_steps": n_steps, "learning_rate": 2e-3, "spread": 1.0},
@@ -55,14 +59,15 @@ def training(n_steps):
 def model(tmp_path_factory):
     """The model with a checkpoint of a short training."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    MODEL.fit([chunk_of(folder, 400)], training(300), np.random.default_rng(0), folder, {})
+    train(folder, chunk_of(400), 300)
+    MODEL.load(folder)
     return MODEL
 
 
 def test_an_interrupted_training_goes_on_with_its_own_seed_and_data_only(tmp_path, monkeypatch):
     """A network that went on under another seed would have learnt from rows held out there."""
     monkeypatch.setattr(flow_training, "_STEPS_PER_CALL", 1)  # the state is kept every ten steps
-    data, goes_on = chunk_of(tmp_path, 60), []
+    data, goes_on = chunk_of(60), []
     original = flow_training.train
 
     def noting(*arguments, state_file, **options):
@@ -71,25 +76,23 @@ def test_an_interrupted_training_goes_on_with_its_own_seed_and_data_only(tmp_pat
 
     monkeypatch.setattr(flow_training, "train", noting)
 
-    def train(folder, chunk=data, seed=0, **lineage):
-        """Weights of the network."""
+    def weights(name, chunk=data, seed=0, **lineage):
         goes_on.clear()
-        other = load_model("ecsfm")
-        other.fit([chunk], training(12), np.random.default_rng(seed), folder, lineage)
-        return jax.tree.leaves(eqx.filter(other.checkpoint.posterior, eqx.is_array))
+        checkpoint = train(tmp_path / name, chunk, 12, seed, **lineage)
+        return jax.tree.leaves(eqx.filter(checkpoint.posterior, eqx.is_array))
 
     with pytest.raises(TypeError):  # ends before the checkpoint is there
-        train(tmp_path / "same", unwritable=object())
+        weights("same", unwritable=object())
     for other in ("seed", "data"):
         shutil.copytree(tmp_path / "same", tmp_path / other)
-    train(tmp_path / "same")
+    weights("same")
     assert goes_on == [False, True]  # the surrogate has too few steps for a state
     assert not list((tmp_path / "same").glob(".*"))  # and nothing to go on from is left
-    ours = train(tmp_path / "seed", seed=1)
+    ours = weights("seed", seed=1)
     assert goes_on == [False, False]
-    undisturbed = train(tmp_path / "undisturbed", seed=1)
+    undisturbed = weights("undisturbed", seed=1)
     jax.tree.map(np.testing.assert_array_equal, ours, undisturbed)
-    train(tmp_path / "data", chunk_of(tmp_path, 61))
+    weights("data", chunk_of(61))
     assert goes_on == [False, False]
 
 
