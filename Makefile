@@ -18,7 +18,7 @@ MEASUREMENT := import json, os; print(json.dumps({k: os.environ[k.upper()] for k
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-run: setup ## the whole workflow, from configuration to verdict (ARGS="..." goes to snakemake)
+run: setup ## the whole workflow, from configuration to verdict (ARGS="..." goes to snakemake: --verbose shows what it says)
 	@$(IN) snakemake $(ARGS)
 
 infer: setup ## infer a measurement: make infer TRACE=path [META=path.yaml]

@@ -25,7 +25,9 @@ from snakemake_interface_logger_plugins.common import LogEvent
 ENGINE_LOG = Path("results/logs/snakemake.log")
 CLOSING_WORDS = "closing_words"  # the event under which the Snakefile logs the verdicts
 
-_EVERY_LOCAL_RUN_STARTS_WITH = "Assuming unrestricted shared filesystem usage."
+# How the engine says that a local run starts, and that it was interrupted.
+_STARTING = "Assuming unrestricted shared filesystem usage."
+_INTERRUPTED = "Terminating processes on user request"
 _CELL = re.compile(r"Executing (Cell \d+)-*")
 _BAR = re.compile(r".*\d+%\|.*\| .*\[.*\]")  # as tqdm draws it
 _ERROR = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): .*$", re.MULTILINE)
@@ -109,6 +111,7 @@ class LogHandler(LogHandlerBase):
         self._live: Live | None = None
         self._engine_log: logging.Handler | None = None
         self._running: dict[int, Job] = {}
+        self._interrupted = False
         self._failed = False
         self._events = {
             LogEvent.WORKFLOW_STARTED: self._start_run,
@@ -131,6 +134,8 @@ class LogHandler(LogHandlerBase):
             event = getattr(record, "event", None)
             if event in self._events:
                 self._events[event](record)
+            elif record.getMessage().startswith(_INTERRUPTED):
+                self._interrupted = True
             elif self._concerns_a_person(record):
                 self._print(record.getMessage())
             if self._engine_log is not None:
@@ -139,14 +144,15 @@ class LogHandler(LogHandlerBase):
             self.handleError(record)
 
     def close(self) -> None:
-        """End the display; jobs that still run then were interrupted.
+        """End the display.
 
-        With `--quiet`, the engine does not tell which jobs have finished.
+        A job that was not reported as finished was interrupted; but with `--quiet`, the engine
+        reports none as finished.
         """
         for job in self._running.values():
             self._print_warnings(job)
             if self._tells_stages:
-                self._print_line("stopped", f"{job.title}, after {job.elapsed(time())}")
+                self._print_end("stopped", job, time())
         self._running.clear()
         self._hide_running_jobs()
         if self._engine_log is not None:
@@ -161,7 +167,7 @@ class LogHandler(LogHandlerBase):
         """
         words = record.getMessage()
         if self._engine_log is None or words == NOTHING_TO_BE_DONE_MSG:
-            return words != _EVERY_LOCAL_RUN_STARTS_WITH
+            return words != _STARTING
         repeats = self._failed or "CalledProcessError in file" in words
         return record.levelno >= logging.WARNING and not repeats
 
@@ -187,11 +193,19 @@ class LogHandler(LogHandlerBase):
         self._failed = True
         job = self._end_job(record.jobid)
         self._print_warnings(job)
-        self._print_line("failed", f"{job.title}, after {job.elapsed(record.created)}", "bold red")
+        if self._interrupted:  # what the interrupted process wrote is no error
+            self._print_end("stopped", job, record.created)
+            return
+        self._print_end("failed", job, record.created, "bold red")
         self._print(job.error())
-        if job.notebook:
-            self._print(f"The executed notebook: {job.notebook}")
-        self._print(f"Its log: {job.text}; the log of the workflow engine: {ENGINE_LOG}")
+        named = {
+            "The executed notebook": job.notebook,
+            "The log of the stage": job.text,
+            "The log of the workflow engine": ENGINE_LOG,
+        }
+        for name, path in named.items():
+            if path is not None and path.exists():
+                self._print(f"{name}: {path}")
 
     def _end_job(self, number: int) -> Job:
         job = self._running.pop(number)
@@ -231,6 +245,9 @@ class LogHandler(LogHandlerBase):
     def _print_warnings(self, job: Job) -> None:
         for sentence in job.warnings():
             self._print_line("warning", sentence, "yellow")
+
+    def _print_end(self, how: str, job: Job, now: float, style: str = "") -> None:
+        self._print_line(how, f"{job.title}, after {job.elapsed(now)}", style)
 
     def _print_line(self, label: str, words: str, style: str = "") -> None:
         self._print(f"{label:>12}  {words}", style)
