@@ -69,7 +69,7 @@ class Job:
     def progress(self) -> str:
         """The newest progress bar in the log, or the cell that is being executed."""
         for line in reversed(re.split(r"[\r\n]", self._log(last=4096))):
-            if bar := _BAR.fullmatch(line):
+            if bar := _BAR.match(line):
                 return bar[0]
             if cell := _CELL.fullmatch(line):
                 return cell[1].lower()
