@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from snakemake_logger_plugin_touchstone import Job
+from snakemake_logger_plugin_touchstone.job import Job
 
 ROOT = Path(__file__).parents[1]
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
