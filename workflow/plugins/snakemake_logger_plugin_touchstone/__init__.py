@@ -12,7 +12,6 @@ from time import time
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 from snakemake.common import NOTHING_TO_BE_DONE_MSG
 from snakemake.logging import DefaultFormatter
@@ -167,15 +166,14 @@ class LogHandler(LogHandlerBase):
         """The verdicts are the result of the run: they go to the standard output."""
         print(record.getMessage(), file=sys.stdout, flush=True)
 
-    def _running_jobs(self) -> Table:
-        """A row for each running job: elapsed time, title, progress."""
-        table = Table.grid(padding=(0, 2))
-        table.add_column(min_width=12, justify="right", no_wrap=True, style="cyan")
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        for job in list(self._running.values()):
-            table.add_row(job.elapsed(time()), Text(job.title), Text(job.progress()))
-        return table
+    def _running_jobs(self) -> Text:
+        """A line for each running job: elapsed time, title, and what fits of its progress."""
+        jobs = list(self._running.values())
+        width = max((len(job.title) for job in jobs), default=0)
+        lines = [
+            f"{job.elapsed(time()):>12}  {job.title:{width}}  {job.progress()}" for job in jobs
+        ]
+        return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
     def _print_warnings(self, job: Job) -> None:
         for sentence in job.warnings():
