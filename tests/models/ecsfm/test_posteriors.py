@@ -55,14 +55,14 @@ def test_an_interrupted_training_goes_on_with_its_own_seed_and_data_only(tmp_pat
 
     def noting(*arguments, state_file, **options):
         goes_on.append(state_file.exists())
-        return original(*arguments, state_file=state_file, **options)
-
-    original = flow_training.train
-    monkeypatch.setattr(flow_training, "train", noting)
+        return trainer["train"](*arguments, state_file=state_file, **options)
 
     def train(folder, chunk=data, seed=0, **lineage):
         goes_on.clear()
         return MODEL.train([chunk], training(12), jax.random.key(seed), folder, lineage)
+
+    trainer = {"train": flow_training.train}
+    monkeypatch.setattr(flow_training, "train", noting)
 
     def weights(trained):
         return jax.tree.leaves(eqx.filter(trained.checkpoint.posterior, eqx.is_array))
@@ -71,15 +71,17 @@ def test_an_interrupted_training_goes_on_with_its_own_seed_and_data_only(tmp_pat
         train(tmp_path / "same", unwritable=object())
     for other in ("seed", "data"):
         shutil.copytree(tmp_path / "same", tmp_path / other)
-    train(tmp_path / "same")
-    assert goes_on == [False, True]  # the surrogate has too few steps for a state
-    assert not list((tmp_path / "same").glob(".*"))  # and nothing to go on from is left
     ours = weights(train(tmp_path / "seed", seed=1))
     assert goes_on == [False, False]
     undisturbed = weights(train(tmp_path / "undisturbed", seed=1))
     jax.tree.map(np.testing.assert_array_equal, ours, undisturbed)
+    # Whether training would go on is seen before the first step.
+    trainer["train"] = lambda net, *_, **__: (net, np.zeros(1))
     train(tmp_path / "data", chunk_of(61))
     assert goes_on == [False, False]
+    train(tmp_path / "same")
+    assert goes_on == [False, True]  # the surrogate has too few steps for a state
+    assert not list((tmp_path / "same").glob(".*"))  # and nothing to go on from is left
 
 
 def infer(checkpoint, cases, method="reweighted"):
