@@ -13,10 +13,10 @@ export MODEL TRACE META
 # MODEL, TRACE and META reach the configuration as JSON, whatever characters the paths hold.
 MEASUREMENT := import json, os; print(json.dumps({k: os.environ[v] for k, v in (("model", "MODEL"), ("data", "TRACE"), ("meta", "META")) if os.environ.get(v)}))
 
-.PHONY: help run tiny test lab infer bench lint report setup
+.PHONY: help run tiny test test-all lab infer bench lint report setup
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 run: setup ## the whole workflow, from configuration to verdict ([MODEL=...] ARGS="..." goes to snakemake: --verbose shows what it says)
 	@$(IN) snakemake $(ARGS) $(if $(MODEL),--config "models=[$(MODEL)]")
@@ -27,8 +27,11 @@ tiny: setup ## the same in two minutes: shows that everything runs, not that it 
 infer: setup ## infer a measurement: make infer [MODEL=ecsfm] TRACE=path [META=path.yaml]
 	@$(IN) snakemake measurement $(ARGS) --config "measurement=$$($(IN) python -c '$(MEASUREMENT)')"
 
-test: setup ## all tests, two files at a time
-	@$(IN) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: setup ## the tests of every behaviour
+	@$(IN) pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m "not nightly" $(ARGS)
+
+test-all: setup ## all tests, the long ones included
+	@$(IN) pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lab: setup ## JupyterLab on the notebooks
 	@JUPYTER_PREFER_ENV_PATH=1 $(IN) jupyter lab notebooks $(ARGS)
@@ -36,9 +39,10 @@ lab: setup ## JupyterLab on the notebooks
 bench: setup ## benchmarks: BENCH=simulator (default), inference, reference or ablation; ARGS="--help" explains
 	@$(IN) python benchmarks/bench_$(BENCH).py $(ARGS)
 
-lint: setup ## style of code, rules and notebooks
+lint: setup ## types, and style of code, rules and notebooks
 	@$(IN) ruff check .
 	@$(IN) ruff format --check .
+	@$(IN) ty check
 	@$(IN) snakefmt --check Snakefile workflow
 	@$(IN) snakemake --lint
 	@$(IN) nbstripout --verify notebooks/*.ipynb

@@ -4,30 +4,31 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from touchstone import figures
-from touchstone.vocabulary import Parameter
+from touchstone.vocabulary import Quantity
 
 
 def test_the_pair_that_is_drawn_is_the_one_that_hangs_together():
     rng = np.random.default_rng(0)
     names = ("rate", "charge", "resistance")
-    parameters = [
-        Parameter(name, prior, 0.0, 1.0, unit, "")
+    quantities = [
+        Quantity(name, prior, 0.0, 1.0, unit, "")
         for name, prior, unit in zip(
             names, ("uniform", "loguniform", "loguniform"), ("", "C", "Ω"), strict=True
         )
     ]
     draws = rng.standard_normal((500, 3))
     draws[:, 2] = -(draws[:, 1] ** 3) + 0.1 * rng.standard_normal(500)
-    prior = 100 * rng.standard_normal((50, 3))
-    ax = figures.trade_off(plt.figure().subplots(), parameters, draws, prior)
+    draws[:, 1:] = np.exp(draws[:, 1:])
+    prior = np.exp(10 * rng.standard_normal((50, 3)))
+    ax = figures.trade_off(plt.figure().subplots(), quantities, draws, prior)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("charge (C)", "resistance (Ω)")
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     posterior, before = ax.lines
     assert len(before.get_xdata()) == 50
-    np.testing.assert_allclose(np.log(posterior.get_ydata()), draws[:, 2])
+    np.testing.assert_allclose(posterior.get_ydata(), draws[:, 2])
     # The window is that of the posterior, whatever the prior.
     low, high = np.log(ax.get_ylim())
-    assert high - low < 1.2 * np.ptp(draws[:, 2])
+    assert high - low < 1.2 * np.ptp(np.log(draws[:, 2]))
 
 
 def test_posteriors_stand_beside_each_other_with_their_intervals():

@@ -22,7 +22,7 @@ def paired(runs: pd.DataFrame) -> dict:
         `passed`, and a row of `tests` for each family and metric.
     """
     in_family = runs[runs["split"] == "in_distribution"].set_index("case_index")
-    tests = []
+    tests: list[dict] = []
     for family, rows in runs[runs["split"] == "control"].groupby("family", sort=False):
         ours = rows.set_index("case_index")
         theirs = in_family.loc[ours.index]
@@ -81,7 +81,7 @@ def separation(runs: pd.DataFrame, scores: dict[str, int]) -> list[dict]:
     reference = runs[runs["split"] == "in_distribution"]
     rows = []
     groups = runs.dropna(subset=["family"]).groupby(["family", "severity"], sort=False)
-    for (family, severity), stressed in groups:
+    for (family, severity), stressed in groups:  # ty: ignore[not-iterable] keys are pairs
         is_stressed = np.repeat([False, True], [len(reference), len(stressed)])
         areas = {
             name: guardrail.separation(

@@ -13,17 +13,19 @@ from hypothesis import strategies as st
 
 from touchstone.contract import load_model
 from touchstone.io.artifacts import ArtifactError
+from touchstone.models.ecsfm.data import measurement
 from touchstone.models.ecsfm.data.measurement import (
     Trace,
     read_meta,
     read_trace,
-    to_case,
     to_record,
+    to_records,
 )
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 measured = pytest.mark.skipif(not DATA.is_dir(), reason="the measured data are not here")
 MODEL = load_model("ecsfm")
+PRIOR = MODEL.prior_of_parameters
 META = {"electrode": {"radius_mm": 1.5}, "couples": [{"C_ox_mM": 1.0, "C_red_mM": 0}]}
 
 N = 60
@@ -362,7 +364,7 @@ def series(tmp_path):
 
 
 def test_a_folder_is_a_series_and_what_is_said_of_one_record_counts_for_it(series):
-    cases, notes = MODEL.read(*series, 64)
+    cases, notes = measurement.read(*series, PRIOR, 64)
     assert cases.observed.shape == (3, 64)
     np.testing.assert_allclose(cases.experiment.duration, [24.0, 12.0, 6.0], rtol=0.02)
     np.testing.assert_allclose(cases.experiment.radius, 0.15)
@@ -376,7 +378,7 @@ def test_a_series_has_its_couples_in_common(series):
     with pytest.raises(
         ArtifactError, match=r"scan 1\.yaml: couples: scan 0\.csv has others, .* in common"
     ):
-        MODEL.read(folder, meta, 64)
+        measurement.read(folder, meta, PRIOR, 64)
 
 
 @pytest.mark.parametrize(
@@ -393,13 +395,13 @@ def test_a_series_with_a_file_that_does_not_belong_is_refused(series, name, cont
     folder, meta = series
     (folder / name).write_text(content)
     with pytest.raises(ArtifactError, match=complaint):
-        MODEL.read(folder, meta, 64)
+        measurement.read(folder, meta, PRIOR, 64)
 
 
 def test_metadata_within_the_folder_are_of_all(series):
     folder, meta = series
     inside = meta.rename(folder / "all.yaml")
-    assert len(MODEL.read(folder, inside, 64)[0].observed) == 3
+    assert len(measurement.read(folder, inside, PRIOR, 64)[0].observed) == 3
 
 
 def test_a_series_without_records_is_named(series):
@@ -407,7 +409,7 @@ def test_a_series_without_records_is_named(series):
     for file in folder.glob("scan*"):
         file.unlink()
     with pytest.raises(ArtifactError, match="scans: holds no record"):
-        MODEL.read(folder, meta, 64)
+        measurement.read(folder, meta, PRIOR, 64)
 
 
 @pytest.mark.parametrize("said", ["3", "- 1", ""])
@@ -461,12 +463,12 @@ def test_metadata_that_say_what_they_may_not_are_refused_with_the_entry(
 
 def case_of(couples, **more):
     trace = Trace(TIME, POTENTIAL, CURRENT, ())
-    case = to_case(trace, {**META, "couples": couples, **more}, MODEL.prior, N)
+    case = to_records(trace, {**META, "couples": couples, **more}, PRIOR, N)
     one = jax.tree.map(lambda a: a[0], case)
-    natural = MODEL.prior.natural(one.z, one.experiment)
-    active = np.asarray(MODEL.prior.active(one.experiment.present))
-    known = dict(zip(MODEL.prior.names, one.known & active, strict=True))
-    return one, dict(zip(MODEL.prior.names, np.asarray(natural, float), strict=True)), known
+    natural = PRIOR.natural(one.z, one.experiment)
+    active = np.asarray(PRIOR.active(one.experiment.present))
+    known = dict(zip(PRIOR.names, one.known & active, strict=True))
+    return one, dict(zip(PRIOR.names, np.asarray(natural, float), strict=True)), known
 
 
 def test_what_the_metadata_state_is_known_and_nothing_else():
@@ -526,7 +528,7 @@ def test_couples_that_are_not_of_the_prior_are_refused_by_the_metadata_file(
     (tmp_path / "trace.csv").write_text(plain())
     (tmp_path / "meta.yaml").write_text(yaml.safe_dump({**META, "couples": couples}))
     with pytest.raises(ArtifactError, match=rf"meta\.yaml: .*{complaint}"):
-        MODEL.read(tmp_path / "trace.csv", tmp_path / "meta.yaml", N)
+        measurement.read(tmp_path / "trace.csv", tmp_path / "meta.yaml", PRIOR, N)
 
 
 # The record ---------------------------------------------------------------------------------------
@@ -605,7 +607,7 @@ def test_the_example_reads_back_as_it_was_written(example):
     trace_path, meta_path = example
     rows = [line.split(",") for line in trace_path.read_text().splitlines()[2:]]
     time, potential, microampere = np.array(rows, float).T
-    cases, notes = MODEL.read(trace_path, meta_path, len(rows))
+    cases, notes = measurement.read(trace_path, meta_path, PRIOR, len(rows))
     case = jax.tree.map(lambda a: a[0], cases)
     current = 1e-6 * microampere
     np.testing.assert_allclose(case.observed, current, atol=1e-6 * np.abs(current).max())
@@ -620,9 +622,9 @@ def test_the_example_says_that_it_is_simulated_and_with_what(example):
     assert "synthetic" in trace_path.read_text().splitlines()[0]
     meta = read_meta(meta_path)
     assert meta["synthetic"] is True
-    cases, _ = MODEL.read(trace_path, meta_path, 256)
+    cases, _ = measurement.read(trace_path, meta_path, PRIOR, 256)
     case = jax.tree.map(lambda a: a[0], cases)
-    known = np.array(MODEL.prior.names)[case.known & MODEL.prior.active(case.experiment.present)]
+    known = np.array(PRIOR.names)[case.known & PRIOR.active(case.experiment.present)]
     assert {"C_ox_1", "C_red_1"} >= set(known)
     assert meta["truth"]["C_ox_1"] == meta["couples"][0]["C_ox_mM"]
     assert np.ptp(case.experiment.potential) > 0.3

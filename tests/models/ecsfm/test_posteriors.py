@@ -1,4 +1,4 @@
-"""Posteriors of voltammograms: measured ones, several at once, and what cannot be known.
+"""Posteriors of voltammograms: of known truth, measured, several at once, and what stays unknown.
 
 The networks here are hardly trained: what is right is so by the exact simulator alone.
 """
@@ -10,32 +10,41 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+import voltammograms
 import yaml
+from scipy.special import ndtr
 from scipy.stats import kstest
 
 from touchstone.contract import load_model
 from touchstone.inference import flow_training
+from touchstone.vocabulary import Cases
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "voltammetry"
 measured = pytest.mark.skipif(not DATA.is_dir(), reason="the measured data are not here")
 N = 256
 MODEL = load_model("ecsfm")
-NAMES = [parameter.name for parameter in MODEL.parameters]
-CONFIG = yaml.safe_load((Path(__file__).parents[3] / "config/config.yaml").read_text("utf-8"))
-BUDGET = {"n_draws": 400, "n_steps": 4, "reweight": CONFIG["infer"]["reweight"]}
-MIDDLE = slice(1, 4)  # of the series, the records that are also inferred together
+PRIOR = MODEL.prior_of_parameters
+NAMES = PRIOR.names
+# The least of each size that still shows the behaviours below.
+REWEIGHT = {"n_runs": 4, "n_starts": 8, "n_improve": 20, "n_rounds": 12, "n_draws": 48}
+BUDGET = {"n_draws": 300, "n_steps": 4, "reweight": {**REWEIGHT, "n_effective": 100}}
+MIDDLE = slice(1, 4)  # of the measured series, the records that are also inferred together
 D_RUHEX, E0_RUHEX = 8.4e-6, -0.1826  # cm²/s, V: least squares over scan rates and electrodes
 
 
-def chunk_of(n_traces):
+def chunk_of(folder, n_traces):
+    """File of a chunk of the training family."""
     levels = {"foundation": 0.0, "bridge": 0.0, "frontier": 1.0}
     settings = {"n_traces": n_traces, "n_points": N, "levels": levels}
-    return MODEL.simulate(np.random.default_rng(0), settings)
+    file = folder / f"{n_traces}.npz"
+    MODEL.simulate(settings, np.random.default_rng(0), file, {})
+    return file
 
 
 def training(n_steps):
     network = {"batch_size": 64, "paths": 1, "encoder_width": 32, "width": 32, "depth": 1}
     return {
+        "n_points": N,
         "held_out": 0.05,
         "surrogate": {**network, "n_steps": 2, "learning_rate": 1e-3, "spread": 0.05},
         "posterior": {**network, "n_steps": n_steps, "learning_rate": 2e-3, "spread": 1.0},
@@ -43,120 +52,162 @@ def training(n_steps):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def model(tmp_path_factory):
+    """The model with a checkpoint of a short training."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    return MODEL.train([chunk_of(400)], training(300), jax.random.key(0), folder, {}).checkpoint
+    MODEL.fit([chunk_of(folder, 400)], training(300), np.random.default_rng(0), folder, {})
+    return MODEL
 
 
 def test_an_interrupted_training_goes_on_with_its_own_seed_and_data_only(tmp_path, monkeypatch):
     """A network that went on under another seed would have learnt from rows held out there."""
     monkeypatch.setattr(flow_training, "_STEPS_PER_CALL", 1)  # the state is kept every ten steps
-    data, goes_on = chunk_of(60), []
+    data, goes_on = chunk_of(tmp_path, 60), []
+    original = flow_training.train
 
     def noting(*arguments, state_file, **options):
         goes_on.append(state_file.exists())
-        return trainer["train"](*arguments, state_file=state_file, **options)
+        return original(*arguments, state_file=state_file, **options)
 
-    def train(folder, chunk=data, seed=0, **lineage):
-        goes_on.clear()
-        return MODEL.train([chunk], training(12), jax.random.key(seed), folder, lineage)
-
-    trainer = {"train": flow_training.train}
     monkeypatch.setattr(flow_training, "train", noting)
 
-    def weights(trained):
-        return jax.tree.leaves(eqx.filter(trained.checkpoint.posterior, eqx.is_array))
+    def train(folder, chunk=data, seed=0, **lineage):
+        """Weights of the network."""
+        goes_on.clear()
+        other = load_model("ecsfm")
+        other.fit([chunk], training(12), np.random.default_rng(seed), folder, lineage)
+        return jax.tree.leaves(eqx.filter(other.checkpoint.posterior, eqx.is_array))
 
     with pytest.raises(TypeError):  # ends before the checkpoint is there
         train(tmp_path / "same", unwritable=object())
     for other in ("seed", "data"):
         shutil.copytree(tmp_path / "same", tmp_path / other)
-    ours = weights(train(tmp_path / "seed", seed=1))
-    assert goes_on == [False, False]
-    undisturbed = weights(train(tmp_path / "undisturbed", seed=1))
-    jax.tree.map(np.testing.assert_array_equal, ours, undisturbed)
-    # Whether training would go on is seen before the first step.
-    trainer["train"] = lambda net, *_, **__: (net, np.zeros(1))
-    train(tmp_path / "data", chunk_of(61))
-    assert goes_on == [False, False]
     train(tmp_path / "same")
     assert goes_on == [False, True]  # the surrogate has too few steps for a state
     assert not list((tmp_path / "same").glob(".*"))  # and nothing to go on from is left
+    ours = train(tmp_path / "seed", seed=1)
+    assert goes_on == [False, False]
+    undisturbed = train(tmp_path / "undisturbed", seed=1)
+    jax.tree.map(np.testing.assert_array_equal, ours, undisturbed)
+    train(tmp_path / "data", chunk_of(tmp_path, 61))
+    assert goes_on == [False, False]
 
 
-def infer(checkpoint, cases, method="reweighted"):
-    return MODEL.infer(checkpoint, cases, jax.random.key(1), method=method, **BUDGET)
+def infer(model, cases, method="reweighted", budget=BUDGET):
+    return model.infer(cases, np.random.default_rng(1), method=method, budget=budget)
 
 
-def draws(posterior, cases, name):
-    return MODEL.natural(posterior.z, cases)[:, :, NAMES.index(name)]
-
-
-def together(cases):
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *cases)
-
-
-# Measured voltammograms ---------------------------------------------------------------------------
-
-
-def ruhex(folder, rates):
-    """Records on glassy carbon, at scan rates in V/s."""
-    cases = []
-    for rate in rates:
-        meta = {
-            "electrode": {"radius_mm": 1.5},
-            "scan_rate_V_s": rate,
-            "couples": [{"C_ox_mM": 1.0, "C_red_mM": 0}],
-        }
-        (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
-        path = DATA / "ruhex_gc_scan_rates" / f"{rate:.2E}.csv"
-        cases.append(MODEL.read(path, folder / "meta.yaml", N)[0])
-    return together(cases)
-
-
-@pytest.fixture(scope="module")
-def series(checkpoint, tmp_path_factory):
-    cases = ruhex(tmp_path_factory.mktemp("ruhex"), (0.025, 0.05, 0.1, 0.2, 0.4))
-    return cases, infer(checkpoint, cases), infer(checkpoint, cases.take(MIDDLE), "joint")
+def draws(posterior, name):
+    """Coordinates of a quantity, shape (case, draw)."""
+    return PRIOR.parameters[NAMES.index(name)].coordinate(posterior.draws[name])
 
 
 def ends(values):
     return np.quantile(values, [0.05, 0.95], axis=-1)
 
 
+def assert_sound(posterior):
+    """Importance sampling can be trusted, by the tail of its weights."""
+    computation = posterior.computation
+    assert (computation.figures["k_hat"] <= computation.largest["k_hat"]).all()
+
+
+def assert_one_system(posterior):
+    """The couple is that of all records; instruments are their own."""
+    for name in ("D_ox_1", "E0_1", "k0_1", "alpha_1"):
+        np.testing.assert_allclose(np.ptp(draws(posterior, name), axis=0), 0, atol=2e-3)
+    assert (np.ptp(draws(posterior, "C_dl"), axis=0) > 0).all()
+
+
+# Records of known truth ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def known(model, tmp_path_factory):
+    """Records by an independent solver, as they are read; and what each says alone."""
+    folder = tmp_path_factory.mktemp("of no instrument")
+    for rate in voltammograms.RATES:
+        record = folder / f"{rate}.csv"
+        shutil.copy(voltammograms.FOLDER / "scan_rates" / record.name, record)
+        record.with_suffix(".yaml").write_text(f"scan_rate_V_s: {rate}")
+    (folder / "all.yaml").write_text(yaml.safe_dump(voltammograms.META))
+    cases, _ = model.read(folder, folder / "all.yaml")
+    return cases, infer(model, cases._replace(system=np.arange(len(cases.kind))))
+
+
+def test_a_record_gives_the_diffusion_coefficient_that_it_was_made_with(known):
+    _, alone = known
+    assert_sound(alone)
+    low, high = np.exp(ends(draws(alone, "D_ox_1")))
+    assert (low < voltammograms.D_OX).all()
+    assert (high > voltammograms.D_OX).all()
+    assert (high / low < 1.15 / 0.85).all()
+    low, high = ends(draws(alone, "E0_1"))
+    assert (low < voltammograms.E0).all()
+    assert (high > voltammograms.E0).all()
+
+
+def test_records_of_one_system_together_are_tighter_than_each_and_as_true(model, known):
+    cases, alone = known
+    joint = infer(model, cases)
+    assert_sound(joint)
+    (low, *_), (high, *_) = np.exp(ends(draws(joint, "D_ox_1")))
+    assert low < voltammograms.D_OX < high
+    each_low, each_high = np.exp(ends(draws(alone, "D_ox_1")))
+    assert high / low < (each_high / each_low).min()
+    assert_one_system(joint)
+
+
+# Measured voltammograms ---------------------------------------------------------------------------
+
+
+def ruhex(model, folder, rates):
+    """Records on glassy carbon, at scan rates in V/s."""
+    for rate in rates:
+        record = folder / f"{rate:.2E}.csv"
+        shutil.copy(DATA / "ruhex_gc_scan_rates" / record.name, record)
+        record.with_suffix(".yaml").write_text(f"scan_rate_V_s: {rate}")
+    (folder / "all.yaml").write_text(yaml.safe_dump(voltammograms.META))
+    cases, _ = model.read(folder, folder / "all.yaml")
+    return cases.take(np.argsort(-cases.detail.experiment.duration))
+
+
+@pytest.fixture(scope="module")
+def series(model, tmp_path_factory):
+    cases = ruhex(model, tmp_path_factory.mktemp("ruhex"), (0.025, 0.05, 0.1, 0.2, 0.4))
+    return cases, infer(model, cases._replace(system=np.arange(len(cases.kind))))
+
+
 @measured
 def test_a_measured_record_gives_the_known_diffusion_coefficient(series):
-    cases, alone, _ = series
-    assert (alone.k_hat <= alone.k_threshold).all()
-    low, high = np.exp(ends(draws(alone, cases, "D_ox_1")))
+    _, alone = series
+    assert_sound(alone)
+    low, high = np.exp(ends(draws(alone, "D_ox_1")))
     assert (low < D_RUHEX).all()
     assert (high > D_RUHEX).all()
     assert (high / low < 1.15 / 0.85).all()
-    low, high = ends(draws(alone, cases, "E0_1"))
+    low, high = ends(draws(alone, "E0_1"))
     assert (low < E0_RUHEX).all()
     assert (high > E0_RUHEX).all()
     assert (np.abs((low + high) / 2 - E0_RUHEX) < 0.003).all()
 
 
 @measured
-def test_a_series_is_tighter_than_each_record_and_consistent_with_all(series):
-    cases, alone, joint = series
-    cases, each = cases.take(MIDDLE), draws(alone, cases, "D_ox_1")[MIDDLE]
-    assert joint.k_hat[0] <= joint.k_threshold[0]
-    (low,), (high,) = np.exp(ends(draws(joint, cases, "D_ox_1")[:1]))
+def test_a_measured_series_is_tighter_than_each_record_and_consistent_with_all(model, series):
+    cases, alone = series
+    joint = infer(model, cases.take(MIDDLE))
+    assert_sound(joint)
+    (low, *_), (high, *_) = np.exp(ends(draws(joint, "D_ox_1")))
     assert low < D_RUHEX < high
-    each_low, each_high = np.exp(ends(each))
+    each_low, each_high = np.exp(ends(draws(alone, "D_ox_1")[MIDDLE]))
     assert high / low < (each_high / each_low).min()
     assert (each_low < high).all()
     assert (each_high > low).all()
-    # One system, whichever record it is read from; instruments of their own.
-    for name in ("D_ox_1", "E0_1", "k0_1", "alpha_1"):
-        np.testing.assert_allclose(np.ptp(draws(joint, cases, name), axis=0), 0, atol=2e-3)
-    assert (np.ptp(draws(joint, cases, "C_dl"), axis=0) > 0).all()
+    assert_one_system(joint)
 
 
 @measured
-def test_a_record_on_gold_gives_what_its_peak_says(checkpoint, tmp_path):
+def test_a_record_on_gold_gives_what_its_peak_says(model, tmp_path):
     """Randles and Sevcik: of the peak above the current before it, and at most of all of it."""
     area, concentration, rate = np.pi * 0.11**2, 0.98e-6, 0.4
     meta = {
@@ -170,145 +221,156 @@ def test_a_record_on_gold_gives_what_its_peak_says(checkpoint, tmp_path):
     before = current[np.argmax(potential < -0.04)]
     whole, above = -current.min(), before - current.min()
     at_most, expected = ((i / (2.69e5 * area * concentration)) ** 2 / rate for i in (whole, above))
-    cases, _ = MODEL.read(path, tmp_path / "meta.yaml", N)
-    low, high = np.exp(ends(draws(infer(checkpoint, cases), cases, "D_ox_1")[0]))
+    cases, _ = model.read(path, tmp_path / "meta.yaml")
+    low, high = np.exp(ends(draws(infer(model, cases), "D_ox_1")[0]))
     assert low < expected < high < at_most
 
 
 @measured
-def test_a_record_beyond_planar_diffusion_is_not_explained(checkpoint, tmp_path, series):
+def test_a_record_beyond_planar_diffusion_is_not_explained(model, tmp_path, series):
     """At 5 mV/s convection and edges matter: the simulator has neither."""
-    slow = ruhex(tmp_path, (0.005,))
-    posterior = infer(checkpoint, slow)
-    cases, alone, _ = series
+    slow = ruhex(model, tmp_path, (0.005,))
+    cases, alone = series
 
     def covered(cases, posterior):
-        return (np.abs(cases.observed - posterior.mean) < 1.645 * posterior.sd).mean(1)
+        mean, sd = posterior.prediction.mean, posterior.prediction.sd
+        return (np.abs(cases.observed - mean) < 1.645 * sd).mean(1)
 
     assert (covered(cases, alone) > 0.8).all()
-    assert covered(slow, posterior)[0] < 0.75
+    assert covered(slow, infer(model, slow))[0] < 0.75
 
 
 # What cannot be known -----------------------------------------------------------------------------
 
 
-def simulated(changes, observed="dense", noise=0.01, n_cases=1):
+def base_cases(seed, settings, n=60):
+    """Experiments of the training family that nothing has been observed of yet."""
+    return MODEL.simulation.base_cases(n, np.random.default_rng(seed), settings, N)
+
+
+def observed(base, seed, chosen=slice(None)):
+    """Some of the experiments with their noise."""
+    chosen = jax.tree.map(lambda a: a[chosen], base)
+    return as_cases(MODEL.simulation.observe(chosen, jax.random.key(seed)))
+
+
+def as_cases(records):
+    """Each record of a system of its own."""
+    truth = np.asarray(MODEL.forward.natural(records.z, records.experiment))
+    number = np.arange(len(truth))
+    kind = np.full(len(truth), "simulated")
+    return Cases(records.observed, records.mask, truth, records.known, kind, number, records)
+
+
+def simulated(changes, seen="dense", noise=0.01, n_cases=1):
     """A reversible couple seen by voltammetry, with some standard coordinates set."""
-    settings = {"n_cases": 60, "observed": observed, "noise": noise}
-    base = MODEL.base_cases(np.random.default_rng(7), settings, N)
-    base = base.take(np.flatnonzero(base.task == "cv_reversible")[:n_cases])
+    base = base_cases(7, {"observed": seen, "noise": noise})
     for name, value in changes.items():
-        base.z[:, NAMES.index(name)] = value
-    return MODEL.variant(base, jax.random.key(2))
+        base.records.z[:, NAMES.index(name)] = value
+    return observed(base, 2, np.flatnonzero(base.task == "cv_reversible")[:n_cases])
 
 
-def test_a_reversible_couple_does_not_pretend_to_know_its_rate_constant(checkpoint):
+def test_a_reversible_couple_does_not_pretend_to_know_its_rate_constant(model):
     cases = simulated({"k0_1": 2.5, "D_ox_1": -0.5, "discrepancy": -2.0}, n_cases=6)
-    z = infer(checkpoint, cases).z[:, :, NAMES.index("k0_1")]
-    prior = np.random.default_rng(0).standard_normal(100_000)
+    parameter = PRIOR.parameters[NAMES.index("k0_1")]
+    k0 = draws(infer(model, cases), "k0_1")
+    quantile = ((k0 - parameter.location) / parameter.scale + 1) / 2
     # Beyond what is fast enough, the prior: on average nothing is preferred among the fast.
     below = []
-    for ours in z:
-        fast = ours[ours > np.median(ours)]
-        expected = np.quantile(prior[prior > np.median(ours)], [0.25, 0.5, 0.75])
+    for ours in quantile:
+        middle = np.median(ours)
+        fast = ours[ours > middle]
+        expected = middle + (1 - middle) * np.array([0.25, 0.5, 0.75])
         below.append([(fast < value).mean() for value in expected])
     np.testing.assert_allclose(np.mean(below, axis=0), [0.25, 0.5, 0.75], atol=0.12)
-    assert z.max() > 2.0
+    assert quantile.max() > ndtr(2.0)
 
 
-def test_a_case_does_not_pay_for_the_unknowns_of_another(checkpoint):
-    settings = {"n_cases": 60, "observed": "dense", "noise": 0.01}
-    base = MODEL.base_cases(np.random.default_rng(7), settings, N)
+def test_a_case_does_not_pay_for_the_unknowns_of_another(model):
+    base = base_cases(7, {"observed": "dense", "noise": 0.01})
     first = [np.flatnonzero(base.task == task)[0] for task in ("cv_reversible", "cv_multispecies")]
-    cases = MODEL.variant(base.take(np.array(first)), jax.random.key(2))
+    cases = observed(base, 2, np.array(first))
     small = {"n_runs": 2, "n_starts": 2, "n_improve": 2, "n_rounds": 2, "n_draws": 4}
     budget = {"n_draws": 40, "n_steps": 2, "reweight": {**small, "n_effective": 1}}
-
-    def of(cases):
-        return MODEL.infer(checkpoint, cases, jax.random.key(1), method="reweighted", **budget)
-
-    alone, beside = of(cases.take(slice(1))), of(cases)
-    # The baselines are drawn in one batch, whose size rounds.
-    np.testing.assert_allclose(alone.z[0], beside.z[0], atol=1e-3)
-    assert alone.efficiency[0] == beside.efficiency[0]
+    alone, beside = (infer(model, each, budget=budget) for each in (cases.take(slice(1)), cases))
+    for name in NAMES:
+        # The baselines are drawn in one batch, whose size rounds.
+        np.testing.assert_allclose(draws(alone, name)[0], draws(beside, name)[0], atol=2e-3)
+    efficiency = [posterior.computation.figures["efficiency"][0] for posterior in (alone, beside)]
+    assert efficiency[0] == efficiency[1]
 
 
-def test_concentration_and_diffusion_coefficient_trade_along_a_ridge(checkpoint):
+def test_concentration_and_diffusion_coefficient_trade_along_a_ridge(model):
     """A planar voltammogram knows C sqrt(D), and either alone hardly."""
-    cases = simulated({"k0_1": 2.0, "discrepancy": -2.0, "resistivity": -1.0})
-    form = "C_ox_1" if cases.experiment.present[0, 0, 0] else "C_red_1"
-    flat = cases.experiment._replace(curvature=np.zeros(1, np.float32))
-    cases = cases._replace(experiment=flat)
-    known = cases.known.copy()
-    known[:, NAMES.index(form)] = False
-    cases = cases._replace(known=known)
-    posterior = infer(checkpoint, cases)
-    c, d = (draws(posterior, cases, name)[0] for name in (form, "D_ox_1"))
+    records = simulated({"k0_1": 2.0, "discrepancy": -2.0, "resistivity": -1.0}).detail
+    form = "C_ox_1" if records.experiment.present[0, 0, 0] else "C_red_1"
+    flat = records.experiment._replace(curvature=np.zeros(1, np.float32))
+    known = records.known & (np.array(NAMES) != form)
+    posterior = infer(model, as_cases(records._replace(experiment=flat, known=known)))
+    c, d = (draws(posterior, name)[0] for name in (form, "D_ox_1"))
     assert np.corrcoef(c, d)[0, 1] < -0.9
     assert (c + d / 2).std() < 0.3 * c.std()
 
 
-def test_sparse_and_noisy_observation_widens_and_does_not_shift(checkpoint):
+def test_sparse_and_noisy_observation_widens_and_does_not_shift(model):
     changes = {"k0_1": 1.0, "discrepancy": -2.0}
-    clean = simulated(changes, "dense", 0.005)
-    poor = simulated(changes, 0.15, 0.08)
+    cases = simulated(changes, "dense", 0.005), simulated(changes, 0.15, 0.08)
+    clean, poor = (infer(model, each) for each in cases)
     for name in ("E0_1", "D_ox_1"):
-        (a,), (b,) = (draws(infer(checkpoint, cases), cases, name) for cases in (clean, poor))
+        a, b = draws(clean, name), draws(poor, name)
         assert b.std() > 2 * a.std()
-        truth = MODEL.natural(clean.z[:, None], clean)[0, 0, NAMES.index(name)]
+        truth = cases[0].truth[0, NAMES.index(name)]
         for values in (a, b):
             assert abs(truth - values.mean()) < 4 * values.std()
 
 
-def test_where_all_but_the_noise_is_known_its_posterior_is_that_of_a_variance(checkpoint):
+def only_noise_is_unknown(records):
+    return as_cases(records._replace(known=np.array(NAMES)[None] != "noise"))
+
+
+def test_where_all_but_the_noise_is_known_its_posterior_is_that_of_a_variance(model):
     """n independent samples know the logarithm of their scale to 1 / sqrt(2 n)."""
-    cases = simulated({"discrepancy": -2.0}, "dense", 0.02)
-    cases = cases._replace(known=np.array(NAMES)[None] != "noise")
-    posterior = infer(checkpoint, cases)
-    (noise,) = draws(posterior, cases, "noise")
+    cases = only_noise_is_unknown(simulated({"discrepancy": -2.0}, "dense", 0.02).detail)
+    posterior = infer(model, cases)
+    (noise,) = draws(posterior, "noise")
     sd = 1 / np.sqrt(2 * N)
     assert noise.std() == pytest.approx(sd, rel=0.15)
     assert abs(noise.mean() - np.log(0.02)) < 4 * sd
-    assert posterior.k_hat[0] < 0.5
+    assert posterior.computation.figures["k_hat"][0] < 0.5
 
 
-def test_a_known_baseline_is_believed(checkpoint):
+def test_a_known_baseline_is_believed(model):
     """One that is wrong by a tenth of the signal is taken for noise: nothing else can give way."""
-    cases = simulated({"discrepancy": -2.0}, "dense", 0.02)
-    cases = cases._replace(known=np.array(NAMES)[None] != "noise")
-    z = cases.z.copy()
-    z[:, NAMES.index("offset")] += 2.0  # of 0.05 of the signal
-    (noise,) = draws(infer(checkpoint, cases._replace(z=z)), cases, "noise")
+    records = simulated({"discrepancy": -2.0}, "dense", 0.02).detail
+    records.z[:, NAMES.index("offset")] += 2.0  # of 0.05 of the signal
+    (noise,) = draws(infer(model, only_noise_is_unknown(records)), "noise")
     assert np.exp(noise.mean()) > 0.06
 
 
 # Prediction ---------------------------------------------------------------------------------------
 
 
-def test_a_posterior_sees_samples_where_those_before_them_let_expect(checkpoint):
-    settings = {"n_cases": 60, "observed": 0.5, "noise": None}
-    base = MODEL.base_cases(np.random.default_rng(5), settings, N)
+@pytest.mark.nightly
+def test_a_posterior_sees_samples_where_those_before_them_let_expect(model):
+    base = base_cases(5, {"observed": 0.5, "noise": None})
     # Of one kind: what else there is would be compiled for a few cases each.
-    alike = ~base.experiment.present[:, 1].any(1) & (base.experiment.curvature == 0)
-    cases = MODEL.variant(base.take(np.flatnonzero(alike)[:16]), jax.random.key(5))
+    experiment = base.records.experiment
+    alike = ~experiment.present[:, 1].any(1) & (experiment.curvature == 0)
+    records = observed(base, 5, np.flatnonzero(alike)[:16]).detail
     unknown = np.isin(NAMES, ("D_ox_1", "offset", "slope", "noise"))
-    cases = cases._replace(known=cases.known | ~unknown)
-    posterior = infer(checkpoint, cases)
-    assert kstest(posterior.pit[cases.mask], "uniform").pvalue > 1e-3
+    cases = as_cases(records._replace(known=records.known | ~unknown))
+    assert kstest(infer(model, cases).prediction.pit[cases.mask], "uniform").pvalue > 1e-3
 
 
-def test_samples_are_where_those_before_them_let_expect_and_nowhere_else(checkpoint):
-    settings = {"n_cases": 20, "observed": 0.5, "noise": None}
-    base = MODEL.base_cases(np.random.default_rng(4), settings, N)
-    cases = MODEL.variant(base, jax.random.key(4))
-    louder = cases.z.copy()
+def test_samples_are_where_those_before_them_let_expect_and_nowhere_else(model):
+    records = observed(base_cases(4, {"observed": 0.5, "noise": None}, 20), 4).detail
+    louder = records.z.copy()
     louder[:, NAMES.index("noise")] += 1.0
 
     def p_value(z):
-        known = cases._replace(z=z, known=np.ones_like(cases.known))
-        budget = {"n_draws": 2, "n_steps": 1}
-        posterior = MODEL.infer(checkpoint, known, jax.random.key(0), method="flow", **budget)
-        return kstest(posterior.pit[cases.mask], "uniform").pvalue
+        cases = as_cases(records._replace(z=z, known=np.ones_like(records.known)))
+        posterior = infer(model, cases, "flow", {"n_draws": 2, "n_steps": 1})
+        return kstest(posterior.prediction.pit[cases.mask], "uniform").pvalue
 
-    assert p_value(cases.z) > 1e-3
+    assert p_value(records.z) > 1e-3
     assert p_value(louder) < 1e-6

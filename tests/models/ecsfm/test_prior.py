@@ -16,7 +16,7 @@ from scipy import stats
 import touchstone.models.ecsfm as ecsfm
 from touchstone.models.ecsfm.physics.experiment import Experiment
 from touchstone.models.ecsfm.physics.prior import Prior
-from touchstone.vocabulary import Parameter
+from touchstone.vocabulary import Quantity
 
 CONFIG = yaml.safe_load((Path(ecsfm.__file__).parent / "config.yaml").read_text(encoding="utf-8"))
 S = 4  # couples, more than the model has, so that their order is put to the test
@@ -79,7 +79,7 @@ def test_a_value_beyond_its_bounds_has_a_finite_standard_coordinate_on_its_side(
 
 def test_a_prior_of_no_known_kind_is_named():
     with pytest.raises(ValueError, match="x: prior 'cauchy' is none of uniform"):
-        Parameter.from_config("x", {"prior": "cauchy", "unit": "", "meaning": ""})
+        Quantity.from_config("x", {"prior": "cauchy", "unit": "", "meaning": ""})
 
 
 # Distributions ------------------------------------------------------------------------------------

@@ -5,4 +5,4 @@ from jax import Array
 from jaxtyping import Float
 
 AnyArray = Array | np.ndarray
-Number = Float[Array, ""] | float
+Number = Float[Array, ""] | np.floating | float

@@ -2,7 +2,9 @@
 
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
+from touchstone.models.ecsfm.physics.arrays import AnyArray, Number
 from touchstone.models.ecsfm.physics.experiment import Experiment
 from touchstone.models.ecsfm.physics.prior import RECORD, Prior
 
@@ -43,19 +45,19 @@ def readable(experiment: Experiment) -> list[str]:
 
 
 def readings(
-    prior: Prior, natural: Array, experiment: Experiment, signal: Array
+    prior: Prior, natural: Float[AnyArray, " parameter"], experiment: Experiment, signal: Number
 ) -> dict[str, Array]:
     """All readings of one point, by name.
 
     Args:
         prior: Of the model.
-        natural: Natural coordinates, shape (P,).
+        natural: Natural coordinates.
         experiment: The experiment.
         signal: Root mean square of the current, A.
     """
     couples = prior.couples(natural, experiment)
     instrument = prior.instrument(natural, experiment)
-    found = {}
+    found: dict[str, Array] = {}
     for k in range(prior.max_couples):
         found |= {
             f"D_ox_{k + 1}": couples.d_ox[k],
@@ -67,13 +69,13 @@ def readings(
             f"alpha_{k + 1}": couples.transfer_coefficient[k],
         }
     _, half = experiment.window
-    record = dict(zip(RECORD, natural[-len(RECORD) :], strict=True))
+    record = dict(zip(RECORD, jnp.asarray(natural)[-len(RECORD) :], strict=True))
     return found | {
-        "R_u": instrument.resistance,
-        "C_dl": 1e6 * instrument.capacitance,
+        "R_u": jnp.asarray(instrument.resistance),
+        "C_dl": 1e6 * jnp.asarray(instrument.capacitance),
         "offset": 1e6 * signal * record["offset"],
         "slope": 1e6 * signal * record["slope"] / half,
         "discrepancy": 1e6 * signal * jnp.exp(record["discrepancy"]),
-        "correlation": experiment.duration * jnp.exp(record["correlation"]),
+        "correlation": jnp.asarray(experiment.duration) * jnp.exp(record["correlation"]),
         "noise": 1e6 * signal * jnp.exp(record["noise"]),
     }
