@@ -18,7 +18,7 @@ MEASUREMENT := import json, os; print(json.dumps({k: os.environ[v] for k, v in (
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-run: setup ## the whole workflow, from configuration to verdict ([MODEL=...] ARGS="..." goes to snakemake)
+run: setup ## the whole workflow, from configuration to verdict ([MODEL=...] ARGS="..." goes to snakemake: --verbose shows what it says)
 	@$(IN) snakemake $(ARGS) $(if $(MODEL),--config "models=[$(MODEL)]")
 
 tiny: setup ## the same in two minutes: shows that everything runs, not that it is any good

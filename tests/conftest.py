@@ -10,6 +10,7 @@ from jaxtyping import install_import_hook
 os.environ |= {
     "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parents[1] / ".pytest_cache/jax"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    "TOUCHSTONE_MODELS": str(Path(__file__).parent / "models"),
 }
 
 # Rooms whose annotations are checked at every call, shapes of arrays included; an int is a float.

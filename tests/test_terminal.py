@@ -12,10 +12,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from snakemake_logger_plugin_touchstone.job import Job
 
 ROOT = Path(__file__).parents[1]
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
-BAR = "sample:  50%|█████     | 2/4"
+BAR = "sample:  50%|█████     | 1/2"
 SNAKEFILE = """
 rule page:
     input: "notebook.ipynb"
@@ -40,8 +41,8 @@ onsuccess:
 STAGE = """
 import time, warnings
 from tqdm import tqdm
-for _ in tqdm(range(4), desc="sample", mininterval=0):
-    time.sleep(1)
+for _ in tqdm(range(2), desc="sample", mininterval=0):
+    time.sleep(1.5)
 warnings.warn("the prior is [wide]")
 assert not fails, "the chains disagree"
 """
@@ -165,4 +166,36 @@ def test_an_interrupted_run_names_the_stage_that_was_running(folder):
         time.sleep(0.1)
     os.killpg(run.pid, signal.SIGINT)
     _, said = run.communicate(timeout=60)
-    assert re.search(r"stopped  toy: sample, after (\d+ min )?\d+ s\n", said)
+    *_, last = said.splitlines()
+    assert re.fullmatch(r" +stopped  toy: sample, after (\d+ min )?\d+ s", last)
+
+
+@pytest.mark.parametrize(
+    ("log", "newest"),
+    [
+        (f"\r{BAR} [00:01<00:01]\r{BAR.replace('1/2', '2/2')} [00:02<00:00]  \n\n", "2/2"),
+        (f"\r{BAR} [00:01<00:01]\nEnding Cell 6---\nExecuting Cell 7---\n", "cell 7"),
+        (f"Executing Cell 7---\n\r{BAR} [00:01<00:01]\nE1128 a slow operation\n", "1/2"),
+        ("Input Notebook: stage.ipynb\n", ""),
+    ],
+)
+def test_the_newest_bar_or_cell_of_a_log_is_its_progress(log, newest, tmp_path):
+    (tmp_path / "stage.log").write_text(log)
+    progress = Job("toy: sample", [tmp_path / "stage.log"], 0.0).progress()
+    assert newest in progress
+    assert progress == progress.strip()
+    assert ("%" in progress) == ("/" in newest)
+
+
+def test_warnings_about_deprecated_functions_are_for_the_authors_of_packages(tmp_path):
+    lines = [
+        "/a folder/prior.py:124: UserWarning: the prior is wide",
+        "  warnings.warn(...)",
+        "/a folder/prior.py:124: UserWarning: the prior is wide",
+        "/a folder/engine.py:1: DeprecationWarning: call the other function",
+        "/a folder/engine.py:2: FutureWarning: the default changes",
+        "[IPKernelApp] WARNING | Kernel is running over TCP without encryption.",
+    ]
+    (tmp_path / "stage.log").write_text("\n".join(lines))
+    warnings = Job("toy: sample", [tmp_path / "stage.log"], 0.0).warnings()
+    assert warnings == ["the prior is wide"]

@@ -167,7 +167,7 @@ def test_a_step_learns_from_the_rows_of_its_span_only():
     def losses(rows, span=None):
         settings = {"batch_size": 8, "n_steps": 4, "paths": 1, "learning_rate": 0.0}
         settings |= {"key": jax.random.key(0), "show_progress": False, "span": span}
-        return flow_training.train(network(), of_row, rows, **settings)[1]
+        return flow_training.train(network(width=4, depth=1), of_row, rows, **settings)[1]
 
     late = losses(
         np.array([0.0, 0.0, 1e3, 1e3]), lambda step: (2 * (step >= 2), 2 + 2 * (step >= 2))

@@ -71,7 +71,7 @@ def notebook(arguments):
     What JAX has compiled once is kept for the next job.
     """
     return (
-        "JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=1 "
+        "JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=2 "
         "JAX_COMPILATION_CACHE_DIR=${{JAX_COMPILATION_CACHE_DIR:-.snakemake/jax}} "
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.5 "
         "papermill --kernel python3 --cwd . "

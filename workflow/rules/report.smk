@@ -14,7 +14,7 @@ rule notebook_html:
         "Render {output}"
     shell:
         "python workflow/scripts/notebook_html.py {input.notebook:q} {input.template:q}"
-        " {input.style:q} {output:q} 2>&1 | tee {log:q}"
+        " {input.style:q} {output:q} > {log:q} 2>&1"
 
 
 rule report:
@@ -46,4 +46,4 @@ rule report:
         "Write {output}"
     shell:
         "python workflow/scripts/report.py {input.template:q} {input.style:q} {output:q}"
-        " {input.notebooks:q} 2>&1 | tee {log:q}"
+        " {input.notebooks:q} > {log:q} 2>&1"

@@ -46,4 +46,4 @@ rule example:
         "{wildcards.run}: simulate the example measurement"
     shell:
         "python workflow/scripts/example.py {params.model_id:q} {params.seed}"
-        " {output.data:q} {output.meta:q} 2>&1 | tee {log:q}"
+        " {output.data:q} {output.meta:q} > {log:q} 2>&1"

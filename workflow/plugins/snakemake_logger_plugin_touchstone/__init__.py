@@ -6,15 +6,12 @@ What the workflow engine says itself is written to `results/logs/snakemake.log`.
 """
 
 import logging
-import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 from snakemake.common import NOTHING_TO_BE_DONE_MSG
 from snakemake.logging import DefaultFormatter
@@ -22,75 +19,14 @@ from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from .job import Job
+
 ENGINE_LOG = Path("results/logs/snakemake.log")
 CLOSING_WORDS = "closing_words"  # the event under which the Snakefile logs the verdicts
 
-_EVERY_LOCAL_RUN_STARTS_WITH = "Assuming unrestricted shared filesystem usage."
-_CELL = re.compile(r"Executing (Cell \d+)-*")
-_BAR = re.compile(r".*\d+%\|.*\| .*\[.*\]")  # as tqdm draws it
-_ERROR = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): .*$", re.MULTILINE)
-# Warnings about deprecated functions are for the authors of the packages.
-_WARNING = re.compile(
-    r"^.+:\d+: (?!\w*Deprecation|Future)\w*Warning: (?P<sentence>.+)$", re.MULTILINE
-)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job that was started: its title, its log files, and the time at which it started."""
-
-    title: str
-    logs: list[Path]
-    started: float
-
-    @classmethod
-    def from_record(cls, record: logging.LogRecord) -> "Job":
-        """The job that a record of the engine describes."""
-        title = record.rule_msg or record.rule_name
-        return cls(title, [Path(path) for path in record.log], record.created)
-
-    @property
-    def notebook(self) -> Path | None:
-        """The notebook as far as it was executed; None where the job runs no notebook."""
-        return next((path for path in self.logs if path.suffix == ".ipynb"), None)
-
-    @property
-    def text(self) -> Path | None:
-        """The text that the job wrote to its standard output and standard error."""
-        return next((path for path in self.logs if path.suffix != ".ipynb"), None)
-
-    def elapsed(self, now: float) -> str:
-        """Time since the start, in minutes and seconds."""
-        minutes, seconds = divmod(round(now - self.started), 60)
-        return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
-
-    def progress(self) -> str:
-        """The newest progress bar in the log, or the cell that is being executed."""
-        for line in reversed(re.split(r"[\r\n]", self._log(last=4096))):
-            if bar := _BAR.fullmatch(line):
-                return bar[0]
-            if cell := _CELL.fullmatch(line):
-                return cell[1].lower()
-        return ""
-
-    def warnings(self) -> list[str]:
-        """The sentence of each different warning in the log."""
-        return list(dict.fromkeys(_WARNING.findall(self._log())))
-
-    def error(self) -> str:
-        """The last line of the log that names an error, or else its last line."""
-        log = self._log()
-        found = _ERROR.findall(log) or log.split("\n")
-        return next((line for line in reversed(found) if line.strip()), "The log is empty.")
-
-    def _log(self, last: int | None = None) -> str:
-        """The last bytes of the log, or the whole log."""
-        if self.text is None or not self.text.exists():
-            return ""
-        with self.text.open("rb") as file:
-            if last is not None:
-                file.seek(max(self.text.stat().st_size - last, 0))
-            return file.read().decode(errors="replace")
+# How the engine says that a local run starts, and that it was interrupted.
+_STARTING = "Assuming unrestricted shared filesystem usage."
+_INTERRUPTED = "Terminating processes on user request"
 
 
 class LogHandler(LogHandlerBase):
@@ -109,6 +45,7 @@ class LogHandler(LogHandlerBase):
         self._live: Live | None = None
         self._engine_log: logging.Handler | None = None
         self._running: dict[int, Job] = {}
+        self._interrupted = False
         self._failed = False
         self._events = {
             LogEvent.WORKFLOW_STARTED: self._start_run,
@@ -131,6 +68,8 @@ class LogHandler(LogHandlerBase):
             event = getattr(record, "event", None)
             if event in self._events:
                 self._events[event](record)
+            elif record.getMessage().startswith(_INTERRUPTED):
+                self._interrupted = True
             elif self._concerns_a_person(record):
                 self._print(record.getMessage())
             if self._engine_log is not None:
@@ -139,14 +78,15 @@ class LogHandler(LogHandlerBase):
             self.handleError(record)
 
     def close(self) -> None:
-        """End the display; jobs that still run then were interrupted.
+        """End the display.
 
-        With `--quiet`, the engine does not tell which jobs have finished.
+        A job that was not reported as finished was interrupted; but with `--quiet`, the engine
+        reports none as finished.
         """
         for job in self._running.values():
             self._print_warnings(job)
             if self._tells_stages:
-                self._print_line("stopped", f"{job.title}, after {job.elapsed(time())}")
+                self._print_end("stopped", job, time())
         self._running.clear()
         self._hide_running_jobs()
         if self._engine_log is not None:
@@ -161,7 +101,7 @@ class LogHandler(LogHandlerBase):
         """
         words = record.getMessage()
         if self._engine_log is None or words == NOTHING_TO_BE_DONE_MSG:
-            return words != _EVERY_LOCAL_RUN_STARTS_WITH
+            return words != _STARTING
         repeats = self._failed or "CalledProcessError in file" in words
         return record.levelno >= logging.WARNING and not repeats
 
@@ -187,11 +127,19 @@ class LogHandler(LogHandlerBase):
         self._failed = True
         job = self._end_job(record.jobid)
         self._print_warnings(job)
-        self._print_line("failed", f"{job.title}, after {job.elapsed(record.created)}", "bold red")
+        if self._interrupted:  # what the interrupted process wrote is no error
+            self._print_end("stopped", job, record.created)
+            return
+        self._print_end("failed", job, record.created, "bold red")
         self._print(job.error())
-        if job.notebook:
-            self._print(f"The executed notebook: {job.notebook}")
-        self._print(f"Its log: {job.text}; the log of the workflow engine: {ENGINE_LOG}")
+        named = {
+            "The executed notebook": job.notebook,
+            "The log of the stage": job.text,
+            "The log of the workflow engine": ENGINE_LOG,
+        }
+        for name, path in named.items():
+            if path is not None and path.exists():
+                self._print(f"{name}: {path}")
 
     def _end_job(self, number: int) -> Job:
         job = self._running.pop(number)
@@ -218,19 +166,21 @@ class LogHandler(LogHandlerBase):
         """The verdicts are the result of the run: they go to the standard output."""
         print(record.getMessage(), file=sys.stdout, flush=True)
 
-    def _running_jobs(self) -> Table:
-        """A row for each running job: elapsed time, title, progress."""
-        table = Table.grid(padding=(0, 2))
-        table.add_column(min_width=12, justify="right", no_wrap=True, style="cyan")
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        for job in list(self._running.values()):
-            table.add_row(job.elapsed(time()), Text(job.title), Text(job.progress()))
-        return table
+    def _running_jobs(self) -> Text:
+        """A line for each running job: elapsed time, title, and what fits of its progress."""
+        jobs = list(self._running.values())
+        width = max((len(job.title) for job in jobs), default=0)
+        lines = [
+            f"{job.elapsed(time()):>12}  {job.title:{width}}  {job.progress()}" for job in jobs
+        ]
+        return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
     def _print_warnings(self, job: Job) -> None:
         for sentence in job.warnings():
             self._print_line("warning", sentence, "yellow")
+
+    def _print_end(self, how: str, job: Job, now: float, style: str = "") -> None:
+        self._print_line(how, f"{job.title}, after {job.elapsed(now)}", style)
 
     def _print_line(self, label: str, words: str, style: str = "") -> None:
         self._print(f"{label:>12}  {words}", style)
