@@ -86,7 +86,7 @@ def save_arrays(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
 def load_arrays(path: Path | str) -> dict[str, np.ndarray]:
     """Read an `.npz`; refuses pickled content and names what is wrong with a damaged file."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file") from None

@@ -39,7 +39,7 @@ def test_points_come_back(n_couples):
     here = straight(n_couples)
     z = draws(300)
     exist = np.asarray(PRIOR.active(here.experiment.present))
-    back = jax.vmap(lambda z: here.unwarp(here.warp(z)))(z)
+    back = jax.jit(jax.vmap(lambda z: here.unwarp(here.warp(z))))(z)
     np.testing.assert_allclose(back[:, exist], z[:, exist], atol=0.02)
 
 
@@ -48,12 +48,14 @@ def test_on_the_whole_line_points_come_back_and_all_have_a_slope(n_couples):
     with jax.enable_x64(True):
         here = straight(n_couples)
         z = jnp.asarray(2.0 * draws(300, 3).astype(float))
-        back = np.asarray(jax.vmap(lambda z: here.closed(here.opened(z)))(z))
+        back = np.asarray(jax.jit(jax.vmap(lambda z: here.closed(here.opened(z))))(z))
         np.testing.assert_allclose(back, z, atol=1e-6)
         k0 = PRIOR.names.index("k0_1")
         middle = here.opened(z[0])
         ends = jnp.stack([middle.at[k0].add(x) for x in (-20.0, -5.0, 0.0, 5.0, 20.0)])
-        standard, slopes = (jax.vmap(f)(ends) for f in (here.closed, jax.jacfwd(here.closed)))
+        standard, slopes = (
+            jax.jit(jax.vmap(f))(ends) for f in (here.closed, jax.jacfwd(here.closed))
+        )
         assert (np.diff(standard[:, k0]) > 0).all()
         assert (np.asarray(slopes)[:, k0, k0] > 0).all()
         others = np.setdiff1d(np.arange(PRIOR.size), np.arange(PRIOR.size)[PRIOR.block("k0")])
@@ -64,7 +66,9 @@ def test_between_its_bounds_k0_on_the_whole_line_is_k0_where_the_current_flows()
     here = straight(1)
     k0 = PRIOR.names.index("k0_1")
     z = np.clip(draws(200, 4), -1, 1)
-    on_the_line, warped = (np.asarray(jax.vmap(f)(z))[:, k0] for f in (here.opened, here.warp))
+    on_the_line, warped = (
+        np.asarray(jax.jit(jax.vmap(f))(z))[:, k0] for f in (here.opened, here.warp)
+    )
     np.testing.assert_allclose(on_the_line, warped, atol=0.05)
 
 
@@ -73,10 +77,11 @@ def test_the_density_is_that_of_the_standard_prior_with_the_volume_of_the_map(fr
     here = straight()
     free = np.isin(PRIOR.names, free)
     at = np.flatnonzero(free)
+    warp, slopes_of, log_prior = map(jax.jit, (here.warp, jax.jacfwd(here.warp), here.log_prior))
     for z in draws(20, 1):
-        slopes = np.asarray(jax.jacfwd(here.warp)(z), float)[np.ix_(at, at)]
+        slopes = np.asarray(slopes_of(z), float)[np.ix_(at, at)]
         expected = norm.logpdf(z[at]).sum() - np.linalg.slogdet(slopes)[1]
-        got = float(here.log_prior(here.warp(z), jnp.asarray(free)))
+        got = float(log_prior(warp(z), jnp.asarray(free)))
         assert got == pytest.approx(expected, abs=1e-3)
 
 
