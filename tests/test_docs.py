@@ -56,6 +56,13 @@ def test_a_documented_name_exists(page, name):
     assert find_spec(name) if in_package else hasattr(import_module(module), attribute)
 
 
+def test_the_page_on_models_includes_every_file_of_the_example():
+    folder = ROOT / "tests/models/example_decay"
+    files = {str(p.relative_to(ROOT)) for p in folder.glob("*.*") if p.stat().st_size}
+    included = re.findall(r'^--8<-- "(.*)"$', TEXTS["docs/new-model.md"], re.MULTILINE)
+    assert sorted(included) == sorted(files)
+
+
 def test_the_page_on_models_says_what_each_member_of_the_contract_is_for():
     needed, besides = re.findall(r"(?:^\| .*\n)+", TEXTS["docs/new-model.md"], re.MULTILINE)[1:3]
     members = {name for name in vars(Model) if not name.startswith("_")}
