@@ -13,7 +13,7 @@ export MODEL TRACE META
 # MODEL, TRACE and META reach the configuration as JSON, whatever characters the paths hold.
 MEASUREMENT := import json, os; print(json.dumps({k: os.environ[v] for k, v in (("model", "MODEL"), ("data", "TRACE"), ("meta", "META")) if os.environ.get(v)}))
 
-.PHONY: help run tiny test test-all lab infer bench lint report setup
+.PHONY: help run tiny test test-all lab infer bench lint report docs setup
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -50,6 +50,10 @@ lint: setup ## types, and style of code, rules and notebooks
 report: setup ## results/bundle.html: every figure with the rule that made it
 	@$(IN) snakemake
 	@$(IN) snakemake --report results/bundle.html
+
+docs: | $(UV) ## site/index.html: pages from docstrings and notebooks, which read with the network off
+	@$(UV) run --isolated --frozen --only-group docs python docs/notebooks.py notebooks/*.ipynb
+	@$(UV) run --isolated --frozen --only-group docs zensical build --clean --strict
 
 setup: .venv/.complete
 
