@@ -70,7 +70,7 @@ class Ecsfm(Model):
         self.prior = Prior(config, self.max_couples)
         self.task_names = tuple(config["tasks"])
         self.stage_names = tuple(config["levels"])
-        self._posteriors = posteriors.Posteriors(self.prior, self._simulate)
+        self._posteriors = posteriors.Posteriors(self.prior)
         self.by_design = np.isin(self.prior.blocks, config["known_by_design"])
 
     # Forward ----------------------------------------------------------------------------------
