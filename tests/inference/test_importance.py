@@ -486,6 +486,6 @@ def test_simulations_are_counted():
     problem = problem_of(lambda z: z[:3], residuals, 4, (0, 1, 2), (3,))
     problem = problem._replace(factors=(Counted(*problem.factors[0]),))
     result = reweighted(problem, jax.random.normal(jax.random.key(0), (64, 4)))
-    assert points["simulated"] == 64 + len(result.z)
+    assert points["simulated"] == 12 * 5 + len(result.z)  # starts are chosen of twelve groups
     assert points["climbed"] > 0
     assert result.n_simulations == points["simulated"] + 4 * points["climbed"]
