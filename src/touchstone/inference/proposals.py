@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import gammaln, log_softmax, logsumexp, softmax
 
+from touchstone.inference.batches import CHUNK
 from touchstone.inference.problem import Problem
 
 _FIRST_DAMPING, _DAMPING = 0.1, (1e-4, 1e6)  # of Fisher scoring, relative to the information
@@ -49,7 +50,9 @@ def climb(problem: Problem, start: np.ndarray, *, n_improve: int, n_modes: int) 
     climbs = _Climbs(problem, start, n_improve)
     everyone = np.arange(len(start))
     while climbs.unfinished[climbs.highest(everyone, n_modes)].any():
-        climbs.step(climbs.highest(np.flatnonzero(climbs.unfinished), n_modes))
+        # All rows of a chunk cost the same: as long as there are trials, they fill it.
+        width = max(n_modes, CHUNK // len(problem.heavy)) if climbs.untried.any() else n_modes
+        climbs.step(climbs.highest(np.flatnonzero(climbs.unfinished), width))
     highest = climbs.highest(everyone, n_modes)
     z, offset = climbs.best[highest], climbs.offset(climbs.best, highest)
     prior = -0.5 * (z[:, problem.free] ** 2).sum(1)
@@ -85,10 +88,14 @@ class _Climbs:
         """Which climbs may go on."""
         return (self.n_steps <= self._n_improve) & (self.idle < _MOST_IDLE)
 
+    @property
+    def untried(self) -> np.ndarray:
+        """Which climbs have not yet seen as many points as every climb does."""
+        return self.n_steps < min(_TRIAL, self._n_improve + 1)
+
     def highest(self, among: np.ndarray, n: int) -> np.ndarray:
-        """The n highest of some climbs; those that have had no trial yet come first."""
-        untried = self.n_steps[among] < min(_TRIAL, self._n_improve + 1)
-        value = np.where(untried, np.inf, self.value[among])
+        """The n highest of some climbs; those untried come first."""
+        value = np.where(self.untried[among], np.inf, self.value[among])
         return among[np.argsort(-value, kind="stable")[:n]]
 
     def offset(self, z: np.ndarray, chosen: np.ndarray) -> np.ndarray:
