@@ -36,7 +36,7 @@ test-all: setup ## all tests, the long ones included
 lab: setup ## JupyterLab on the notebooks
 	@JUPYTER_PREFER_ENV_PATH=1 $(IN) jupyter lab notebooks $(ARGS)
 
-bench: setup ## benchmarks: BENCH=simulator (default), inference, reference or ablation; ARGS="--help" explains
+bench: setup ## benchmarks: BENCH=simulator (default), inference, reference, ablation or memory; ARGS="--help" explains
 	@$(IN) python benchmarks/bench_$(BENCH).py $(ARGS)
 
 lint: setup ## types, and style of code, rules and notebooks

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 from scipy.stats import multivariate_normal, norm
 
 from touchstone.inference import importance
-from touchstone.inference.problem import Coordinates, Problem
+from touchstone.inference.problem import Coordinates, Factor, Problem
 
 BUDGET = {"n_starts": 4, "n_improve": 10, "n_rounds": 8, "n_draws": 80, "n_effective": np.inf}
 SIZE, N, SD = 5, 40, 0.3
@@ -35,7 +36,20 @@ def log_prior(x, free):
     ).sum()
 
 
-UNIFORM = Coordinates(uniform, standard, log_prior)
+def coordinates(size, *functions):
+    """Coordinates of all entries."""
+    return Coordinates(np.arange(size), *map(Partial, functions))
+
+
+def problem_of(simulate, residuals, size, heavy, light=(), at=STANDARD):
+    """A problem with one observation that depends on all entries."""
+    factor = Factor(np.arange(size), Partial(simulate), Partial(residuals))
+    return Problem((factor,), np.array(heavy, int), np.array(light, int), at)
+
+
+def reweighted(problem, start, seed=0, **budget):
+    rng = np.random.default_rng(seed)
+    return importance.reweight(problem, np.asarray(start), rng, **{**BUDGET, **budget})
 
 
 def run(predict, observed, mask, known, z_known, heavy, light=(), at=STANDARD, seed=0, **budget):
@@ -48,13 +62,10 @@ def run(predict, observed, mask, known, z_known, heavy, light=(), at=STANDARD, s
     start = jax.random.normal(jax.random.key(seed), (64, len(known)))
     start = jnp.where(known, z_known, start)
 
-    @jax.jit
-    def one(key):
-        free = ~jnp.asarray(known)
-        problem = Problem(lambda z: predict(z)[0], residuals, free, heavy, light, at)
-        return importance.reweight(problem, start, key, **{**BUDGET, **budget})
-
-    return one(jax.random.key(seed + 1))
+    free = np.flatnonzero(~known)
+    heavy, light = np.intersect1d(heavy, free), np.intersect1d(light, free)
+    problem = problem_of(lambda z: predict(z)[0], residuals, len(known), heavy, light, at)
+    return reweighted(problem, start, seed + 1, **budget)
 
 
 def effective(result):
@@ -147,13 +158,11 @@ def test_adapting_the_proposals_narrows_a_bent_posterior_little(budget, narrowes
     def simulate(z):
         return jnp.append((z[2:] - 0.3) / 0.1, (z[1] - z[0] ** 2) / sd)
 
-    problem = Problem(simulate, residuals, jnp.ones(size, bool), tuple(range(size)))
+    problem = problem_of(simulate, residuals, size, range(size))
 
-    @jax.jit
-    def one(key):
-        start_key, key = jax.random.split(key)
-        start = jax.random.normal(start_key, (120, size))
-        return importance.reweight(problem, start, key, n_improve=25, **budget)
+    def one(seed):
+        start = np.random.default_rng(1000 + seed).standard_normal((120, size))
+        return reweighted(problem, start, seed, n_improve=25, **budget)
 
     grid = np.linspace(-8, 8, 20_001)
     density = norm.pdf(grid) * np.exp(-0.5 * grid**4 / (1 + sd**2))
@@ -162,11 +171,10 @@ def test_adapting_the_proposals_narrows_a_bent_posterior_little(budget, narrowes
     flat = 0.1 / np.hypot(1, 0.1) * np.exp(-0.5 * 0.3**2 / (1 + 0.1**2))
     ours = []
     for seed in range(30):
-        result = jax.tree.map(np.asarray, one(jax.random.key(seed)))
-        log_weight = result.log_weight[: result.made].astype(float)
-        weight, _ = importance.smooth(log_weight)
-        z = result.z[: result.made, 0]
-        evidence = np.exp(log_weight).mean() / (bent * flat ** (size - 2))
+        result = one(seed)
+        weight, _ = importance.smooth(result.log_weight)
+        z = result.z[:, 0]
+        evidence = np.exp(result.log_weight).mean() / (bent * flat ** (size - 2))
         ours.append([weight @ (z - weight @ z) ** 2 / variance, evidence])
     (narrow, evidence) = np.mean(ours, axis=0)
     assert narrowest < narrow < 1.05
@@ -215,7 +223,9 @@ def test_what_is_known_is_simulated_at_its_own_value_even_where_proposals_are_bo
 
     observed = jnp.full(20, far + 0.5, jnp.float32)
     mask, z = np.ones(20, bool), jnp.array([far, 0.0])
-    result = run(predict, observed, mask, known, z, (0, 1), (), UNIFORM)
+    result = run(
+        predict, observed, mask, known, z, (0, 1), (), coordinates(2, uniform, standard, log_prior)
+    )
     mean, _ = moments(result)
     assert np.all(np.asarray(result.z)[:, 0] == far)
     assert mean[1] == pytest.approx(0.5 / (1 + 0.2**2 / 20), abs=0.01)
@@ -223,7 +233,8 @@ def test_what_is_known_is_simulated_at_its_own_value_even_where_proposals_are_bo
 
 def test_proposals_do_not_vary_with_a_known_entry_that_their_coordinate_hangs_on():
     """The second coordinate is z1 + 6 z0, of which z0 is known."""
-    coupled = Coordinates(
+    coupled = coordinates(
+        2,
         lambda z: z.at[1].add(6 * z[0]),
         lambda x: x.at[1].add(-6 * x[0]),
         lambda x, free: (free * norm_logpdf(x.at[1].add(-6 * x[0]))).sum(),
@@ -277,7 +288,7 @@ def test_where_a_prior_is_uniform_proposals_in_its_own_coordinate_agree():
     observed = jnp.full(20, 1.2, jnp.float32)
     plain, straight = (
         run(predict, observed, np.ones(20, bool), np.zeros(3, bool), 0.0, (0, 1, 2), (), at)
-        for at in (STANDARD, UNIFORM)
+        for at in (STANDARD, coordinates(3, uniform, standard, log_prior))
     )
     a, b = np.meshgrid(*2 * [np.linspace(-4.5, 4.5, 801)], indexing="ij")
     misfit = 1.2 - (2 * norm.cdf(a) - 1) - 2 * (2 * norm.cdf(b) - 1)
@@ -305,10 +316,8 @@ def test_rounds_end_when_enough_draws_count(linear):
         tuple(range(SIZE)),
         n_effective=100,
     )
-    made = int(result.made)
-    assert made < len(result.log_weight)
-    assert np.isneginf(result.log_weight[made:]).all()
-    assert effective(result._replace(log_weight=result.log_weight[:made])) > 500
+    assert len(result.log_weight) < BUDGET["n_rounds"] * BUDGET["n_draws"] * SIZE
+    assert effective(result) > 500
     covariance = np.linalg.inv(np.eye(SIZE) + design.T @ design / SD**2)
     mean, _ = moments(result)
     exact = covariance @ design.T @ observed / SD**2
@@ -368,9 +377,7 @@ def two_modes(far):
         target = np.logaddexp(*log) - np.log(2)
         there = norm.logpdf(z, 3, 0.6), norm.logpdf(z, -3, 0.6)
         proposal = np.logaddexp(*there) - np.log(2) if number in far else there[0]
-        made = np.asarray(1500)
-        log_weight = np.where(np.arange(2000) < 1500, (target - proposal)[:, 0], -np.inf)
-        return importance.Reweighted(z, log_weight, made, made)
+        return importance.Reweighted(z[:1500], (target - proposal)[:1500, 0], 1500)
 
     return run
 
@@ -444,16 +451,13 @@ def test_a_hill_that_one_start_leads_to_is_found_though_all_others_start_higher(
     def residuals(current, z):
         return current, jnp.zeros(2 + n_bent)
 
-    problem = Problem(simulate, residuals, jnp.ones(1 + n_bent, bool), tuple(range(1 + n_bent)))
+    problem = problem_of(simulate, residuals, 1 + n_bent, range(1 + n_bent))
     z0 = jnp.linspace(-2.2, -1.8, 12).at[5].set(1.0)
     start = jnp.concatenate([z0[:, None], jnp.tile(valley(z0)[:, None], n_bent)], axis=1)
     height = -0.5 * (jax.vmap(slope)(z0) ** 2).sum(1)
     assert height.argmin() == 5
 
-    result = jax.jit(lambda key: importance.reweight(problem, start, key, **BUDGET))(
-        jax.random.key(0)
-    )
-    log_weight = np.asarray(result.log_weight)[: int(result.made)]
+    log_weight = reweighted(problem, start).log_weight
     grid = np.linspace(-6, 6, 4001)
     height = -0.5 * (np.asarray(slope(grid)) ** 2).sum(0)
     bent = n_bent * (np.log(sd / np.hypot(1, sd)) - 0.5 * valley(grid) ** 2 / (1 + sd**2))
@@ -464,27 +468,24 @@ def test_a_hill_that_one_start_leads_to_is_found_though_all_others_start_higher(
 
 
 def test_simulations_are_counted():
-    calls = 0
+    """Every point that is simulated counts, and each derivative along one of three entries too."""
+    points = {"simulated": 0, "climbed": 0}
 
-    def simulate(z):
-        def count(z):
-            nonlocal calls
-            calls += 1
+    class Counted(Factor):
+        def log_likelihood(self, z, variants):
+            points["simulated"] += len(z)
+            return super().log_likelihood(z, variants)
 
-        jax.debug.callback(count, z)
-        return z[:3]
+        def sensitivities(self, z, heavy, light):
+            points["climbed"] += len(z)
+            return super().sensitivities(z, heavy, light)
 
     def residuals(mean, z):
         return (1 - mean) * jnp.exp(-z[3]), jnp.full(3, z[3])
 
-    problem = Problem(simulate, residuals, jnp.ones(4, bool), (0, 1, 2), (3,))
-    start = jax.random.normal(jax.random.key(0), (64, 4))
-    result = jax.jit(lambda key: importance.reweight(problem, start, key, **BUDGET))(
-        jax.random.key(1)
-    )
-    jax.effects_barrier()
-    # Derivatives along all three entries are one evaluation of the callback here; a climb that has
-    # ended may be looked at again with those that have not.
-    looked = (int(result.n_simulations) - 64 - int(result.made)) / 4
-    assert looked == int(looked)
-    assert 64 + looked + int(result.made) <= calls <= int(result.n_simulations)
+    problem = problem_of(lambda z: z[:3], residuals, 4, (0, 1, 2), (3,))
+    problem = problem._replace(factors=(Counted(*problem.factors[0]),))
+    result = reweighted(problem, jax.random.normal(jax.random.key(0), (64, 4)))
+    assert points["simulated"] == 12 * 5 + len(result.z)  # starts are chosen of twelve groups
+    assert points["climbed"] > 0
+    assert result.n_simulations == points["simulated"] + 4 * points["climbed"]

@@ -1,8 +1,9 @@
-"""Batches over cases on all cores."""
+"""Batches over cases, and chunks of rows, on all cores."""
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import jax
@@ -43,3 +44,39 @@ def map_batches(
             tqdm(pool.map(run, starts), total=len(starts), desc=label, disable=label is None)
         )
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+CHUNK = 128  # rows of a program: a few vectors of numbers for each step, and few of them padding
+
+
+def map_chunks(function: Callable, common: Any, *rows: Any) -> Any:
+    """Apply a jitted function of `CHUNK` rows to any number of rows, chunk by chunk on all cores.
+
+    The last chunk is filled up with its first row: one compilation serves all numbers of rows.
+
+    Args:
+        function: Takes `common` and pytrees of arrays whose leading axis is the chunk; returns such
+            a pytree.
+        common: What is the same for all rows.
+        rows: Pytrees of arrays with the same leading axis.
+
+    Returns:
+        What `function` returns, as numpy arrays over all rows.
+    """
+    n_rows = len(jax.tree.leaves(rows)[0])
+
+    def run(first: int):
+        index = np.arange(first, first + CHUNK)
+        index = np.where(index < n_rows, index, first)
+        result = function(common, *jax.tree.map(lambda a: np.asarray(a)[index], rows))
+        return jax.tree.map(lambda a: np.asarray(a)[: n_rows - first], result)
+
+    starts = range(0, n_rows, CHUNK)
+    parts = list(_threads().map(run, starts)) if len(starts) > 1 else [run(0)]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """The threads of all chunks; those that wait for them are others."""
+    return ThreadPoolExecutor(os.cpu_count())

@@ -12,24 +12,22 @@ too narrow, and k-hat is content, since the tails weigh least.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from arviz_stats.base import array_stats
-from jax import Array
-from jax.scipy.special import logsumexp
-from jax.scipy.stats import norm
+from scipy.special import logsumexp, softmax
+from scipy.stats import norm
 
-from touchstone.inference.problem import Problem, repeated
-from touchstone.inference.proposals import Mixture, climb
+from touchstone.inference.batches import CHUNK
+from touchstone.inference.problem import Problem
+from touchstone.inference.proposals import Mixture, Modes, climb
 
 # Two runs agree whose log evidences differ by less: chance makes 0.1 of 200 effective draws in
 # each, and a mode that only one has seen is then a quarter of the posterior at most.
 AGREEMENT = 0.3
-_WORST = 10.0  # k-hat of draws that are no good at all
-_ENTRANTS = 3  # climbs that start, for each that arrives: a mode that none enters is lost
-_ENOUGH = 2  # effective draws for each free parameter, for a refit
-_INNER = 4  # light draws of a simulation
+_WORST_K_HAT = 10.0  # of draws that are no good at all
+_STARTS_PER_MODE = 3  # climbs that start, for each that arrives: a mode that none enters is lost
+_REFIT_DRAWS = 2  # effective draws for each free parameter, at least, that a refit is made of
+_LIGHT_DRAWS = 4  # of the light entries, for each simulation
 _LEAST_ROUNDS = 3  # before the number of effective draws is believed
 
 
@@ -39,20 +37,18 @@ class Reweighted(NamedTuple):
     Attributes:
         z: Draws, shape (n, P); known entries at their values.
         log_weight: Unnormalised, shape (n,); the mean of its exponential is the evidence.
-        made: How many draws were made; rows beyond are padding.
         n_simulations: Of the case; a derivative along one entry counts as one.
     """
 
-    z: Array
-    log_weight: Array
-    made: Array
-    n_simulations: Array
+    z: np.ndarray
+    log_weight: np.ndarray
+    n_simulations: int
 
 
 def reweight(
     problem: Problem,
-    draws: Array,
-    key: Array,
+    draws: np.ndarray,
+    rng: np.random.Generator,
     *,
     n_starts: int,
     n_improve: int,
@@ -68,162 +64,201 @@ def reweight(
     Args:
         problem: The problem.
         draws: Where to start: of an amortised posterior, known entries at their values, (n, P).
-        key: For all randomness.
-        n_starts: Climbs that arrive, of `_ENTRANTS` times as many that start: at the best draws of
-            as many groups.
+        rng: For all randomness.
+        n_starts: Climbs that arrive, of `_STARTS_PER_MODE` times as many that start: at the best
+            draws of as many groups.
         n_improve: Steps of Fisher scoring, at most.
         n_rounds: Rounds of importance sampling, at most.
-        n_draws: Draws of a round for each heavy or light entry: a covariance is learnt from them.
+        n_draws: Draws of a round for each free entry, at least: a covariance is learnt from them.
             Few large rounds narrow a bent posterior less than many small ones do.
-        n_effective: Effective draws for each of these entries that are enough to end the rounds.
+        n_effective: Effective draws for each free entry that are enough to end the rounds.
 
     Returns:
         The weighted draws of all rounds.
     """
-    free, heavy, light = problem.free, np.array(problem.heavy), np.array(problem.light, int)
-    size, n_starts = len(heavy) + len(light), min(n_starts, len(draws))
-    inner, n_half = _INNER if light.size else 1, n_draws * size // 2
-    warp = problem.coordinates.warp
-    log_prior = jax.vmap(problem.coordinates.log_prior, (0, None))
-    x = jax.vmap(warp)(draws)
-    given_x = x[0]
-
-    def points(x):
-        """z of coordinates (n, P); what is known is at its own value, whatever its bounds."""
-        return jnp.where(free, jax.vmap(problem.coordinates.unwarp)(x), draws[0])
-
-    def log_posteriors(heavies, lights):
-        """At heavy entries (n, H), each with some draws of the light ones (n, I, L)."""
-        n, inner, n_light = lights.shape
-        x = jnp.tile(given_x, (n, 1)).at[:, heavy].set(heavies)
-        z = points(x)
-        simulated = jax.vmap(problem.simulate)(z)
-        prior = log_prior(x, free.at[light].set(False))
-        z, simulated, prior = repeated((z, simulated, prior), inner)
-        lights = lights.reshape(n * inner, n_light)
-        seen = jax.vmap(problem.residuals)(simulated, z.at[:, light].set(lights))
-        prior = prior + (free[light] * norm.logpdf(lights)).sum(1)
-        value = prior + jax.vmap(problem.log_likelihood)(*seen)
-        return jnp.where(jnp.isfinite(value), value, -jnp.inf).reshape(n, inner)
-
-    start_key, key, pick_key = jax.random.split(key, 3)
-    n_groups = min(_ENTRANTS * n_starts, len(draws))
-    n_looked = len(draws) // n_groups * n_groups
-    groups = draws[:n_looked].reshape(n_groups, -1, draws.shape[1])
-    values = log_posteriors(x[:n_looked, heavy], x[:n_looked, None, light])
-    starts = groups[jnp.arange(n_groups), values.reshape(n_groups, -1).argmax(1)]
+    target, n_free = _Target(problem, draws[0]), len(problem.free)
+    n_starts = min(n_starts, len(draws))
+    starts, n_looked = _best_of_groups(target, draws, min(_STARTS_PER_MODE * n_starts, len(draws)))
     modes = climb(problem, starts, n_improve=n_improve, n_modes=n_starts)
-    centres, slopes = jax.vmap(warp)(modes.z), jax.vmap(jax.jacfwd(warp))(modes.z)
-    slopes = jnp.where(free[:, None] & free, slopes, 0.0)  # what is known does not vary
-    covariances = slopes @ modes.covariance @ slopes.mT + jnp.diag(jnp.where(free, 0.0, 1.0))
-    best = modes.log_posterior.argmax()[None]
+    first = [_Proposal.about(target, modes, rng) for _ in range(2)]
+    halves = [_Half(target, proposal) for proposal in first]
+    # All rows of a chunk cost the same, so they are all drawn.
+    n_half = -(-n_draws * n_free // CHUNK) * CHUNK // 2
+    for number in range(1, n_rounds + 1):
+        _sample(target, halves, n_half, rng)
+        log_weight = np.concatenate([half.log_weight for half in halves])
+        if number >= _LEAST_ROUNDS and _effective(log_weight) >= n_effective * n_free:
+            break
+        # Each half's next proposal is moved to where the other half's draws weigh.
+        learnt = [half.learnt(rng) for half in halves]
+        for half, of_other in zip(halves, reversed(learnt), strict=True):
+            half.proposal = half.proposal.refitted(*of_other)
+    z = np.concatenate([half.chosen(rng) for half in halves])
+    n_climbed = modes.n_steps * (1 + len(problem.heavy))
+    return Reweighted(z, log_weight, n_looked + n_climbed + len(z))
 
-    def first(key):
-        # What scales the residuals hangs together with what shifts them only weakly: the
-        # information of the two is zero in a Gaussian model. So they are proposed apart, and the
-        # former, of which each simulation has several draws, about the best mode alone.
-        def about(of, which, key):
-            covariance = covariances[which][:, of[:, None], of]
-            values = modes.log_posterior[which]
-            return Mixture.about(centres[which][:, of], values, covariance, free[of], key)
 
-        heavy_key, light_key = jax.random.split(key)
-        return about(heavy, jnp.arange(n_starts), heavy_key), about(light, best, light_key)
+class _Target:
+    """The log posterior at many points, by their coordinates.
 
-    # Draws of a Gaussian in d dimensions lie sqrt(d) deviations out: propose one farther. Not so
-    # the light ones, whose posteriors are not bent, and of which each simulation has several.
-    widen = 1 + 1 / jnp.sqrt(free.sum())
+    Attributes:
+        problem: The problem.
+        given: A point with the known entries at their values, shape (P,).
+        x: Its coordinates, shape (P,).
+    """
 
-    def log_density(proposal, heavies, lights):
-        """Of the proposal, for each simulation and light draw, (n, I)."""
-        of_heavy = proposal[0].log_density(heavies, free[heavy])
-        of_light = proposal[1].log_density(jax.lax.collapse(lights, 0, 2), free[light])
-        return of_heavy[:, None] + of_light.reshape(lights.shape[:2])
+    def __init__(self, problem: Problem, given: np.ndarray):
+        self.problem, self.given = problem, np.asarray(given, float)
+        self.x = problem.coordinates.to(self.given[None])[0][0]
 
-    def draw(proposal, key):
-        """Simulations (n, H) and some light draws of each (n, I, L)."""
-        heavy_key, light_key = jax.random.split(key)
-        heavies = proposal[0].draw(heavy_key, n_half)
-        lights = proposal[1].draw(light_key, n_half * inner)
-        heavies = jnp.where(free[heavy], heavies, given_x[heavy])
-        lights = jnp.where(free[light], lights, given_x[light])
-        return heavies, lights.reshape(n_half, inner, len(light))
+    def __call__(self, heavy: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """At heavy entries (n, H), each with some draws of the light ones (n, I, L).
 
-    def refit(proposal, key, heavies, lights, log_weights):
-        """The proposal, moved to where these draws weigh."""
-        log_weight = logsumexp(log_weights, axis=1)
-        weight = _tempered(log_weight, _ENOUGH * free.sum())
-        kept = _pick(key, log_weights, lights)
-        return (
-            proposal[0].refitted(heavies, weight, free[heavy], widen),
-            proposal[1].refitted(kept, weight, free[light], 1.0),
+        Returns:
+            z of all, shape (n, I, P), and the log posterior, shape (n, I).
+        """
+        problem = self.problem
+        x = np.tile(self.x, (len(heavy), 1))
+        x[:, problem.heavy] = heavy
+        back, prior = problem.coordinates.back(x, problem.heavy)
+        # What is known is at its own value, whatever its bounds.
+        z = np.tile(self.given, (len(heavy), 1))
+        z[:, problem.heavy] = back[:, problem.heavy]
+        variants = np.repeat(z[:, None], light.shape[1], axis=1)
+        variants[..., problem.light] = light
+        value = prior[:, None] + norm.logpdf(light).sum(2)
+        value = value + problem.log_likelihood(z, variants)
+        return variants, np.where(np.isfinite(value), value, -np.inf)
+
+
+def _best_of_groups(target: _Target, draws: np.ndarray, n: int) -> tuple[np.ndarray, int]:
+    """The best draw of each of n equal groups, shape (n, P), and of how many draws in all."""
+    problem, n_looked = target.problem, len(draws) // n * n
+    draws = np.asarray(draws[:n_looked], float)
+    heavy = problem.coordinates.to(draws)[0][:, problem.heavy]
+    _, value = target(heavy, draws[:, None, problem.light])
+    best = value.reshape(n, -1).argmax(1)
+    return draws.reshape(n, -1, draws.shape[1])[np.arange(n), best], n_looked
+
+
+class _Proposal(NamedTuple):
+    """What the draws of a round are made from.
+
+    What scales the residuals hangs together with what shifts them only weakly: the information of
+    the two is zero in a Gaussian model. So they are proposed apart, and the former, of which each
+    simulation has several draws, about the best mode alone.
+    """
+
+    heavy: Mixture
+    light: Mixture
+
+    @classmethod
+    def about(cls, target: _Target, modes: Modes, rng: np.random.Generator) -> "_Proposal":
+        """Proposal about the modes, in the coordinates of proposals."""
+        free, n_heavy = target.problem.free, len(target.problem.heavy)
+        centre, slopes = target.problem.coordinates.to(modes.z)
+        slopes = slopes[:, free[:, None], free]  # what is known does not vary
+        covariance = slopes @ modes.covariance @ slopes.mT
+        centre, best = centre[:, free], modes.log_posterior.argmax()[None]
+        heavy, light = slice(n_heavy), slice(n_heavy, None)
+        values = modes.log_posterior
+        return cls(
+            Mixture.about(centre[:, heavy], values, covariance[:, heavy, heavy], rng),
+            Mixture.about(centre[best, light], values[best], covariance[best, light, light], rng),
         )
 
-    def one_round(state):
-        key, draw_key, refit_key = jax.random.split(state.key, 3)
-        used = jax.tree.map(
-            lambda all, one: all.at[state.n_rounds].set(one), state.used, state.proposal
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Heavy entries (n, H), and some draws of the light ones for each (n, I, L)."""
+        n_light = self.light.centre.shape[1]
+        inner = _LIGHT_DRAWS if n_light else 1
+        return self.heavy.draw(rng, n), self.light.draw(rng, n * inner).reshape(n, inner, n_light)
+
+    def log_density(self, heavy: np.ndarray, light: np.ndarray) -> np.ndarray:
+        """Of what `draw` returns, shape (n, I)."""
+        n, inner, n_light = light.shape
+        of_light = self.light.log_density(light.reshape(n * inner, n_light))
+        return self.heavy.log_density(heavy)[:, None] + of_light.reshape(n, inner)
+
+    def refitted(self, heavy: np.ndarray, light: np.ndarray, weight: np.ndarray) -> "_Proposal":
+        """The proposal, moved to where draws weigh: (n, H), (n, L) and (n,)."""
+        # Draws of a Gaussian in d dimensions lie sqrt(d) deviations out: propose one farther. Not
+        # so the light ones, whose posteriors are not bent.
+        widen = 1 + 1 / np.sqrt(heavy.shape[1] + light.shape[1])
+        return _Proposal(
+            self.heavy.refitted(heavy, weight, widen), self.light.refitted(light, weight, 1.0)
         )
-        heavies, lights = jax.vmap(draw)(state.proposal, jax.random.split(draw_key))
+
+
+class _Half:
+    """The draws of one half of a run, from proposals that the other half has taught.
+
+    Attributes:
+        target: The log posterior.
+        proposal: Of the next round.
+        used: Proposals of all rounds so far.
+        heavy: Draws in the coordinates of proposals, shape (n, H).
+        light: Some for each, shape (n, I, L).
+        z: All of them as points, shape (n, I, P).
+        value: Log posterior, shape (n, I).
+        log_density: Of the sum of all proposals used, shape (n, I).
+    """
+
+    def __init__(self, target: _Target, proposal: _Proposal):
+        self.target, self.proposal, self.used = target, proposal, []
+        self.heavy, self.light = proposal.draw(np.random.default_rng(0), 0)
+        self.value = np.zeros(self.light.shape[:2])
+        self.z, self.log_density = np.zeros((*self.value.shape, len(target.x))), self.value
+
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw from the proposal; the draws are the last, yet without a value."""
+        self.used.append(self.proposal)
+        heavy, light = self.proposal.draw(rng, n)
         # Old draws under the new proposal, fresh draws under all.
-        of_new = jax.vmap(log_density)(state.proposal, state.heavy, state.light)
+        old = np.logaddexp(self.log_density, self.proposal.log_density(self.heavy, self.light))
+        fresh = logsumexp([each.log_density(heavy, light) for each in self.used], axis=0)
+        self.log_density = np.concatenate([old, fresh])
+        self.heavy = np.concatenate([self.heavy, heavy])
+        self.light = np.concatenate([self.light, light])
+        return heavy, light
 
-        def add(number, total):
-            one = jax.tree.map(lambda all: all[number], used)
-            return jnp.logaddexp(total, jax.vmap(log_density)(one, heavies, lights))
+    def add(self, z: np.ndarray, value: np.ndarray) -> None:
+        """Points of the last draws, shape (n, I, P), and their log posterior, shape (n, I)."""
+        self.z, self.value = np.concatenate([self.z, z]), np.concatenate([self.value, value])
 
-        of_all = jnp.full((2, n_half, inner), -jnp.inf)
-        of_all = jax.lax.fori_loop(0, state.n_rounds + 1, add, of_all)
-        together = (a.reshape(2 * n_half, *a.shape[2:]) for a in (heavies, lights))
-        values = log_posteriors(*together).reshape(of_all.shape)
+    @property
+    def log_weights(self) -> np.ndarray:
+        """Against the mean of all proposals, shape (n, I)."""
+        return self.value - (self.log_density - np.log(len(self.used)))
 
-        def put(all, one):
-            return jax.lax.dynamic_update_slice_in_dim(all, one, state.n_rounds * n_half, 1)
+    @property
+    def log_weight(self) -> np.ndarray:
+        """The same of each simulation, the mean of its draws, shape (n,)."""
+        return logsumexp(self.log_weights, axis=1) - np.log(self.value.shape[1])
 
-        state = state._replace(
-            key=key,
-            n_rounds=state.n_rounds + 1,
-            used=used,
-            heavy=put(state.heavy, heavies),
-            light=put(state.light, lights),
-            value=put(state.value, values),
-            log_density=put(jnp.logaddexp(state.log_density, of_new), of_all),
-        )
-        # Each half's proposal, moved to where the other half's draws weigh.
-        others = (a[::-1] for a in (state.heavy, state.light, state.log_weight))
-        proposal = jax.vmap(refit)(state.proposal, jax.random.split(refit_key), *others)
-        log_weight = logsumexp(state.log_weight, axis=2).ravel()
-        effective = 1 / (jax.nn.softmax(log_weight) ** 2).sum()
-        return state._replace(proposal=proposal, effective=effective)
+    def learnt(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draws and weights for a refit: heavy (n, H), one light each (n, L), and (n,)."""
+        enough = _REFIT_DRAWS * len(self.target.problem.free)
+        light = self.light[np.arange(len(self.light)), _pick(self.log_weights, rng)]
+        return self.heavy, light, _tempered(self.log_weight, enough)
 
-    def unfinished(state):
-        few = (state.n_rounds < _LEAST_ROUNDS) | ~(state.effective >= n_effective * size)
-        return few & (state.n_rounds < n_rounds)
+    def chosen(self, rng: np.random.Generator) -> np.ndarray:
+        """z of each simulation, with one of its light draws by their weights, shape (n, P)."""
+        return self.z[np.arange(len(self.z)), _pick(self.log_weights, rng)]
 
-    n, proposal = n_rounds * n_half, jax.vmap(first)(jax.random.split(start_key))
-    state = _Rounds(
-        key=key,
-        n_rounds=jnp.asarray(0),
-        effective=jnp.asarray(0.0),
-        proposal=proposal,
-        used=jax.tree.map(lambda a: jnp.broadcast_to(a, (n_rounds, *a.shape)), proposal),
-        heavy=jnp.tile(given_x[heavy], (2, n, 1)),
-        light=jnp.tile(given_x[light], (2, n, inner, 1)),
-        value=jnp.full((2, n, inner), -jnp.inf),
-        log_density=jnp.full((2, n, inner), -jnp.inf),
-    )
-    state = jax.lax.while_loop(unfinished, one_round, state)
-    # The halves in turn, so that those made come first.
-    heavies, lights, log_weights = (
-        jnp.swapaxes(a, 0, 1).reshape(2 * n, *a.shape[2:])
-        for a in (state.heavy, state.light, state.log_weight)
-    )
-    z = points(jnp.tile(given_x, (2 * n, 1)).at[:, heavy].set(heavies))
-    z = z.at[:, light].set(_pick(pick_key, log_weights, lights))
-    log_weight = logsumexp(log_weights, axis=1) - jnp.log(inner)
-    made = state.n_rounds * 2 * n_half
-    n_climbed = modes.n_steps * (1 + len(heavy))
-    return Reweighted(z, log_weight, made, n_looked + n_climbed + made)
+
+def _sample(target: _Target, halves: list[_Half], n: int, rng: np.random.Generator) -> None:
+    """A round: n draws of each half, all simulated together."""
+    drawn = [half.draw(rng, n) for half in halves]
+    z, value = target(*(np.concatenate(each) for each in zip(*drawn, strict=True)))
+    for half, *values in zip(halves, np.split(z, 2), np.split(value, 2), strict=True):
+        half.add(*values)
+
+
+def _effective(log_weight: np.ndarray) -> float:
+    """Effective number of draws (Kish); none where no draw is possible."""
+    if not np.isfinite(log_weight).any():
+        return 0.0
+    return 1 / (softmax(log_weight) ** 2).sum()
 
 
 class Pooled(NamedTuple):
@@ -233,7 +268,7 @@ class Pooled(NamedTuple):
         z: Shape (n, P).
         weight: Pareto-smoothed, shape (n,), sums to one.
         effective: Effective number of draws (Kish).
-        k_hat: Shape of the Pareto tail of the weights, at most `_WORST`.
+        k_hat: Shape of the Pareto tail of the weights, at most `_WORST_K_HAT`.
         k_threshold: Largest k-hat at which so many draws can be trusted.
         log_evidence: Of the observation.
         disagreement: Log evidence of the best run less that of the next.
@@ -269,17 +304,14 @@ def agree(run: Callable[[int], Reweighted], n_runs: int) -> Pooled:
     pooled = None
     while len(runs) < n_runs and not (pooled and pooled.trusted):
         runs.append(run(len(runs)))
-        pooled = _pool([jax.tree.map(np.asarray, each) for each in runs])
+        pooled = _pool(runs)
     return pooled
 
 
 def _pool(runs: list[Reweighted]) -> Pooled:
     """All runs as one, each weighted by its evidence."""
-    made = [int(each.made) for each in runs]
-    z = np.concatenate([each.z[:n] for each, n in zip(runs, made, strict=True)])
-    log_weight = np.concatenate(
-        [each.log_weight[:n] - np.log(n) for each, n in zip(runs, made, strict=True)]
-    )
+    z = np.concatenate([run.z for run in runs])
+    log_weight = np.concatenate([run.log_weight - np.log(len(run.z)) for run in runs])
     weight, k_hat = smooth(log_weight)
     return Pooled(
         z,
@@ -289,13 +321,13 @@ def _pool(runs: list[Reweighted]) -> Pooled:
         k_threshold(len(weight)),
         _log_sum(log_weight) - np.log(len(runs)),
         _disagreement(runs),
-        sum(int(each.n_simulations) for each in runs),
+        sum(run.n_simulations for run in runs),
     )
 
 
 def _disagreement(runs: list[Reweighted]) -> float:
     """Log evidence of the best run less that of the next."""
-    evidence = [_log_sum(run.log_weight[: run.made]) - np.log(run.made) for run in runs]
+    evidence = [_log_sum(run.log_weight) - np.log(len(run.z)) for run in runs]
     next_best, best = np.sort(evidence)[-2:]
     return float(best - next_best) if np.isfinite(best) else np.inf
 
@@ -315,13 +347,13 @@ def smooth(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
         Weights that sum to one, and k-hat; of draws that are all impossible, equal weights.
     """
     if not np.isfinite(log_weight).any():
-        return np.full(len(log_weight), 1 / len(log_weight)), _WORST
+        return np.full(len(log_weight), 1 / len(log_weight)), _WORST_K_HAT
     # ArviZ takes log likelihoods to be divided out, hence the sign.
     smoothed, k_hat = array_stats.psislw(-log_weight.astype(float))
     # Of very few possible draws it takes some impossible ones for the tail.
     weight = np.where(np.isfinite(log_weight), np.exp(smoothed - smoothed.max()), 0.0)
-    k_hat = float(np.nan_to_num(k_hat, nan=_WORST, posinf=_WORST))
-    return weight / weight.sum(), min(k_hat, _WORST)
+    k_hat = float(np.nan_to_num(k_hat, nan=_WORST_K_HAT, posinf=_WORST_K_HAT))
+    return weight / weight.sum(), min(k_hat, _WORST_K_HAT)
 
 
 def k_threshold(n: int) -> float:
@@ -341,48 +373,16 @@ def resample(weight: np.ndarray, n: int) -> np.ndarray:
     return np.minimum(np.searchsorted(ends / ends[-1], comb, side="right"), len(weight) - 1)
 
 
-def _tempered(log_weight: Array, enough: Array) -> Array:
+def _tempered(log_weight: np.ndarray, enough: float) -> np.ndarray:
     """Normalised weights, flattened until `enough` draws count (for the refit only)."""
-    powers = jnp.linspace(0.05, 1.0, 20)
-    scaled = jnp.where(jnp.isfinite(log_weight), powers[:, None] * log_weight, -jnp.inf)
-    weights = jnp.nan_to_num(jax.nn.softmax(scaled, axis=1))  # none, if no draw is possible
+    if not np.isfinite(log_weight).any():
+        return np.zeros(len(log_weight))
+    powers = np.linspace(0.05, 1.0, 20)[:, None]
+    weights = softmax(powers * log_weight, axis=1)
     sufficient = 1 / (weights**2).sum(1) > enough
-    return weights[jnp.maximum(sufficient.sum() - 1, 0)]
+    return weights[max(np.count_nonzero(sufficient) - 1, 0)]
 
 
-def _pick(key: Array, log_weight: Array, lights: Array) -> Array:
-    """One of the light draws of each simulation by its weight, (n, L) of (n, I, L)."""
-    chosen = jax.random.categorical(key, log_weight, axis=1)
-    return jnp.take_along_axis(lights, chosen[:, None, None], axis=1)[:, 0]
-
-
-class _Rounds(NamedTuple):
-    """Rounds of importance sampling so far; the two halves are a leading axis.
-
-    Attributes:
-        key: For the next.
-        n_rounds: How many.
-        effective: Effective number of draws, of both halves.
-        proposal: Of the next, for heavy and light entries.
-        used: Of all rounds, another axis in front.
-        heavy: Draws, shape (2, n, H).
-        light: Draws, some for each, shape (2, n, I, L).
-        value: Log posterior, shape (2, n, I); minus infinity where nothing has been drawn yet.
-        log_density: Of the sum of all proposals used, shape (2, n, I).
-    """
-
-    key: Array
-    n_rounds: Array
-    effective: Array
-    proposal: tuple["Mixture", "Mixture"]
-    used: tuple["Mixture", "Mixture"]
-    heavy: Array
-    light: Array
-    value: Array
-    log_density: Array
-
-    @property
-    def log_weight(self) -> Array:
-        """Against the mean of all proposals of the half, shape (2, n, I)."""
-        log_weight = self.value - (self.log_density - jnp.log(self.n_rounds))
-        return jnp.where(jnp.isfinite(self.value), log_weight, -jnp.inf)
+def _pick(log_weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each row of weights, shape (n, I), a place by chance in proportion, shape (n,)."""
+    return (log_weight + rng.gumbel(size=log_weight.shape)).argmax(1)

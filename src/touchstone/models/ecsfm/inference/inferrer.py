@@ -31,7 +31,7 @@ class Inferrer:
 
     def __init__(self, forward: Forward):
         self.prior, self.forward = forward.prior, forward
-        self.posteriors = Posteriors(forward.prior, forward.current)
+        self.posteriors = Posteriors(forward.prior)
 
     def infer(
         self,

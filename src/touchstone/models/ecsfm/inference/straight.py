@@ -9,8 +9,7 @@ Importance sampling proposes in `warp`, where bounds are walls; NUTS, which goes
 moves in `opened`, where there are none.
 """
 
-from typing import NamedTuple
-
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +26,7 @@ _SOFT = 0.25  # width of the soft edges that the bounds of k0 become on the whol
 _EDGE = 1e-6  # of a uniform prior, left out at either end
 
 
-class Straight(NamedTuple):
+class Straight(eqx.Module):
     """The coordinates for a record.
 
     Attributes:
@@ -37,23 +36,26 @@ class Straight(NamedTuple):
         potential: Where that is, V, shape (S,).
     """
 
-    prior: Prior
+    prior: Prior = eqx.field(static=True)
     experiment: Experiment
     reduction: Array
     potential: Array
 
     @classmethod
-    def of(cls, prior: Prior, experiment: Experiment, observed: Array, mask: Array) -> "Straight":
+    def of(
+        cls, prior: Prior, experiment: Experiment, observed: np.ndarray, mask: np.ndarray
+    ) -> "Straight":
         """For a record, A, shape (N,), of which the mask tells what was observed, shape (N,)."""
-        seen = jnp.where(mask, observed, 0.0)
+        seen = np.where(mask, observed, 0.0)
         ox, red = experiment.present[:, 0], experiment.present[:, 1]
-        reduction = jnp.where(ox & red, seen.sum() < 0, ox)
+        reduction = np.where(ox & red, seen.sum() < 0, ox)
 
         def where_it_flows(flow):
-            return (flow * experiment.potential).sum() / jnp.maximum(flow.sum(), 1e-30)
+            return (flow * experiment.potential).sum() / np.maximum(flow.sum(), 1e-30)
 
-        cathodic, anodic = (where_it_flows(jnp.maximum(way * seen, 0.0)) for way in (-1, 1))
-        return cls(prior, experiment, reduction, jnp.where(reduction, cathodic, anodic))
+        cathodic, anodic = (where_it_flows(np.maximum(way * seen, 0.0)) for way in (-1, 1))
+        potential = np.where(reduction, cathodic, anodic).astype(observed.dtype)
+        return cls(prior, experiment, reduction, potential)
 
     def warp(self, z: Array) -> Array:
         """Of standard coordinates, shape (P,)."""

@@ -1,7 +1,8 @@
 """What an experimenter does and knows: the applied potential, the electrode, the solution."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -64,6 +65,10 @@ class Records(NamedTuple):
     experiment: Experiment
     z: Array
     known: Array
+
+    def take(self, index: Any) -> "Records":
+        """Some of the records, by index or slice."""
+        return jax.tree.map(lambda a: np.asarray(a)[index], self)
 
 
 class Kind(NamedTuple):

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import gammainc
 from jaxtyping import Bool, Float, Key
 
 from touchstone.models.ecsfm.physics.arrays import AnyArray, Number
@@ -172,7 +171,21 @@ def _matern(n_samples: int, correlation: Float[Array, ""]):
         return fade * ((1 + x) * value + x * slope), fade * ((1 - x) * slope - x * value)
 
     y = 2 * x
-    q11 = gammainc(3.0, y)  # 1 - e^-y (1 + y + y^2/2), which cancels
+    q11 = _without_first_terms(y)
     q12 = jnp.exp(-y) * y**2 / 2
     q22 = q11 + 2 * y * jnp.exp(-y)
     return step, (q11, q12, q22)
+
+
+def _without_first_terms(y: Array) -> Array:
+    """1 - e^-y (1 + y + y^2/2), without cancellation at small y >= 0.
+
+    It is the incomplete gamma function P(3, y), whose general form takes the compiler seconds.
+    """
+    small = y < 2
+    safe = jnp.where(small, y, 0.0)
+    series = jnp.zeros_like(y)
+    for n in range(22, 2, -1):
+        series = 1 / math.factorial(n) + safe * series
+    fade = jnp.exp(-y)
+    return jnp.where(small, fade * safe**3 * series, 1 - fade * (1 + y + y**2 / 2))

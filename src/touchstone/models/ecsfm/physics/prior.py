@@ -48,6 +48,14 @@ class Prior:
         self._scale = jnp.array([p.scale for p in self.parameters])
         self._bounded = jnp.array([p.bounded for p in self.parameters])
 
+    # Priors of one content are equal: what was compiled for one serves the other.
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Prior) and self.parameters == other.parameters
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.parameters))
+
     def block(self, name: str) -> slice:
         """Places of the entries of a block."""
         first = BLOCKS.index(name) * self.max_couples

@@ -1,0 +1,89 @@
+"""What weighted draws of a posterior say of a new observation, by the exact simulator."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.special import ndtr
+
+from touchstone.inference.batches import map_chunks
+from touchstone.inference.problem import simulated
+from touchstone.models.ecsfm.inference.records import Record, Simulation
+from touchstone.models.ecsfm.physics.experiment import Kind, Records
+from touchstone.models.ecsfm.physics.prior import Prior
+from touchstone.models.ecsfm.physics.waveforms import Waveform
+
+
+def predict(
+    prior: Prior,
+    marginal: bool,
+    key: Array,
+    index: np.ndarray,
+    z: np.ndarray,
+    weight: np.ndarray,
+    cases: Records,
+    waveform: Waveform,
+) -> tuple[np.ndarray, ...]:
+    """What weighted draws of some cases say of new observations.
+
+    Args:
+        prior: Of the model.
+        marginal: Whether the baseline was marginalised: each draw then gets one given the rest.
+        key: That of the sampler.
+        index: Of each case, shape (n,).
+        z: Draws, shape (n, draws, P).
+        weight: Their weights, shape (n, draws).
+        cases: The cases.
+        waveform: Theirs.
+
+    Returns:
+        The draws; the mean and standard deviation of a new observation, (n, N) each; the standard
+        deviation of its white noise, (n,); and the probability of less than each observed sample,
+        given those before it, (n, N).
+    """
+    each = []
+    for number in range(len(z)):
+        case, own_waveform = jax.tree.map(lambda a, k=number: a[k], (cases, waveform))
+        own_key = jax.random.split(jax.random.fold_in(key, index[number]), 3)[2]
+        each.append(
+            _of_case(prior, marginal, own_key, z[number], weight[number], case, own_waveform)
+        )
+    return tuple(np.stack(part) for part in zip(*each, strict=True))
+
+
+def _of_case(prior, marginal, key, z, weight, case: Records, waveform) -> tuple[np.ndarray, ...]:
+    kind = Kind.of(jax.tree.map(lambda a: a[None], case.experiment))
+    simulation = Simulation(prior, kind, case.experiment, waveform, case.experiment)
+    keys = np.asarray(jax.random.key_data(jax.random.split(key, len(z))))
+    of_draws = _of_draws_marginal if marginal else _of_draws
+    current = map_chunks(simulated, simulation, z)
+    z, fit, sd, white, pit = map_chunks(of_draws, Record(prior, case), z, current, keys)
+    mean = weight @ fit
+    sd = np.sqrt(weight @ (fit - mean) ** 2 + weight @ sd**2)
+    return z, mean, sd, np.sqrt(weight @ white**2), weight @ pit
+
+
+def _of_draw(record: Record, z: Array, current: Array, key: Array, *, marginal: bool):
+    """Of one draw, what it predicts; its baseline is drawn first if that was marginalised."""
+    prior, case = record.prior, record.case
+    natural = prior.natural(z, case.experiment)
+    observation = prior.observation(natural, current, case.experiment)
+    if marginal:
+        filtered = record.filtered(current, z)
+        # What is known has no variance, which a Cholesky factor would divide by.
+        regular = filtered.covariance + jnp.diag(1.0 * case.known[prior.baseline])
+        drawn = jax.random.multivariate_normal(
+            jax.random.wrap_key_data(key), filtered.baseline, regular
+        )
+        z = jnp.where(case.known, z, z.at[prior.baseline].set(drawn))
+    observation = observation.with_baseline(z[prior.baseline])
+    pit = ndtr(observation.filter(case.observed, case.mask).residual)
+    return z, observation.mean, observation.sd, observation.white, pit
+
+
+_of_draws, _of_draws_marginal = (
+    jax.jit(jax.vmap(partial(_of_draw, marginal=marginal), in_axes=(None, 0, 0, 0)))
+    for marginal in (False, True)
+)
