@@ -53,7 +53,7 @@ def ranks(
     n = max(len(values) for values in columns.values())
     points, low, high = band
     ax.fill_between(points, n**0.5 * (low - points), n**0.5 * (high - points), color="0.9")
-    ax.set_prop_cycle(color=colormaps["tab20"].colors)
+    ax.set_prop_cycle(color=colormaps["tab20"](np.arange(20)))
     for name, values in columns.items():
         u = np.sort(values)
         above = np.arange(1, len(u) + 1) / len(u) - u
