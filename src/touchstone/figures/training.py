@@ -61,5 +61,5 @@ def ranks(
     ax.axhline(0, color="black", lw=0.8)
     ax.set(xlabel="Rank of the truth among its draws", ylabel="(part of cases below − rank) √n")
     ax.set_title(title, fontsize=10)
-    ax.legend(fontsize=6, ncols=3)
+    ax.legend(fontsize=9, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
