@@ -7,9 +7,9 @@ in prior standard deviations; calibration is the part of all unknown parameters 
 intervals hold. Seconds are of one case among the others, on all cores, after compilation. `--nuts`
 is how many of the first cases NUTS samples, too: its errors are of those alone. Its seconds include
 what is compiled for each case, and longer chains where the first do not agree, and not the draws
-that it starts from. The cross-entropy method has
-the particles and rounds of its historical budgets, and at least two predictions of each particle:
-their scatter is the surrogate's doubt. The figure is `figures/ablation.png` of the model.
+that it starts from. The cross-entropy method has the particles and rounds of its historical
+budgets, and at least two predictions of each particle: their scatter is the surrogate's doubt. The
+figure is `figures/ablation.png` of the model.
 """
 
 import argparse
