@@ -5,29 +5,30 @@
 The same simulated cases, every nuisance free, for all methods. Error is that of the posterior mean
 in prior standard deviations; calibration is the part of all unknown parameters that their 90 %
 intervals hold. Seconds are of one case among the others, on all cores, after compilation. `--nuts`
-is how many of the first cases NUTS samples, too: its errors are of those alone, its seconds include
-what is compiled for each case, and not the draws that it starts from. The cross-entropy method has
-the particles and rounds of its historical budgets, and at least two predictions of each particle:
-their scatter is the surrogate's doubt. The figure is `figures/ablation.png` of the model.
+is how many of the first cases NUTS samples, too: its errors are of those alone. Its seconds include
+what is compiled for each case, and longer chains where the first do not agree, and not the draws
+that it starts from. The cross-entropy method has the particles and rounds of its historical
+budgets, and at least two predictions of each particle: their scatter is the surrogate's doubt. The
+figure is `figures/ablation.png` of the model.
 """
 
 import argparse
 import time
-from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from touchstone.contract import load_model
-from touchstone.inference.nuts import UnfitStartError
-from touchstone.io import artifacts
+from touchstone.contract import Model, load_model
+from touchstone.io.results import Results
 from touchstone.reliability.calibration import coverage, fractional_ranks
-from touchstone.reliability.scores import parameter_nrmse
-from touchstone.stages import randomness, reference
+from touchstone.reliability.scores import coordinates, parameter_nrmse, posterior_mean
+from touchstone.stages import checkpoints, randomness
+from touchstone.vocabulary import Cases, Posterior
 
+SEED = 20
 MASKS = ("dense", "random", "transitions")
 LEVELS = ("fast", "balanced", "robust")
 WEIGHING = ("n_runs", "n_starts", "n_improve", "n_rounds", "n_draws", "n_effective")
@@ -50,36 +51,34 @@ NUTS = [{"n_tune": n, "n_draws": m} for n, m in ((100, 100), (250, 500), (500, 1
 COLOURS = {"cem": "#ee7733", "flow": "#228833", "reweighted": "#4477aa", "nuts": "#aa3377"}
 
 
-def score(model, cases, z, weight, seconds: float) -> dict[str, float]:
-    """Error and coverage of draws (n, draws, P) with their weights."""
-    unknown = ~cases.known
-    _, sd = model.prior_moments(cases)
-    truth = model.natural(cases.z[:, None], cases)[:, 0]
-    estimate = np.einsum("nd,ndp->np", weight, model.natural(z, cases))
+def score(model: Model, cases: Cases, posterior: Posterior, seconds: float) -> dict[str, float]:
+    """Error and coverage of weighted draws, and seconds of one case."""
+    unknown, weight = ~cases.known, posterior.weight
+    estimate = posterior_mean(model.quantities, posterior)
+    draws = coordinates(model.quantities, posterior.draws)
     rng = np.random.default_rng(0)
     if np.ptp(weight) > 0:  # ranks are of draws of equal weights
         chosen = [rng.choice(len(w), 200, p=np.float64(w) / np.float64(w).sum()) for w in weight]
-        z = np.stack([a[i] for a, i in zip(z, chosen, strict=True)])
-    ranks = fractional_ranks(z, cases.z, rng)
+        draws = np.stack([a[i] for a, i in zip(draws, chosen, strict=True)])
+    ranks = fractional_ranks(draws, cases.truth, rng)
     return {
-        "seconds": seconds / len(z),
-        "n_cases": len(z),
-        "param_nrmse": parameter_nrmse(estimate, truth, sd, unknown).mean(),
+        "seconds": seconds / len(draws),
+        "n_cases": len(draws),
+        "param_nrmse": parameter_nrmse(estimate, cases.truth, posterior.prior_sd, unknown).mean(),
         "coverage_90": coverage(ranks, unknown, np.array([0.9]))[0],
     }
 
 
-def by_nuts(model, cases, starts, budget: dict) -> tuple[np.ndarray, float]:
-    """Draws of NUTS, (n, draws, P), and the seconds they took."""
-    start = time.perf_counter()
-    each = [
-        reference.draws(model.reference(cases.take(slice(k, k + 1)), starts[k], seed=k, **budget))
-        for k in range(len(starts))
-    ]
-    return np.stack(each), time.perf_counter() - start
+def by_nuts(model: Model, cases: Cases, start: Posterior, budget: dict) -> tuple[Posterior, float]:
+    """Posterior by NUTS, and the seconds that its chains took."""
+    with TemporaryDirectory() as folder:
+        posterior = model.reference(
+            cases, start, np.random.default_rng(SEED), budget=budget, folder=Path(folder)
+        )
+    return posterior, posterior.computation.figures["seconds"].sum()
 
 
-def ablation(model, checkpoint, n_cases: int, n_nuts: int) -> pd.DataFrame:
+def ablation(model: Model, n_cases: int, n_nuts: int) -> pd.DataFrame:
     """A row for each mask, method and budget."""
     rows = []
 
@@ -88,31 +87,29 @@ def ablation(model, checkpoint, n_cases: int, n_nuts: int) -> pd.DataFrame:
         print(rows[-1], flush=True)
 
     for number, mask in enumerate(MASKS):
-        settings = {"n_cases": n_cases, "observed": mask, "noise": None}
-        base = model.base_cases(np.random.default_rng(20), settings, checkpoint.meta["n_points"])
-        cases = model.variant(base, randomness.key(20, "stress", number))
+        noise = randomness.generator(SEED, "stress", number)
+        settings = {"observed": mask, "noise": None}
+        cases = model.cases(n_cases, np.random.default_rng(SEED), noise, settings)
+
+        def infer(method, budget, cases=cases):
+            return model.infer(cases, np.random.default_rng(SEED), method=method, budget=budget)
+
         for method, budgets in BUDGETS.items():
             for level, budget in zip(LEVELS, budgets, strict=True):
-                infer = partial(
-                    model.infer, checkpoint, key=jax.random.key(20), method=method, **budget
-                )
-                infer(cases)  # compiles
+                infer(method, budget)  # compiles
                 start = time.perf_counter()
-                posterior = infer(cases)
+                posterior = infer(method, budget)
                 seconds = time.perf_counter() - start
-                found = score(model, cases, posterior.z, posterior.weight, seconds)
-                note(mask, method, level, found)
-            surest = posterior.z  # of the last: re-weighted, robust
+                note(mask, method, level, score(model, cases, posterior, seconds))
+            surest = posterior  # of the last: re-weighted, robust
         if n_nuts:
-            few, starts = cases.take(slice(n_nuts)), surest[:n_nuts]
+            few, start = cases.take(slice(n_nuts)), surest.take(slice(n_nuts))
             for level, budget in zip(LEVELS, NUTS, strict=True):
-                try:
-                    z, seconds = by_nuts(model, few, starts, budget)
-                except UnfitStartError as error:
-                    print(f"nuts, {mask}, {level}: {error}", flush=True)
+                posterior, seconds = by_nuts(model, few, start, budget)
+                if np.isnan(seconds):
+                    print(f"nuts, {mask}, {level}: a case cannot be sampled", flush=True)
                     continue
-                weight = np.full(z.shape[:2], 1 / z.shape[1])
-                note(mask, "nuts", level, score(model, few, z, weight, seconds))
+                note(mask, "nuts", level, score(model, few, posterior, seconds))
     return pd.DataFrame(rows)
 
 
@@ -132,7 +129,6 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
     axes[0, 0].set_ylabel("Parameter error (prior sd)")
     axes[1, 0].set_ylabel("Truths inside 90 % intervals")
     axes[0, 0].legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, dpi=110)
 
 
@@ -144,11 +140,11 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path)
     arguments = parser.parse_args()
     model = load_model(arguments.model)
-    results = Path("results") / arguments.model
-    folder = arguments.checkpoint or artifacts.newest_checkpoint(results / "checkpoints")
-    rows = ablation(model, model.load_checkpoint(Path(folder)), arguments.cases, arguments.nuts)
+    results = Results(Path("results") / arguments.model)
+    checkpoints.load(model, results, arguments.checkpoint or "")
+    rows = ablation(model, arguments.cases, arguments.nuts)
     print(rows.round(3).to_string(index=False))
-    figure = results / "figures" / "ablation.png"
+    figure = results.figure("ablation")
     draw(rows, figure)
     print(f"drawn in {figure}")
 

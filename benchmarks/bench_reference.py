@@ -11,14 +11,16 @@ stopped goes on. Targets are printed, never asserted.
 import argparse
 from pathlib import Path
 
-import jax
 import numpy as np
 import pandas as pd
-import yaml
 
-from touchstone.contract import load_model
-from touchstone.io import artifacts
-from touchstone.stages import randomness, reference
+from touchstone import contract
+from touchstone.io import settings
+from touchstone.io.results import Results
+from touchstone.reliability import comparison
+from touchstone.stages import checkpoints, randomness
+
+SEED = 20
 
 
 def main() -> None:
@@ -29,40 +31,38 @@ def main() -> None:
     parser.add_argument("--tune", type=int, default=300)
     parser.add_argument("--draws", type=int, default=1000)
     arguments = parser.parse_args()
-    model = load_model(arguments.model)
-    results = Path("results") / arguments.model
-    folder = arguments.checkpoint or artifacts.newest_checkpoint(results / "checkpoints")
-    checkpoint = model.load_checkpoint(Path(folder))
-    settings = {"n_cases": arguments.cases, "observed": None, "noise": None}
-    rng = np.random.default_rng(20)
-    base = model.base_cases(rng, settings, checkpoint.meta["n_points"])
-    cases = model.variant(base, randomness.key(20, "stress"))
-    order = np.argsort((~cases.known).sum(1), kind="stable")
-    base, cases = base.take(order), cases.take(order)
-    sizes = yaml.safe_load(Path("config/config.yaml").read_text(encoding="utf-8"))["infer"]
-    flow = {name: sizes[name] for name in ("n_draws", "n_steps")}
-    budgets = {"reweighted": {**flow, "reweight": sizes["reweight"]}, "flow": flow}
+    model = contract.load_model(arguments.model)
+    results = Results(Path("results") / arguments.model)
+    checkpoints.load(model, results, arguments.checkpoint or "")
+    cases = model.cases(
+        arguments.cases,
+        np.random.default_rng(SEED),
+        randomness.generator(SEED, "stress"),
+        {"observed": None, "noise": None},
+    )
+    cases = cases.take(np.argsort((~cases.known).sum(1), kind="stable"))
+    config = settings.load(contract.folders())
+    sizes = settings.of_stage(config, arguments.model, "infer")["infer"]
+    budgets = {"reweighted": sizes, "flow": {name: sizes[name] for name in ("n_draws", "n_steps")}}
     posteriors = {
         method: model.infer(
-            checkpoint, cases, jax.random.key(20), method=method, label=method, **budget
+            cases, np.random.default_rng(SEED), method=method, budget=budget, label=method
         )
         for method, budget in budgets.items()
     }
-    rows = reference.compare(
-        model,
-        base,
+    reference = model.reference(
         cases,
-        posteriors,
-        n_tune=arguments.tune,
-        n_draws=arguments.draws,
-        seed=20,
-        folder=results / "traces" / "bench",
+        posteriors["reweighted"],
+        np.random.default_rng(SEED),
+        budget={"n_tune": arguments.tune, "n_draws": arguments.draws},
+        folder=results.traces / "bench",
         label="NUTS",
     )
+    rows = comparison.beside_reference(model.quantities, cases, posteriors, reference)
     pd.set_option("display.width", 250, "display.max_columns", 30, "display.max_rows", 200)
     print(rows.round(3).to_string())
-    print(pd.DataFrame(reference.summary(rows)).round(3).T.to_string())
-    print(f"seconds a case of NUTS, median: {rows['nuts_s'].median():.0f}")
+    print(pd.DataFrame(comparison.summary(rows)).round(3).T.to_string())
+    print(f"seconds a case of NUTS, median: {rows['reference_seconds'].median():.0f}")
     print("targets: c2st_median 0.55, c2st_90 0.62, param_nrmse within 3 % of NUTS, width 1.1,")
     print("180 s a case")
 

@@ -2,9 +2,19 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
 
 from touchstone import figures
-from touchstone.vocabulary import Quantity
+from touchstone.vocabulary import Cases, Computation, Posterior, Prediction, Quantity, View
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    """No figure outlives its test."""
+    yield
+    plt.close("all")
 
 
 def test_the_pair_that_is_drawn_is_the_one_that_hangs_together():
@@ -41,3 +51,110 @@ def test_posteriors_stand_beside_each_other_with_their_intervals():
         (bars,) = container[2]
         ends = [segment[:, 0] for segment in bars.get_segments()]
         np.testing.assert_allclose(ends, [[shift + 0.05, shift + 0.95], [shift + 0.5, shift + 9.5]])
+
+
+# Intervals ----------------------------------------------------------------------------------------
+
+
+def row(name, interval, median, prior=(0.0, 10.0)):
+    return {
+        "quantity": name,
+        "interval_90": list(interval),
+        "median": median,
+        "prior_interval_90": list(prior),
+    }
+
+
+def drawn(*rows):
+    """Of each row: ends of the prior's bar, ends of the posterior's, and the median."""
+    ax = figures.intervals(plt.figure().subplots(), rows)
+    places = [np.asarray(line.get_xdata(), float).tolist() for line in ax.lines]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [r["quantity"] for r in rows]
+    return [places[k : k + 3] for k in range(0, len(places), 3)]
+
+
+def test_intervals_stand_within_those_of_the_prior_in_decades_where_it_spans_one():
+    linear, logarithmic = drawn(
+        row("a", (2.5, 7.5), 6.0), row("b", (1.0, 100.0), 10.0, prior=(0.1, 1000.0))
+    )
+    np.testing.assert_allclose(np.concatenate(linear), [0, 1, 0.25, 0.75, 0.6])
+    np.testing.assert_allclose(np.concatenate(logarithmic), [0, 1, 0.25, 0.75, 0.5])
+
+
+def test_a_median_far_beyond_the_prior_is_clipped_as_its_bar_is():
+    above, below = drawn(row("above", (50, 70), 60), row("below", (-70, 20), -60))
+    np.testing.assert_allclose(np.concatenate(above), [0, 1, 1.1, 1.1, 1.1])
+    np.testing.assert_allclose(np.concatenate(below), [0, 1, -0.1, 1.1, -0.1])
+
+
+# Text ---------------------------------------------------------------------------------------------
+
+
+def observation():
+    """A view, one case with a missing sample, and its posterior."""
+    x = np.linspace(0, 1, 20)
+    observed, mask = np.sin(6 * x)[None], np.arange(20)[None] != 5
+    cases = Cases(
+        observed,
+        mask,
+        np.zeros((1, 1)),
+        np.zeros((1, 1), bool),
+        np.array(["any"]),
+        np.zeros(1),
+        None,
+    )
+    prediction = Prediction(observed, np.full((1, 20), 0.1), *[observed] * 3)
+    weight = np.full((1, 4), 0.25)
+    nothing = Computation.unchecked()
+    posterior = Posterior({}, weight, weight, weight, prediction, np.zeros(1), nothing)
+    return View(x, "Time (s)", "Signal (V)", 1.0), cases, posterior
+
+
+def scores():
+    rng = np.random.default_rng(0)
+    variants = [("in_distribution", None, 0.0), ("control", "drift", 0.0), ("stress", "drift", 1.0)]
+    return pd.concat(
+        pd.DataFrame(
+            {"split": split, "family": family, "severity": severity, "score": rng.random(9)}
+        )
+        for split, family, severity in variants
+    )
+
+
+def each_figure():
+    rng = np.random.default_rng(0)
+    view, cases, posterior = observation()
+    draws = rng.standard_normal((50, 2))
+    quantities = [Quantity(name, "normal", 0.0, 1.0, "V", "") for name in ("a", "b")]
+    bars = [{"name": "a", "n": 3, "ours": 1.0, "theirs": None}]
+    band = np.array([0.5]), np.array([0.4]), np.array([0.6])
+    columns = {f"quantity_{k}": rng.random(30) for k in range(21)}
+    return {
+        "against_severity": lambda ax: figures.against_severity(ax, scores(), "score", "Score"),
+        "bars": lambda ax: figures.bars(ax, "Errors", bars),
+        "beside": lambda ax: figures.beside(ax, ["a", "b"], {"one": draws}, np.zeros(2)),
+        "gallery": lambda ax: figures.gallery(ax, "Task", [(view, cases.observed[0])]),
+        "intervals": lambda ax: figures.intervals(ax, [row("a", (2, 3), 2.5)]),
+        "losses": lambda ax: figures.losses(ax, {"part": rng.random(200)}),
+        "predictive": lambda ax: figures.predictive(ax, view, cases, posterior, 0),
+        "ranks": lambda ax: figures.ranks(ax, columns, band, "method"),
+        "separation": lambda ax: figures.separation(ax, scores(), "score", 0.5),
+        "trade_off": lambda ax: figures.trade_off(ax, quantities, draws, draws),
+    }
+
+
+def test_no_figure_is_left_out_below():
+    assert {*each_figure(), "PAGE"} == set(figures.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(each_figure()))
+def test_text_on_a_page_has_nine_points_at_least_and_stays_on_it(name):
+    fig, ax = plt.subplots(figsize=(figures.PAGE, 4.6), layout="constrained")
+    assert each_figure()[name](ax) is ax
+    fig.canvas.draw()
+    shown = [text for text in fig.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    assert shown
+    assert min(text.get_fontsize() for text in shown) >= 9
+    if legend := ax.get_legend():
+        assert fig.bbox.containsx(legend.get_window_extent().x1)
+        assert fig.bbox.containsy(legend.get_window_extent().y0)

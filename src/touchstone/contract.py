@@ -4,7 +4,7 @@ import os
 from abc import ABC, abstractmethod
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -23,7 +23,7 @@ class Comparison(NamedTuple):
     """
 
     title: str
-    rows: list[dict]
+    rows: list[dict[str, Any]]
 
 
 class Fit(NamedTuple):
@@ -67,13 +67,13 @@ class Model[Detail](ABC):
         config: The parsed `config.yaml`.
     """
 
-    def __init__(self, config: dict):
+    def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
 
     @property
     def model_id(self) -> str:
         """Name of the model's folder."""
-        return self.config["model_id"]
+        return str(self.config["model_id"])
 
     @property
     def stresses(self) -> dict[str, str]:
@@ -94,10 +94,10 @@ class Model[Detail](ABC):
     def fit(
         self,
         data: list[Path],
-        settings: dict,
+        settings: dict[str, Any],
         rng: np.random.Generator,
         folder: Path,
-        lineage: dict,
+        lineage: dict[str, Any],
     ) -> Fit:
         """Learn from data, write the checkpoint folder with its manifest, and hold it loaded.
 
@@ -118,7 +118,7 @@ class Model[Detail](ABC):
         n: int,
         rng: np.random.Generator,
         noise: np.random.Generator,
-        settings: dict,
+        settings: dict[str, Any],
         stress: str | None = None,
         severity: float = 0.0,
     ) -> Cases[Detail]:
@@ -140,7 +140,7 @@ class Model[Detail](ABC):
         rng: np.random.Generator,
         *,
         method: str,
-        budget: dict,
+        budget: dict[str, Any],
         label: str | None = None,
     ) -> Posterior:
         """Posterior of each case by one of the methods; a label shows progress bars under it."""
@@ -170,7 +170,11 @@ class Model[Detail](ABC):
     # What a model may have besides ----------------------------------------------------------------
 
     def simulate(
-        self, settings: dict, rng: np.random.Generator, file: Path, provenance: dict
+        self,
+        settings: dict[str, Any],
+        rng: np.random.Generator,
+        file: Path,
+        provenance: dict[str, Any],
     ) -> Simulated[Detail]:
         """Write a chunk of the training family to a file."""
         raise NotImplementedError(f"{self.model_id} has no simulator to train on")
@@ -189,7 +193,7 @@ class Model[Detail](ABC):
         start: Posterior,
         rng: np.random.Generator,
         *,
-        budget: dict,
+        budget: dict[str, Any],
         folder: Path,
         label: str | None = None,
     ) -> Posterior:
@@ -211,7 +215,7 @@ class Model[Detail](ABC):
 
     def table(
         self, cases: Cases[Detail], posterior: Posterior, rng: np.random.Generator
-    ) -> list[dict]:
+    ) -> list[dict[str, Any]]:
         """Posterior of a measurement in the units of a reader, beside its prior.
 
         Rows have `quantity`, `record` (from 1, None if of all records), `unit`, `mean`, `median`,
@@ -234,7 +238,7 @@ class Model[Detail](ABC):
         ]
 
 
-def summary_of(draws: np.ndarray, weight: np.ndarray, prior: np.ndarray) -> dict:
+def summary_of(draws: np.ndarray, weight: np.ndarray, prior: np.ndarray) -> dict[str, Any]:
     """Mean, median and 90 % interval of weighted draws, and the 90 % interval of prior draws."""
     low, median, high = np.quantile(draws, [0.05, 0.5, 0.95], weights=weight, method="inverted_cdf")
     return {
@@ -270,7 +274,7 @@ def folders() -> dict[str, Path]:
     return found
 
 
-def load_model(model_id: str) -> Model:
+def load_model(model_id: str) -> Model[Any]:
     """The model of a name, made from its `config.yaml`.
 
     A model's folder has a module `model` with one subclass of `Model`.

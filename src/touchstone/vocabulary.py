@@ -1,11 +1,14 @@
 """The words that rooms exchange: quantities, cases, posteriors, and what is said of them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+type Index = slice | Sequence[int] | np.ndarray  # of some of the cases
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Quantity:
     meaning: str
 
     @classmethod
-    def from_config(cls, name: str, entry: dict) -> "Quantity":
+    def from_config(cls, name: str, entry: dict[str, Any]) -> "Quantity":
         """A quantity from its entry in a model's `config.yaml`.
 
         Raises:
@@ -91,7 +94,7 @@ class Cases[Detail](NamedTuple):
     system: Int[np.ndarray, " case"]
     detail: Detail
 
-    def take(self, index: Any) -> "Cases[Detail]":
+    def take(self, index: Index) -> "Cases[Detail]":
         """Some of the cases, by index or slice."""
         return _take(self, index)
 
@@ -179,7 +182,7 @@ class Posterior(NamedTuple):
     log_evidence: Float[np.ndarray, " case"]
     computation: Computation
 
-    def take(self, index: Any) -> "Posterior":
+    def take(self, index: Index) -> "Posterior":
         """What it says of some of the cases, by index or slice."""
         return _take(self, index)
 
@@ -229,12 +232,12 @@ class View(NamedTuple):
     y_factor: float
 
 
-def _take(value: Any, index: Any) -> Any:
+def _take[Tree](value: Tree, index: Index) -> Tree:
     """Rows of every array of a tree of named tuples and dictionaries."""
     if value is None:
-        return None
+        return value
     if isinstance(value, dict):
-        return {key: _take(item, index) for key, item in value.items()}
+        return cast("Tree", {key: _take(item, index) for key, item in value.items()})
     if isinstance(value, tuple):
-        return type(value)(*(_take(item, index) for item in value))
-    return np.asarray(value)[index]
+        return cast("Tree", type(value)(*(_take(item, index) for item in value)))
+    return cast("Tree", np.asarray(value)[index])

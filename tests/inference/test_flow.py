@@ -1,4 +1,4 @@
-"""Posteriors beside exact ones, and the metrics that judge them beside numbers found by hand."""
+"""Flow matching and the cross-entropy method beside exact posteriors."""
 
 from functools import partial
 
@@ -7,15 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from touchstone.inference import flow, flow_training
 from touchstone.inference.cem import cross_entropy
 from touchstone.inference.flow import VectorFieldNet
 from touchstone.inference.flow_training import Example
-from touchstone.reliability.scores import parameter_nrmse, predictive_metrics
 
 # A linear-Gaussian model: y = A z + noise, z standard normal. Its posteriors are known exactly.
 A = np.array([[1.0, 0.5], [-0.3, 0.8], [0.6, -0.4]], np.float32)
@@ -229,90 +225,3 @@ def test_the_key_decides_the_particles():
     first, again, other = (elect(jax.random.key(key), *UNKNOWN, 50, 2)[2].z for key in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert (first != other).all()
-
-
-# Metrics ------------------------------------------------------------------------------------------
-
-
-def test_metrics_of_one_case_are_those_found_by_hand():
-    observed = np.array([[0.0, 1.0, 2.0, 4.0]])
-    mean = np.array([[0.0, 1.0, 2.0, 2.0]])
-    got = predictive_metrics(
-        observed, np.ones((1, 4), bool), mean, np.ones((1, 4)), np.array([0.5])
-    )
-    by_hand = {
-        "pred_nrmse": 1.0 / 4,  # errors 0, 0, 0, 2 over a range of 4
-        "pred_nll": 2.112086,  # (0 + 0 + 0 + 2) / 4 + ln(1 / 0.5) + ln(2 pi) / 2
-        "pred_calibration_error": 0.067311 + 0.045500,  # 3/4 within one sd, all within two
-        "pred_sharpness": 0.25,
-        "reliability_score": 56.0161,  # 100 (.45 e^-.25 + .3 e^-2.1121 + .15 e^-.4512 + .1 e^-.25)
-        "max_abs_current": 4.0,
-    }
-    assert {name: values[0] for name, values in got.items()} == pytest.approx(by_hand, abs=2e-4)
-
-
-def test_a_perfect_and_sharp_prediction_scores_no_more_than_a_hundred():
-    observed = np.array([[0.0, 1.0, 2.0]])
-    sd = np.full((1, 3), 1e-3)
-    got = predictive_metrics(observed, np.ones((1, 3), bool), observed, sd, np.array([1.0]))
-    assert got["reliability_score"] == 100.0
-
-
-def test_a_case_without_an_observed_sample_is_named():
-    mask = np.array([[True, True], [False, False]])
-    ones = np.ones((2, 2))
-    with pytest.raises(ValueError, match="case 1 has no observed sample"):
-        predictive_metrics(ones, mask, ones, ones, np.ones(2))
-
-
-def test_parameter_error_counts_unknown_parameters_in_prior_standard_deviations():
-    estimate = np.array([[1.0, 5.0, 0.0], [1.0, 1.0, 1.0]])
-    truth = np.array([[0.0, 3.0, 9.0], [0.0, 0.0, 0.0]])
-    prior_sd = np.array([[0.5, 2.0, 1.0], [1.0, 1.0, 1.0]])
-    unknown = np.array([[True, True, False], [False, False, False]])
-    # errors of 2 and 1 prior standard deviations; nothing unknown is no error
-    got = parameter_nrmse(estimate, truth, prior_sd, unknown)
-    np.testing.assert_allclose(got, [np.sqrt((4 + 1) / 2), 0.0])
-
-
-@st.composite
-def predictions(draw, cases=3, samples=12):
-    """Observed values, mask, predictive mean and sd, and noise, of a few cases."""
-    values = partial(hnp.arrays, np.float64)
-    observed = draw(values((cases, samples), elements=st.floats(-10, 10)))
-    observed[:, 0], observed[:, 1] = -11.0, 11.0  # a range that is not zero
-    mask = draw(hnp.arrays(bool, (cases, samples)))
-    mask[:, :2] = True
-    mean = draw(values((cases, samples), elements=st.floats(-10, 10)))
-    sd = draw(values((cases, samples), elements=st.floats(0.1, 3)))
-    noise = draw(values(cases, elements=st.floats(0.05, 3)))
-    return observed, mask, mean, sd, noise
-
-
-@settings(deadline=None)
-@given(predictions(), st.integers(-30, 30))
-def test_the_unit_of_the_current_changes_nothing_but_the_trivial_score(case, exponent):
-    observed, mask, mean, sd, noise = case
-    unit = 2.0**exponent  # exact in floating point, so that nothing changes sides of an interval
-    before = predictive_metrics(*case)
-    after = predictive_metrics(unit * observed, mask, unit * mean, unit * sd, unit * noise)
-    np.testing.assert_allclose(after.pop("max_abs_current"), unit * before.pop("max_abs_current"))
-    for name, values in before.items():
-        np.testing.assert_allclose(after[name], values, rtol=1e-9, atol=1e-9, err_msg=name)
-
-
-@settings(deadline=None)
-@given(predictions(), st.sampled_from([np.nan, 1e9, -3.0]))
-def test_unobserved_samples_do_not_matter(case, value):
-    observed, mask, mean, sd, noise = case
-    before = predictive_metrics(*case)
-    hidden = np.where(mask, observed, value), mask, np.where(mask, mean, 7.0), sd, noise
-    for name, values in predictive_metrics(*hidden).items():
-        np.testing.assert_array_equal(values, before[name], err_msg=name)
-
-
-@settings(deadline=None)
-@given(predictions())
-def test_scores_are_between_nothing_and_a_hundred(case):
-    score = predictive_metrics(*case)["reliability_score"]
-    assert ((score >= 0) & (score <= 100)).all()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ def predictive(
     ax.fill_between([], [], [], color="#4477aa", alpha=0.15, label="±2σ")
     ax.plot(view.x, unit * mean, color="#4477aa", lw=1.2, label="predictive mean")
     if not mask.all():
-        missing = {"color": "0.75", "mfc": "none", "label": "missing"}
+        missing: dict[str, Any] = {"color": "0.75", "mfc": "none", "label": "missing"}
         ax.plot(view.x[~mask], unit * observed[~mask], "o", ms=2.5, mew=0.6, **missing)
     ax.plot(view.x[mask], unit * observed[mask], ".", ms=3, color="black", label="observed")
     ax.set(xlabel=view.x_label, ylabel=view.y_label)

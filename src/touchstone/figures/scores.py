@@ -18,7 +18,7 @@ def separation(ax: Axes, runs: pd.DataFrame, metric: str, threshold: float | Non
     labels = []
     groups = runs.groupby(["split", "family", "severity"], dropna=False, sort=False)
     spread = np.random.default_rng(0)
-    for place, ((split, family, severity), rows) in enumerate(groups):
+    for place, ((split, family, severity), rows) in enumerate(groups):  # ty: ignore[not-iterable] keys are triples
         values = rows[metric].to_numpy()
         colour = _SPLIT_COLOURS.get(split) or _family_colour(runs, family)
         x = place + 0.3 * (spread.random(len(values)) - 0.5)
@@ -36,8 +36,8 @@ def separation(ax: Axes, runs: pd.DataFrame, metric: str, threshold: float | Non
 def against_severity(ax: Axes, runs: pd.DataFrame, metric: str, ylabel: str) -> Axes:
     """Median and middle half of a metric of each family as the severity grows."""
     for family, rows in runs.dropna(subset=["family"]).groupby("family", sort=False):
-        quartiles = rows.groupby("severity")[metric].quantile([0.25, 0.5, 0.75]).unstack()
-        colour = _family_colour(runs, family)
+        quartiles = rows.groupby("severity")[metric].quantile(np.array([0.25, 0.5, 0.75])).unstack()
+        colour = _family_colour(runs, str(family))
         ax.plot(quartiles.index, quartiles[0.5], "o-", color=colour, label=str(family))
         ax.fill_between(quartiles.index, quartiles[0.25], quartiles[0.75], color=colour, alpha=0.2)
     reference = runs.loc[runs["family"].isna(), metric].median()

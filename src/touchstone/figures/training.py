@@ -53,7 +53,7 @@ def ranks(
     n = max(len(values) for values in columns.values())
     points, low, high = band
     ax.fill_between(points, n**0.5 * (low - points), n**0.5 * (high - points), color="0.9")
-    ax.set_prop_cycle(color=colormaps["tab20"].colors)
+    ax.set_prop_cycle(color=colormaps["tab20"](np.arange(20)))
     for name, values in columns.items():
         u = np.sort(values)
         above = np.arange(1, len(u) + 1) / len(u) - u
@@ -61,5 +61,5 @@ def ranks(
     ax.axhline(0, color="black", lw=0.8)
     ax.set(xlabel="Rank of the truth among its draws", ylabel="(part of cases below − rank) √n")
     ax.set_title(title, fontsize=10)
-    ax.legend(fontsize=6, ncols=3)
+    ax.legend(fontsize=9, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax

@@ -197,9 +197,10 @@ def _compiled_steps(
             arrays = eqx.apply_updates(arrays, update)
             return arrays, opt_state, step + 1, losses.at[step].set(value)
 
-        arrays, *rest = jax.lax.while_loop(
-            lambda carry: carry[2] < until, one_step, (arrays, *state[1:])
+        carry = arrays, state.optimiser, state.step, state.losses
+        arrays, opt_state, step, losses = jax.lax.while_loop(
+            lambda carry: carry[2] < until, one_step, carry
         )
-        return TrainState(eqx.combine(arrays, static), *rest)
+        return TrainState(eqx.combine(arrays, static), opt_state, step, losses)
 
     return advance

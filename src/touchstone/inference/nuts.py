@@ -159,10 +159,10 @@ def are_of(
         draws: As `sample` returned them, at any time.
         log_likelihood, names: As there.
     """
-    if draws["posterior"]["parameter"].values.tolist() != list(names):
+    if draws["posterior"].dataset["parameter"].values.tolist() != list(names):
         return False
-    last = draws["posterior"]["z"].values[:, -1]
-    theirs = draws["sample_stats"]["logp"].values[:, -1]
+    last = draws["posterior"].dataset["z"].values[:, -1]
+    theirs = draws["sample_stats"].dataset["logp"].values[:, -1]
     log_posterior = partial(_log_posterior, log_likelihood)
     with jax.enable_x64(True):
         ours = np.asarray(jax.jit(lambda z: jax.lax.map(log_posterior, z))(last))
@@ -173,7 +173,7 @@ def diagnose(draws: xr.DataTree) -> Convergence:
     """Whether draws, as `sample` returns them, are a reference: see `Convergence.faults`."""
     import arviz as az
 
-    z = draws["posterior"]["z"]
+    z = draws["posterior"].dataset["z"]
 
     def of_each(values: xr.DataArray) -> dict[str, float]:
         return dict(zip(z["parameter"].values.tolist(), values.values.tolist(), strict=True))
@@ -183,7 +183,7 @@ def diagnose(draws: xr.DataTree) -> Convergence:
         ess_bulk=of_each(az.ess(z, method="bulk")),
         ess_tail=of_each(az.ess(z, method="tail")),
         n_draws=z.sizes["chain"] * z.sizes["draw"],
-        n_divergent=int(draws["sample_stats"]["diverging"].sum()),
+        n_divergent=int(draws["sample_stats"].dataset["diverging"].sum()),
     )
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +23,7 @@ class ArtifactError(ValueError):
 
 
 @contextmanager
-def atomic(path: Path | str) -> Iterator[Path]:
+def atomic(path: Path | str) -> Generator[Path]:
     """A temporary path beside `path` that takes its name once the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def read_json(path: Path | str) -> dict:
 def save_arrays(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays as `.npz` in one piece; the same arrays give the same bytes."""
     with atomic(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **arrays)
+        np.savez(stream, **arrays)  # ty: ignore[invalid-argument-type] none is named allow_pickle
 
 
 def load_arrays(path: Path | str) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ _VOLATILE = ("timing", "date", "revision")
 _SCHEMAS = Path(__file__).parent / "schemas"
 
 
-def lineage(settings: dict, seed: int, inputs: dict[str, Path | str], **facts: Any) -> dict:
+def lineage(settings: dict, seed: int, inputs: Mapping[str, Path | str], **facts: Any) -> dict:
     """Where a result comes from.
 
     Args:
@@ -126,10 +127,13 @@ def plain(value: Any) -> Any:
 def _revision() -> str | None:
     """Git revision of the working tree, with `+changes` if it differs from its commit."""
     try:
-        git = ["git", "-C", str(Path(__file__).parent)]
-        run = {"capture_output": True, "text": True, "check": True}
-        revision = subprocess.run([*git, "rev-parse", "HEAD"], **run).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], **run).stdout.strip()
+        revision, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     except (OSError, subprocess.CalledProcessError):
         return None
     return revision + ("+changes" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    """What git says of the folder of this file."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -128,6 +128,7 @@ def _check(config: dict, schema: dict, prefix: str = "") -> None:
 def _explain(error: jsonschema.ValidationError, prefix: str) -> str:
     path = [prefix, *error.absolute_path] if prefix else error.absolute_path
     key = ".".join(str(part) for part in path) or "(top level)"
+    assert isinstance(error.schema, Mapping)  # a schema that is a mere boolean has no keys
     if error.validator == "additionalProperties" and error.schema.get("properties"):
         known = error.schema["properties"]
         unknown = [name for name in error.instance if name not in known]

@@ -113,7 +113,8 @@ def _by_variant(scored: pd.DataFrame, false_alarms_high: float) -> list[dict]:
     """Part flagged of each variant; detected is what lies above the false alarms' interval."""
     rows = []
     keys = ["split", "family", "severity"]
-    for (split, family, severity), group in scored.groupby(keys, dropna=False, sort=False):
+    groups = scored.groupby(keys, dropna=False, sort=False)
+    for (split, family, severity), group in groups:  # ty: ignore[not-iterable] keys are triples
         rate = guardrail.wilson(group["flagged"].mean(), len(group))
         rows.append(
             {

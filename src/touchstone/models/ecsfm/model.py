@@ -110,9 +110,8 @@ class Ecsfm(Model[Records]):
         n = len(records.observed)
         truth = np.asarray(self.forward.natural(records.z, records.experiment))
         kinds = np.broadcast_to(np.asarray(kind), n)
-        return Cases(
-            records.observed, records.mask, truth, records.known, kinds, np.arange(n), records
-        )
+        observed, mask, known = map(np.asarray, (records.observed, records.mask, records.known))
+        return Cases(observed, mask, truth, known, kinds, np.arange(n), records)
 
     # Inference ------------------------------------------------------------------------------------
 
@@ -204,11 +203,11 @@ class Ecsfm(Model[Records]):
     def view(self, cases: Cases[Records], index: int) -> View:
         """Current against potential for cyclic voltammetry, else against time."""
         experiment = cases.detail.experiment
-        potential = experiment.potential[index]
+        potential = np.asarray(experiment.potential[index])
         if is_sweep(potential):
             return View(potential, "Potential (V)", "Current (µA)", 1e6)
         part = np.arange(1, len(potential) + 1) / len(potential)
-        return View(experiment.duration[index] * part, "Time (s)", "Current (µA)", 1e6)
+        return View(np.asarray(experiment.duration[index] * part), "Time (s)", "Current (µA)", 1e6)
 
     def table(
         self, cases: Cases[Records], posterior: Posterior, rng: np.random.Generator

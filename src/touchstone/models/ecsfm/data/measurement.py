@@ -268,7 +268,7 @@ def _read_gamry(path: Path) -> pd.DataFrame:
 
 def _read_ec_lab_binary(path: Path) -> pd.DataFrame:
     try:
-        from galvani import BioLogic
+        from galvani import BioLogic  # ty: ignore[import-not-found] an extra
     except ImportError:
         raise ArtifactError(
             f"{path}: a binary .mpr needs the extra 'biologic' (uv sync --extra biologic); "
@@ -404,13 +404,14 @@ def to_records(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Record
     sphere = meta["electrode"].get("shape") == "sphere"
     temperature = meta.get("temperature_C", 25.0) + 273.15
     numbers = (duration, radius, 1 / radius if sphere else 0.0, temperature)
-    experiment = Experiment(np.float32(potential), *(np.float32(x) for x in numbers), present)
+    arrays = (np.asarray(value, np.float32) for value in (potential, *numbers))
+    experiment = Experiment(*arrays, present)
     mean, _ = prior.moments(experiment)
     is_given = np.isin(prior.names, list(given))
     natural = np.array([given.get(n, m) for n, m in zip(prior.names, mean, strict=True)])
     z = prior.standard(natural.astype(np.float32), experiment)
     known = is_given | ~np.asarray(prior.active(present))
-    record = Records(np.float32(current), mask, experiment, np.asarray(z), known)
+    record = Records(np.asarray(current, np.float32), mask, experiment, np.asarray(z), known)
     return jax.tree.map(lambda a: np.asarray(a)[None], record)
 
 

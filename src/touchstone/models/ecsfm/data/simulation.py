@@ -22,6 +22,7 @@ from touchstone.models.ecsfm.physics.readings import readable, readings
 _BATCH = 64  # experiments of a call of the simulator
 _FEWEST_OBSERVED = 8  # samples of a record of which chance observes none
 _EXAMPLE_SAMPLES = 1000
+_NUMBERS = ("duration", "radius", "curvature", "temperature")  # of an experiment, in a chunk
 
 
 class BaseCases(NamedTuple):
@@ -71,17 +72,14 @@ class Simulation:
         instrument = jax.jit(jax.vmap(self.prior.instrument))(natural, experiment)
         return Chunk(
             current=1e3 * current,
-            potential=experiment.potential,
-            parameters=parameter_rows(self.prior, natural, experiment.present),
+            potential=np.asarray(experiment.potential),
+            parameters=parameter_rows(self.prior, natural, np.asarray(experiment.present)),
             task=draws.task,
             stage=draws.level,
             task_names=tuple(self.config["tasks"]),
             stage_names=tuple(self.config["levels"]),
             settings={
-                "duration": experiment.duration,
-                "radius": experiment.radius,
-                "curvature": experiment.curvature,
-                "temperature": experiment.temperature,
+                **{name: np.asarray(getattr(experiment, name)) for name in _NUMBERS},
                 "resistance": np.asarray(instrument.resistance),
                 "capacitance": 1e6 * np.asarray(instrument.capacitance),
                 "noise_std": 1e3 * np.sqrt((current**2).mean(1)) * np.exp(natural[:, -1]),
@@ -195,7 +193,7 @@ class Simulation:
         signal = np.sqrt((clean**2).mean())
         values = readings(self.prior, natural[0], one, signal)
         truth = {name: float(values[name]) for name in readable(one)}
-        measurement.write(data, meta, observed, one, truth)
+        measurement.write(data, meta, np.asarray(observed), one, truth)
 
 
 def _masks(

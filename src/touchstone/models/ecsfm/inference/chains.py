@@ -102,7 +102,7 @@ def _thinned(z: np.ndarray | None, n_draws: int, size: int) -> np.ndarray:
 
 def _whole(chains: xr.DataTree, record: Records, names: list[str]) -> np.ndarray:
     """All parameters of all draws, shape (draws, P): what was not sampled is as in the record."""
-    sampled = chains["posterior"]["z"]
+    sampled = chains["posterior"].dataset["z"]
     places = [names.index(name) for name in sampled["parameter"].values]
     z = np.tile(record.z.astype(np.float32), (sampled[..., 0].size, 1))
     z[:, places] = sampled.values.reshape(len(z), -1)

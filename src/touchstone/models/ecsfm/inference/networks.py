@@ -15,6 +15,7 @@ from jax import Array
 
 from touchstone.inference.flow_training import Example
 from touchstone.models.ecsfm.data.masks import draw_mask
+from touchstone.models.ecsfm.physics.arrays import AnyArray
 from touchstone.models.ecsfm.physics.experiment import Experiment
 from touchstone.models.ecsfm.physics.kinetics import FARADAY, inverse_thermal_voltage
 from touchstone.models.ecsfm.physics.prior import RECORD, Prior
@@ -39,10 +40,10 @@ class Normaliser(NamedTuple):
         size_mean, size_sd: Of the log of the rms current over the reference current.
     """
 
-    setting_mean: Array
-    setting_sd: Array
-    size_mean: Array
-    size_sd: Array
+    setting_mean: AnyArray
+    setting_sd: AnyArray
+    size_mean: AnyArray
+    size_sd: AnyArray
 
     @classmethod
     def fit(cls, current: np.ndarray, experiment: Experiment) -> "Normaliser":
@@ -79,7 +80,7 @@ def settings(experiment: Experiment) -> Array:
             jnp.log(experiment.radius),
             jnp.log(curvature + 1e-3),
             experiment.temperature,
-            jnp.log(half * inverse_thermal_voltage(experiment.temperature)),
+            jnp.log(half * inverse_thermal_voltage(jnp.asarray(experiment.temperature))),
             *experiment.present.astype(jnp.float32).ravel(),
         ]
     )

@@ -18,6 +18,7 @@ from touchstone.models.ecsfm.data.dataset import Chunk, natural_coordinates
 from touchstone.models.ecsfm.inference import networks
 from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
 from touchstone.models.ecsfm.inference.networks import Normaliser
+from touchstone.models.ecsfm.physics.arrays import AnyArray
 from touchstone.models.ecsfm.physics.experiment import Experiment
 from touchstone.models.ecsfm.physics.prior import Prior
 
@@ -40,9 +41,9 @@ class Rows(NamedTuple):
         current: Noise-free current without baseline, A, shape (n, N).
     """
 
-    z: Array
+    z: AnyArray
     experiment: Experiment
-    current: Array
+    current: AnyArray
 
     @classmethod
     def of(cls, chunk: Chunk, prior: Prior) -> "Rows":

@@ -60,11 +60,11 @@ class Records(NamedTuple):
         known: Which parameters are known to inference (or do not exist), shape (n, P).
     """
 
-    observed: Array
-    mask: Array
+    observed: AnyArray
+    mask: AnyArray
     experiment: Experiment
-    z: Array
-    known: Array
+    z: AnyArray
+    known: AnyArray
 
     def take(self, index: Any) -> "Records":
         """Some of the records, by index or slice."""
