@@ -1,7 +1,6 @@
 """Files that outlive a run: whole or not there, held against their digests, nothing executable."""
 
 import math
-import os
 import zipfile
 from pathlib import Path
 
@@ -218,32 +217,3 @@ def test_a_damaged_manifest_is_refused_by_name(artefact, content):
     (artefact / "manifest.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"manifest\.json: not"):
         artifacts.verify(artefact, ["weights"])
-
-
-# Which artefact -----------------------------------------------------------------------------------
-
-
-def test_the_environment_names_artefacts_of_one_model(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my chunk.npz").touch()
-    monkeypatch.setenv("ECSFM_DATASET_CHUNK", "my chunk.npz")
-    monkeypatch.delenv("ECSFM_CHECKPOINT", raising=False)
-    assert artifacts.overrides("ecsfm") == {"ECSFM_DATASET_CHUNK": tmp_path / "my chunk.npz"}
-    assert artifacts.overrides("regimes") == {}
-
-
-def test_a_path_in_the_environment_that_does_not_exist_names_its_variable(tmp_path, monkeypatch):
-    monkeypatch.setenv("ECSFM_CHECKPOINT", str(tmp_path / "gone"))
-    with pytest.raises(ArtifactError, match=r"ECSFM_CHECKPOINT: .*gone does not exist"):
-        artifacts.overrides("ecsfm")
-
-
-def test_the_checkpoint_finished_last_is_the_newest(tmp_path):
-    for name, finished in (("b", 200), ("a", 300), ("c", 100)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "manifest.json").touch()
-        os.utime(tmp_path / name / "manifest.json", (finished, finished))
-    (tmp_path / "unfinished").mkdir()
-    assert artifacts.newest_checkpoint(tmp_path) == tmp_path / "a"
-    with pytest.raises(ArtifactError, match="holds no checkpoint"):
-        artifacts.newest_checkpoint(tmp_path / "unfinished")

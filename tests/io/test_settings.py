@@ -1,4 +1,4 @@
-"""Settings: one schema, and whatever repeats it agrees with it."""
+"""Settings: shared keys and a block for each model, and whatever repeats them agrees with them."""
 
 import ast
 import copy
@@ -17,13 +17,18 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from touchstone.io.settings import ConfigError, check_config
+from touchstone import contract
+from touchstone.io import settings as settings_
+from touchstone.io.settings import SettingsError
 
 ROOT = Path(__file__).parents[2]
-SCHEMA_FILE = ROOT / "workflow/schemas/config.schema.yaml"
-SCHEMA = yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8"))
+FOLDERS = contract.folders()
+MODEL_ID = "ecsfm"
+OWN = settings_.schema(FOLDERS[MODEL_ID] / "settings.schema.yaml")
+SHARED = settings_.schema()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+STAGES = ("simulate", "train", "stress", "guardrail", "infer")
 
 
 def load(name: str) -> dict:
@@ -33,27 +38,20 @@ def load(name: str) -> dict:
 CONFIG = load("config.yaml")
 
 
-def resolved(node: dict) -> dict:
+def resolved(node: dict, schema: dict) -> dict:
     """A node of the schema with what it refers to."""
     name = node.get("$ref", "").removeprefix("#/$defs/")
-    return SCHEMA["$defs"][name] | node if name else node
+    return schema["$defs"][name] | node if name else node
 
 
-def leaves(node: dict, key: str = "") -> Iterator[tuple[str, dict]]:
+def leaves(node: dict, schema: dict, key: str) -> Iterator[tuple[str, dict]]:
     """Each setting and its schema, by dotted key."""
-    for name, child in resolved(node).get("properties", {}).items():
-        path = f"{key}.{name}".lstrip(".")
-        if "properties" in resolved(child):
-            yield from leaves(child, path)
+    for name, child in resolved(node, schema).get("properties", {}).items():
+        path, child = f"{key}.{name}".lstrip("."), resolved(child, schema)
+        if "properties" in child:
+            yield from leaves(child, schema, path)
         else:
             yield path, child
-
-
-def defaults(node: dict):
-    """What the schema says a setting is by default."""
-    if "default" in node:
-        return node["default"]
-    return {name: defaults(child) for name, child in node["properties"].items()}
 
 
 def flat(config: dict, key: str = "") -> dict:
@@ -78,7 +76,7 @@ def beyond(leaf: dict, bound: str) -> st.SearchStrategy:
     return st.floats(**limit, allow_nan=False, allow_infinity=False)
 
 
-LEAVES = dict(leaves(SCHEMA))
+LEAVES = dict(leaves(SHARED, SHARED, "")) | dict(leaves(OWN, OWN, MODEL_ID))
 BOUNDED = [(key, bound) for key, leaf in LEAVES.items() for bound in BOUNDS if bound in leaf]
 NUMBERS = [key for key, leaf in LEAVES.items() if leaf.get("type") == "number"]
 
@@ -87,8 +85,8 @@ NUMBERS = [key for key, leaf in LEAVES.items() if leaf.get("type") == "number"]
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "test.yaml", "paper.yaml"])
-def test_every_configuration_is_what_the_schema_allows_and_complete(name):
-    check_config(load(name), SCHEMA_FILE)
+def test_every_configuration_is_what_the_schemas_allow_and_complete(name):
+    assert settings_.complete(load(name), FOLDERS) == load(name)
     assert set(flat(load(name))) == set(LEAVES)
 
 
@@ -98,32 +96,41 @@ def test_every_setting_is_described(key):
 
 
 def test_the_defaults_of_the_schema_are_the_values_of_the_configuration():
-    assert defaults(SCHEMA) == CONFIG
+    assert settings_.defaults(OWN) == CONFIG[MODEL_ID]
 
 
-def test_the_readme_names_every_setting_with_its_default():
-    told = {}
-    for section in (ROOT / "config/README.md").read_text(encoding="utf-8").split("\n## ")[1:]:
-        heading, *lines = section.splitlines()
-        prefixes = [f"{name}." for name in re.findall(r"`([\w.]+)`", heading)] or [""]
-        for line in lines:
-            if line.startswith("| `"):
-                name, *values, unit, meaning = (cell.strip(" `") for cell in line[1:-1].split("|"))
-                assert unit and meaning, name
-                for prefix, value in zip(prefixes, values, strict=True):
-                    told[prefix + name] = yaml.safe_load(value)
-    assert told == flat(CONFIG)
+def test_what_a_configuration_leaves_out_of_a_block_is_the_default():
+    config = {**CONFIG, MODEL_ID: {"stress": {"n_cases": 7}}}
+    block = settings_.complete(config, FOLDERS)[MODEL_ID]
+    assert block["stress"] == {**CONFIG[MODEL_ID]["stress"], "n_cases": 7}
+    assert block["train"] == CONFIG[MODEL_ID]["train"]
+
+
+def test_a_model_of_ones_own_needs_no_block():
+    config = {**CONFIG, "models": ["example_decay"]}
+    del config[MODEL_ID]
+    assert settings_.complete(config, FOLDERS)["example_decay"]["stress"]["n_cases"] == 40
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_sees_the_seed_and_nothing_of_other_stages(stage):
+    changed = copy.deepcopy(CONFIG)
+    for other in {"simulate", "stress", "infer"} - {stage}:
+        changed[MODEL_ID][other] = {"n_chunks": 1, "changed": True}
+    before, after = (settings_.of_stage(c, MODEL_ID, stage) for c in (CONFIG, changed))
+    assert before == after
+    assert before["seed"] == CONFIG["seed"]
 
 
 # What is refused ----------------------------------------------------------------------------------
 
 
 def assert_refused(key: str, value, *allowed: str):
-    """A ConfigError names the setting, its value and what is allowed."""
+    """A SettingsError names the setting, its value and what is allowed."""
     config = copy.deepcopy(CONFIG)
     section_of(config, key)[key.rpartition(".")[2]] = value
-    with pytest.raises(ConfigError) as error:
-        check_config(config, SCHEMA_FILE)
+    with pytest.raises(SettingsError) as error:
+        settings_.complete(config, FOLDERS)
     for words in (key, repr(value), *allowed):
         assert words in str(error.value)
 
@@ -151,16 +158,20 @@ def test_a_number_that_is_not_finite_is_refused(key, value):
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("stress.posterior", "nuts", "enum ['flow', 'reweighted', 'cem']"),
-        ("simulate.n_chunks", 4.0, "type integer"),
+        ("ecsfm.simulate.n_chunks", 4.0, "type integer"),
         ("models", [], "minItems 1"),
         ("models", ["ecsfm", "ecsfm"], "uniqueItems True"),
-        ("stress.severities", [0.0], "minItems 2"),
-        ("stress.severities", [0.5, 1.0], "contains {'const': 0}"),
+        ("ecsfm.stress.severities", [0.0], "minItems 2"),
+        ("ecsfm.stress.severities", [0.5, 1.0], "contains {'const': 0}"),
     ],
 )
 def test_a_refusal_names_the_very_thing_that_is_wrong(key, value, allowed):
     assert_refused(key, value, allowed)
+
+
+def test_a_model_that_does_not_exist_is_refused_with_those_that_do():
+    with pytest.raises(SettingsError, match=r"models: alchemy is none of .*ecsfm"):
+        settings_.complete({**CONFIG, "models": ["alchemy"]}, FOLDERS)
 
 
 @pytest.mark.parametrize("key", LEAVES)
@@ -168,12 +179,12 @@ def test_a_misspelt_key_is_refused_with_a_list_of_those_that_exist(key):
     config = copy.deepcopy(CONFIG)
     section, name = section_of(config, key), key.rpartition(".")[2]
     known = ", ".join(section)
-    section[f"{name}_"] = section.pop(name)
-    with pytest.raises(ConfigError) as error:
-        check_config(config, SCHEMA_FILE)
-    place = key.rpartition(".")[0] or "(top level)"
-    assert f"{place}: unknown key {name}_; allowed are {known}" in str(error.value)
-    assert f"{place}: lacks {name}" in str(error.value)
+    section[f"{name}_"] = section[name]
+    with pytest.raises(SettingsError) as error:
+        settings_.complete(config, FOLDERS)
+    place = key.rpartition(".")[0] or "configuration"
+    assert f"{place}: unknown key {name}_; allowed are " in str(error.value)
+    assert all(word in str(error.value) for word in known.split(", "))
 
 
 # Notebooks ----------------------------------------------------------------------------------------
@@ -201,7 +212,7 @@ def parameters(path: Path) -> dict:
 def passed(tmp_path_factory):
     """Parameters that the workflow gives each notebook, read from the commands it would run."""
     one_chunk = tmp_path_factory.mktemp("config") / "one_chunk.yaml"
-    one_chunk.write_text("simulate: {n_chunks: 1}", encoding="utf-8")
+    one_chunk.write_text("ecsfm: {simulate: {n_chunks: 1}}", encoding="utf-8")
     overrides = ("_CHECKPOINT", "_DATASET_CHUNK")
     run = subprocess.run(
         [sys.executable, "-m", "snakemake", "-nFp", "--configfile", str(one_chunk)],
@@ -213,7 +224,7 @@ def passed(tmp_path_factory):
         check=False,
     )
     assert run.returncode == 0, run.stdout
-    commands = map(shlex.split, re.findall(r"papermill (.*?) 2>&1", run.stdout))
+    commands = map(shlex.split, re.findall(r"papermill (.*?) > ", run.stdout))
     return {next(w for w in words if w.endswith(".ipynb")): given_by(words) for words in commands}
 
 
@@ -251,5 +262,10 @@ def test_the_parameters_of_a_notebook_are_what_the_workflow_passes(path, passed)
     assert set(defaults) == set(given)
     for name, value in defaults.items():
         assert type(value) is type(given[name]), name
-        # what is empty by default is found when the notebook runs by itself
-        assert value in (given[name], "", []), name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_workflow_passes_a_notebook_the_settings_of_its_stage(path, passed):
+    given = passed[str(path.relative_to(ROOT))]["settings"]
+    stage = path.stem.partition("_")[2]
+    assert given == settings_.of_stage(CONFIG, MODEL_ID, stage)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.stats import norm
 
@@ -25,8 +26,8 @@ class CemResult(NamedTuple):
 
 def cross_entropy(
     log_likelihood: Callable[[Array, Array], Array],
-    z_known: Array,
-    known: Array,
+    z_known: Array | np.ndarray,
+    known: Array | np.ndarray,
     key: Array,
     *,
     n_particles: int,

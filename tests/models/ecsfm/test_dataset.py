@@ -1,7 +1,6 @@
 """Chunks of experiments: on disk and back, by others, and the family that they are drawn from."""
 
 from functools import cache
-from itertools import product
 from pathlib import Path
 
 import jax
@@ -25,7 +24,6 @@ from touchstone.models.ecsfm.data.dataset import (
 from touchstone.models.ecsfm.inference import training
 from touchstone.models.ecsfm.physics.experiment import Experiment
 from touchstone.models.ecsfm.physics.prior import RECORD, Prior
-from touchstone.stages import randomness
 
 CONFIG = yaml.safe_load((Path(ecsfm.__file__).parent / "config.yaml").read_text(encoding="utf-8"))
 PRIOR = Prior(CONFIG, 2)
@@ -286,25 +284,6 @@ def test_twins_never_straddle_the_split(tmp_path, variants, seed, part):
     assert sorted([*fit, *held_out]) == list(range(len(original)))
     assert len(held_out) > 0
     assert not {original[row] for row in fit} & {original[row] for row in held_out}
-
-
-# Randomness ---------------------------------------------------------------------------------------
-
-STAGES = ("simulate", "train", "stress", "guardrail", "infer")
-
-
-@pytest.mark.parametrize(
-    "number",
-    [
-        lambda *place: randomness.generator(*place).integers(2**63),
-        lambda *place: tuple(jax.random.key_data(randomness.key(*place)).tolist()),
-    ],
-)
-def test_every_stage_and_chunk_has_a_seed_of_its_own(number):
-    places = list(product([0, 1, 2026], STAGES, range(4)))
-    numbers = [number(*place) for place in places]
-    assert len(set(numbers)) == len(places)
-    assert [number(*place) for place in places] == numbers
 
 
 # The family ---------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ class Posteriors:
     """
 
     def __init__(self, prior: Prior):
-        self._prior = prior
+        self.prior = prior
 
     def sampler(self, method: str, budget: dict) -> Callable:
         """Sampler of a batch of cases.
@@ -71,15 +71,15 @@ class Posteriors:
             case depend on its index alone.
         """
         samplers = {"flow": _flow, "reweighted": _reweighted, "joint": _reweighted, "cem": _cem}
-        return partial(samplers[method], self._prior, budget)
+        return partial(samplers[method], self.prior, budget)
 
     def predict(self, marginal: bool, key: Array, *arguments) -> tuple[np.ndarray, ...]:
         """What weighted draws say of a new observation; see `prediction.predict`."""
-        return prediction.predict(self._prior, marginal, key, *arguments)
+        return prediction.predict(self.prior, marginal, key, *arguments)
 
     def nuts(self, case: Records, waveform: Waveform, draws: np.ndarray, **sizes) -> xr.DataTree:
         """Chains of one case, without the baseline; see `reference.chains`."""
-        return reference.chains(self._prior, case, waveform, draws, **sizes)
+        return reference.chains(self.prior, case, waveform, draws, **sizes)
 
 
 def _flow(prior: Prior, budget: dict, checkpoint: Checkpoint, key, index, cases, _) -> Draws:

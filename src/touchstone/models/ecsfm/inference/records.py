@@ -9,6 +9,7 @@ from jax import Array
 from touchstone.inference.batches import map_chunks
 from touchstone.inference.problem import Coordinates, Factor, Problem
 from touchstone.models.ecsfm.inference.straight import Straight
+from touchstone.models.ecsfm.physics.arrays import AnyArray
 from touchstone.models.ecsfm.physics.experiment import Experiment, Kind, Records
 from touchstone.models.ecsfm.physics.forward import Forward
 from touchstone.models.ecsfm.physics.observation import Filtered
@@ -150,7 +151,7 @@ class System:
         )
 
 
-def inferred(prior: Prior, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def inferred(prior: Prior, known: AnyArray) -> tuple[np.ndarray, np.ndarray]:
     """Entries to draw that the simulation depends on, and those that it does not.
 
     The baseline is among neither: it is marginalised exactly. Where the simulation is known, the

@@ -17,6 +17,7 @@ from jax import Array
 from jax.scipy.special import ndtri
 from jax.scipy.stats import norm
 
+from touchstone.models.ecsfm.physics.arrays import AnyArray
 from touchstone.models.ecsfm.physics.experiment import Experiment
 from touchstone.models.ecsfm.physics.kinetics import inverse_thermal_voltage
 from touchstone.models.ecsfm.physics.prior import Prior
@@ -43,7 +44,7 @@ class Straight(eqx.Module):
 
     @classmethod
     def of(
-        cls, prior: Prior, experiment: Experiment, observed: np.ndarray, mask: np.ndarray
+        cls, prior: Prior, experiment: Experiment, observed: AnyArray, mask: AnyArray
     ) -> "Straight":
         """For a record, A, shape (N,), of which the mask tells what was observed, shape (N,)."""
         seen = np.where(mask, observed, 0.0)

@@ -1,0 +1,227 @@
+"""The five stages on a model whose posterior is known exactly, called as notebooks call them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import kstest
+
+from touchstone import contract
+from touchstone.contract import load_model
+from touchstone.io import reports, settings
+from touchstone.io.artifacts import ArtifactError
+from touchstone.io.results import Results
+from touchstone.reliability.guardrail import Rule
+from touchstone.stages import guardrail, infer, randomness, simulate, stress, summary, train
+from touchstone.vocabulary import Computation
+
+MODEL_ID = "example_decay"
+CONFIG = settings.complete(
+    {
+        **settings.defaults(settings.schema()),
+        "models": [MODEL_ID],
+        MODEL_ID: {"stress": {"n_cases": 60}, "calibration": {"n_cases": {"importance": 300}}},
+    },
+    contract.folders(),
+)
+
+
+def of_stage(stage):
+    return settings.of_stage(CONFIG, MODEL_ID, stage)
+
+
+class Run:
+    """All stages, one after another, in a folder."""
+
+    def __init__(self, folder):
+        self.model, self.results = load_model(MODEL_ID), Results(folder)
+        self.simulation = simulate.run(self.model, of_stage("simulate"), self.results, 0)
+        audits = [self.results.report("simulate_0")]
+        self.training = train.run(self.model, of_stage("train"), self.results, [], audits)
+        self.stress = stress.run(self.model, of_stage("stress"), self.results)
+        self.guardrail = guardrail.run(of_stage("guardrail"), self.results)
+        self.model.example(np.random.default_rng(0), *self.results.example)
+        self.inference = self.infer("example", *self.results.example)
+
+    def infer(self, name, *paths):
+        return infer.run(self.model, of_stage("infer"), self.results, name, *paths)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    return Run(tmp_path_factory.mktemp("results") / MODEL_ID)
+
+
+def test_the_posterior_is_the_exact_one(done):
+    (row,) = done.stress.report["reference"]["summary"]
+    assert row["n_sound"] == row["n_cases"] == 4
+    assert row["c2st_median"] < 0.55
+    assert row["width"] == pytest.approx(1.0, abs=0.05)
+    assert row["param_nrmse"] == pytest.approx(row["reference_param_nrmse"], rel=0.05)
+
+
+def test_a_right_posterior_is_calibrated(done):
+    (row,) = done.training.report["calibration"]
+    assert all(parameter["inside"] for parameter in row["parameters"])
+    assert row["coverage_90"] == pytest.approx(0.9, abs=0.04)
+    assessment, _ = done.training.assessments["importance"]
+    assert kstest(assessment.distances, "uniform").pvalue > 1e-3
+
+
+def test_a_posterior_that_is_too_narrow_is_not(done, monkeypatch):
+    named = done.model.named
+
+    def narrow(draws):
+        centre = draws.mean(-2, keepdims=True)
+        return named(centre + 0.5 * (draws - centre))
+
+    monkeypatch.setattr(done.model, "named", narrow)
+    _, (row,) = train.calibrate(done.model, of_stage("train"), {})
+    assert not any(parameter["inside"] for parameter in row["parameters"])
+    assert row["coverage_90"] < 0.75
+
+
+def test_the_variants_of_a_base_case_differ_in_noise_and_stress_alone(done):
+    in_distribution, control, stressed = (outcome.cases for outcome in done.stress.outcomes)
+    for variant in (control, stressed):
+        np.testing.assert_array_equal(variant.truth, in_distribution.truth)
+        assert (variant.observed != in_distribution.observed).all()
+    drift = (stressed.observed - in_distribution.observed).mean(0)
+    np.testing.assert_allclose(drift, 0.5 * done.model.time / done.model.time[-1], atol=0.05)
+
+
+def test_the_control_passes_and_the_stress_is_detected(done):
+    assert done.stress.report["control"]["passed"]
+    by_split = {row["split"]: row for row in done.guardrail.report["by_variant"]}
+    assert by_split["stress_drifting"]["detected"]
+    assert not by_split["control"]["detected"]
+
+
+def test_the_rule_is_scored_on_cases_that_it_was_not_fitted_on(done):
+    best = done.guardrail.report["best_guardrail"]
+    assert best["n_fitted_cases"] + best["n_scored_cases"] == CONFIG[MODEL_ID]["stress"]["n_cases"]
+    assert best["fpr"]["n"] == best["n_scored_cases"] == done.guardrail.scored.case_index.nunique()
+
+
+def test_a_measurement_gets_both_verdicts_and_its_quantities(done):
+    report = done.inference.report
+    assert report["verdict"] == report["computation"]["verdict"] == "accept"
+    truth = done.model.cases(1, *[np.random.default_rng(0)] * 2, {}).truth[0]
+    for row, coordinate, quantity in zip(
+        report["posterior"], truth, done.model.quantities, strict=True
+    ):
+        assert row["interval_90"][0] < row["median"] < row["interval_90"][1]
+        before, after = (np.ptp(row[key]) for key in ("prior_interval_90", "interval_90"))
+        assert after < 0.3 * before
+        assert quantity.value(coordinate) == pytest.approx(row["median"], rel=0.2)
+
+
+def test_a_measurement_that_drifts_is_escalated(done, tmp_path):
+    time, signal = np.loadtxt(done.results.example[0], delimiter=",", skiprows=1).T
+    drifting = np.column_stack([time, signal + 1.5 * (time / time[-1]) ** 2])
+    np.savetxt(tmp_path / "drifts.csv", drifting, delimiter=",", header="time/s,signal/V")
+    report = done.infer("drifts", tmp_path / "drifts.csv", done.results.example[1]).report
+    assert report["verdict"] == "escalate"
+    assert "below" in report["reason"] or "above" in report["reason"]
+
+
+def test_a_damaged_measurement_is_refused_by_name_and_leaves_no_report(done, tmp_path):
+    (tmp_path / "short.csv").write_text("time/s,signal/V\n0.1,1.0\n")
+    with pytest.raises(ArtifactError, match=r"short\.csv: expected 20 rows"):
+        done.infer("short", tmp_path / "short.csv", done.results.example[1])
+    assert not done.results.report("infer_short").exists()
+
+
+def test_the_same_seed_gives_the_same_reports(done, tmp_path):
+    again = Run(tmp_path / MODEL_ID)
+    names = [path.stem for path in done.results.folder.glob("reports/*.json")]
+    for name in set(names) - {"infer_drifts"}:
+        first, second = (
+            json.dumps(_without_paths(json.loads(run.results.report(name).read_text())))
+            for run in (done, again)
+        )
+        assert first == second, name
+
+
+def _without_paths(report):
+    """What another run in another folder would reproduce."""
+    if isinstance(report, dict):
+        skipped = ("path", "checkpoint", "measurement", "sha256", "chunk_sha256")
+        return {
+            key: _without_paths(value)
+            for key, value in reports.reproducible(report).items()
+            if key not in skipped
+        }
+    return [_without_paths(item) for item in report] if isinstance(report, list) else report
+
+
+def test_lineage_reaches_back_to_the_simulation(done):
+    lineage = done.inference.report["lineage"]
+    training = lineage["parents"]["guardrail"]["parents"]["stress"]["parents"]["checkpoint"]
+    assert training["parents"]["audit_0"]["settings"]["n_rows"] == 2000
+    assert lineage["verified"] is True
+
+
+def test_the_closing_words_hold_the_verdict_and_every_quantity(done):
+    folder = done.results.folder / "reports"
+    words = summary.text({folder: "example"}, done.results.folder / "none.html")
+    assert "example.csv: ACCEPT" in words
+    assert all(quantity.name in words for quantity in done.model.quantities)
+    assert "drift" in words
+
+
+# Verdicts -----------------------------------------------------------------------------------------
+
+GOOD = {"reliability_score": 80.0, "pred_calibration_error": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("change", "outside", "decision", "words"),
+    [
+        ({}, [], "accept", "80.0 (threshold 60.0)"),
+        ({"reliability_score": 59.0}, [], "escalate", "reliability score is 59.0, below 60.0"),
+        ({"pred_calibration_error": 0.3}, [], "escalate", "error is 0.300, above 0.200"),
+        ({}, ["the duration is 3 s"], "escalate", "outside the trained range: the duration is 3 s"),
+    ],
+)
+def test_any_reason_escalates_and_is_told(change, outside, decision, words):
+    verdict = infer.judge_model(pd.DataFrame([GOOD | change]), outside, Rule(60.0, 0.2))
+    assert verdict.decision == decision
+    assert words in verdict.reason
+
+
+def test_one_record_of_several_escalates_and_is_named():
+    metrics = pd.DataFrame([GOOD, GOOD | {"reliability_score": 10.0}])
+    verdict = infer.judge_model(metrics, [], Rule(60.0, 0.2))
+    assert verdict.decision == "escalate"
+    assert verdict.reason == "record 2: the reliability score is 10.0, below 60.0"
+
+
+@pytest.mark.parametrize("value", [0.9, np.nan])
+def test_a_computation_beyond_its_limit_is_escalated(done, value):
+    limits = {"k_hat": np.array([0.7])}
+    computation = Computation({"k_hat": np.array([value])}, limits, {})
+    posterior = done.inference.posterior._replace(computation=computation)
+    verdict = infer.judge_computation(posterior)
+    assert verdict.decision == "escalate"
+    assert "k hat is" in verdict.reason
+
+
+def test_an_engine_that_measures_nothing_is_not_believed(done):
+    posterior = done.inference.posterior._replace(computation=Computation.unchecked())
+    assert infer.judge_computation(posterior).decision == "escalate"
+
+
+# Randomness ---------------------------------------------------------------------------------------
+
+
+def test_every_stage_and_purpose_has_random_numbers_of_its_own():
+    places = [
+        (seed, stage, *index)
+        for seed in (0, 1)
+        for stage in ("simulate", "train", "stress", "guardrail", "infer")
+        for index in ((), (0,), (1,), (0, 0), (0, 1), (1, 0))
+    ]
+    drawn = {randomness.generator(*place).integers(2**63) for place in places}
+    assert len(drawn) == len(places)
