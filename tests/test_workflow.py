@@ -1,4 +1,4 @@
-"""The workflow as a user runs it, tiny, in a folder whose name holds a space."""
+"""The workflow as a user runs it, tiny, with two models, in a folder whose name holds a space."""
 
 import json
 import os
@@ -10,71 +10,107 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
+import yaml
 
 from touchstone.io import reports
 
+pytestmark = pytest.mark.xdist_group("workflow")
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("config", "notebooks", "profiles", "src", "workflow")
+TOY, REAL = "example_decay", "ecsfm"
 STAGES = ("1_simulate_0", "2_train", "3_stress", "4_guardrail", "5_infer_example")
+
+
+def project(folder: Path, *models: str) -> Path:
+    """A copy of what the workflow needs, with the toy model in a folder of its own."""
+    skipped = shutil.ignore_patterns("__pycache__")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, ignore=skipped)
+    shutil.copytree(ROOT / "tests/models" / TOY, folder / "my models" / TOY, ignore=skipped)
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy(ROOT / name, folder / name)
+    tiny = yaml.safe_load((folder / "config/test.yaml").read_text())
+    tiny["models"] = list(models)
+    (folder / "config/test.yaml").write_text(yaml.safe_dump(tiny))
+    return folder
+
+
+def command(*arguments: str) -> list[str]:
+    binary = Path(sys.executable).with_name("snakemake")
+    return [str(binary), *arguments, "--configfile", "config/test.yaml"]
+
+
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # Plugins of the workflow engine are found beside the package.
+    places = os.pathsep.join(str(folder / name) for name in ("src", "workflow/plugins"))
+    ours = {"PATH": path, "PYTHONPATH": places, "TOUCHSTONE_MODELS": str(folder / "my models")}
+    return {**os.environ, **ours, **variables}
 
 
 def snakemake(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
     """Run the tiny workflow; the package is the one of the folder."""
     return subprocess.run(
-        _command(*arguments),
+        command(*arguments),
         cwd=folder,
-        env=_environment(folder, **variables),
+        env=environment(folder, **variables),
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def _command(*arguments: str) -> list[str]:
-    binary = Path(sys.executable).with_name("snakemake")
-    return [str(binary), *arguments, "--configfile", "config/test.yaml"]
-
-
-def _environment(folder: Path, **variables: str) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    ours = {"PATH": path, "PYTHONPATH": str(folder / "src")}
-    return {**os.environ, **ours, **variables}
-
-
 def said(run: subprocess.CompletedProcess) -> str:
     return run.stdout + run.stderr
 
 
-def project(folder: Path) -> Path:
-    """A copy of what the workflow needs."""
-    for name in FOLDERS:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Snakefile", "environment.yml"):
-        shutil.copy(ROOT / name, folder / name)
-    tiny = folder / "config/test.yaml"
-    tiny.write_text(tiny.read_text().replace("n_chunks: 1", "n_chunks: 2"))
-    return folder
+def planned(folder: Path, *arguments: str, **variables: str) -> set[tuple[str, str]]:
+    """First output of each job that would run: its model, and the name of the file."""
+    run = snakemake(folder, "--dry-run", *arguments, **variables)
+    assert run.returncode == 0, said(run)[-4000:]
+    found = set()
+    for output in re.findall(r"^    output: (\S+)", said(run), re.MULTILINE):
+        parts = output.rstrip(",").split("/")
+        name = Path(parts[-1]).stem
+        found.add((parts[1], name) if len(parts) > 2 else ("", name))
+    return found
+
+
+def stem(folder: Path) -> Path:
+    return folder / "results" / TOY
 
 
 def all_reports(folder: Path) -> dict[str, dict]:
     """What another run would reproduce of each report."""
-    files = sorted((folder / "results/ecsfm/reports").glob("*.json"))
+    files = sorted(folder.glob("reports/*.json"))
     return {f.name: reports.reproducible(json.loads(f.read_text())) for f in files}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A folder in which the tiny workflow ran undisturbed."""
-    folder = project(tmp_path_factory.mktemp("a run"))
+    """A folder in which the tiny workflow ran undisturbed, for both models."""
+    folder = project(tmp_path_factory.mktemp("a run"), REAL, TOY)
     run = snakemake(folder)
     assert run.returncode == 0, said(run)[-4000:]
+    assert "escalate" in said(run).lower() or "accept" in said(run).lower()
     return folder
 
 
-def test_every_stage_leaves_its_report_figures_and_page(finished):
-    results = finished / "results/ecsfm"
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished folder that a test may change, with the toy model alone."""
+    folder = shutil.copytree(finished, tmp_path / "a copy", copy_function=shutil.copy2)
+    tiny = yaml.safe_load((folder / "config/test.yaml").read_text())
+    tiny["models"] = [TOY]
+    (folder / "config/test.yaml").write_text(yaml.safe_dump(tiny))
+    return folder
+
+
+@pytest.mark.parametrize("model_id", [REAL, TOY])
+def test_every_stage_leaves_its_report_figures_and_page(model_id, finished):
+    results = finished / "results" / model_id
     for stage in STAGES:
         assert (results / f"notebooks/{stage}.html").stat().st_size > 10_000
     for name in ("posterior_failure_mode_separation", "posterior_worst_stress_trace"):
@@ -82,12 +118,13 @@ def test_every_stage_leaves_its_report_figures_and_page(finished):
     assert (finished / "results/report.html").exists()
 
 
-def test_reports_are_strict_json_that_their_schema_allows(finished):
+@pytest.mark.parametrize("model_id", [REAL, TOY])
+def test_reports_are_strict_json_that_their_schema_allows(model_id, finished):
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
 
-    files = list((finished / "results/ecsfm/reports").glob("*.json"))
-    assert len(files) == 6
+    files = list((finished / "results" / model_id / "reports").glob("*.json"))
+    assert len(files) == 5
     for file in files:
         report = json.loads(file.read_text(), parse_constant=refuse)
         assert next(iter(report)) == "schema_version"
@@ -95,103 +132,109 @@ def test_reports_are_strict_json_that_their_schema_allows(finished):
 
 
 def test_lineage_reaches_back_to_the_simulation(finished):
-    report = json.loads((finished / "results/ecsfm/reports/infer_example.json").read_text())
+    report = json.loads((finished / f"results/{REAL}/reports/infer_example.json").read_text())
     guardrail = report["lineage"]["parents"]["guardrail"]
     training = guardrail["parents"]["stress"]["parents"]["checkpoint"]
     assert training["parents"]["audit_0"]["settings"]["n_traces"] == 400
     assert {entry["seed"] for entry in (report["lineage"], guardrail, training)} == {2026}
 
 
+# What runs again ----------------------------------------------------------------------------------
+
+
 def test_a_second_run_has_nothing_to_do(finished):
-    run = snakemake(finished)
-    assert run.returncode == 0
-    assert "Nothing to be done" in said(run)
+    assert planned(finished) == set()
 
 
 def test_a_changed_setting_reruns_what_depends_on_it_and_no_more(finished):
-    planned = said(snakemake(finished, "--dry-run", "--config", "alpha=0.2"))
-    for rule in ("guardrail", "infer", "report"):
-        assert f"\n{rule} " in planned
-    for rule in ("simulate", "train", "stress"):
-        assert f"\n{rule} " not in planned
+    reports_ = {name for _, name in planned(finished, "--config", "alpha=0.2")}
+    assert {"posterior_failure_mode_report", "infer_example"} <= reports_
+    assert not {"chunk_0", "manifest", "stress_report"} & reports_
 
 
-def test_the_splits_share_their_base_cases_and_differ_in_noise(finished):
-    report = json.loads((finished / "results/ecsfm/reports/stress_report.json").read_text())
-    size = {}
-    for run in report["runs"]:
-        size.setdefault(run["case_index"], {})[run["split"], run["family"]] = run["max_abs_current"]
-    for of_case in size.values():
-        base = of_case["in_distribution", None]
-        for family in ("static", "dynamic"):
-            assert of_case["control", family] != base
-            np.testing.assert_allclose(of_case["control", family], base, rtol=0.3)
+def change(file: Path) -> None:
+    file.write_text(file.read_text() + "\n# changed\n")
 
 
-def test_the_rule_is_scored_on_cases_it_was_not_fitted_on(finished):
-    file = finished / "results/ecsfm/reports/posterior_failure_mode_report.json"
-    best = json.loads(file.read_text())["best_guardrail"]
-    assert best["n_fitted_cases"] + best["n_scored_cases"] == 16
-    assert best["fpr"]["n"] == best["n_scored_cases"]
+def test_a_changed_file_of_one_model_reruns_nothing_of_another(finished):
+    file = finished / "my models" / TOY / "model.py"
+    before = file.read_text()
+    change(file)
+    models = {model_id for model_id, _ in planned(finished)}
+    file.write_text(before)
+    assert models == {TOY, ""}  # the page holds both
 
 
-def test_runs_killed_in_every_stage_end_as_an_undisturbed_one(finished, tmp_path_factory):
-    folder = project(tmp_path_factory.mktemp("a killed run"))
-    for stage in STAGES:
+def test_a_changed_engine_reruns_training_and_inference(finished):
+    file = finished / "src/touchstone/inference/importance.py"
+    before = file.read_text()
+    change(file)
+    names = planned(finished)
+    file.write_text(before)
+    assert {(REAL, "manifest"), (TOY, "manifest"), (REAL, "stress_report")} <= names
+    assert (TOY, "chunk_0") not in names
+
+
+def test_an_override_tried_and_taken_away_leaves_a_models_own_results(copied, tmp_path):
+    own = all_reports(stem(copied))
+    given = shutil.copytree(stem(copied) / "checkpoints/trained", tmp_path / "mine")
+    variables = {"EXAMPLE_DECAY_CHECKPOINT": str(given / "manifest.json")}
+    run = snakemake(copied, "--until", "stress", **variables)
+    assert run.returncode == 0, said(run)[-4000:]
+    (apart,) = stem(copied).glob("override_*")
+    assert not (apart / "datasets").exists()
+    report = json.loads((apart / "reports/stress_report.json").read_text())
+    assert report["config"]["checkpoint"] == str(given)
+    assert report["lineage"]["override"] == str(given / "manifest.json")
+    assert report["runs"] == own["stress_report.json"]["runs"]
+    assert all_reports(stem(copied)) == own
+    assert {name for _, name in planned(copied)} <= {"report"}
+    (given / "proposal.npz").write_bytes(b"other content")
+    refused = snakemake(copied, "--until", "stress", **variables)
+    assert refused.returncode != 0
+    assert "proposal.npz: differs from its sha256" in said(refused)
+
+
+def test_a_chunk_from_elsewhere_replaces_the_simulation(copied, tmp_path):
+    given = shutil.copy(stem(copied) / "datasets/chunk_0.npz", tmp_path / "theirs.npz")
+    run = snakemake(copied, "--until", "train", EXAMPLE_DECAY_DATASET_CHUNK=str(given))
+    assert run.returncode == 0, said(run)[-4000:]
+    (apart,) = stem(copied).glob("override_*")
+    assert not (apart / "datasets").exists()
+    report = json.loads((apart / "reports/train_report.json").read_text())
+    assert report["n_rows"] + report["n_held_out"] == 2000
+    assert report["lineage"]["inputs"]["chunk_0"]["path"] == str(given)
+
+
+def test_a_run_killed_in_a_stage_ends_as_an_undisturbed_one(finished, copied):
+    shutil.rmtree(stem(copied) / "reports")
+    (stem(copied) / "checkpoints/trained/manifest.json").unlink()
+    for stage in ("2_train", "3_stress"):
+        log = stem(copied) / f"logs/{stage}.log"
+        log.unlink()
         started = subprocess.Popen(
-            _command(),
-            cwd=folder,
-            env=_environment(folder),
+            command(),
+            cwd=copied,
+            env=environment(copied),
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        log = folder / f"results/ecsfm/logs/{stage}.log"
-        while started.poll() is None and not (log.exists() and "Cell 6" in log.read_text()):
-            time.sleep(0.2)
+        while started.poll() is None and not (log.exists() and "Cell 3" in log.read_text()):
+            time.sleep(0.1)
         assert started.poll() is None, f"the run ended before it could be killed in {stage}"
         os.killpg(started.pid, signal.SIGKILL)
         started.wait()
-        log.unlink()
-    run = snakemake(folder)
+    run = snakemake(copied)
     assert run.returncode == 0, said(run)[-4000:]
-    assert all_reports(folder) == all_reports(finished)
-    assert not list((folder / "results").rglob(".*.json*"))
+    assert all_reports(stem(copied)) == all_reports(stem(finished))
+    assert not list((copied / "results").rglob(".*.json*"))
 
 
-def test_a_checkpoint_from_elsewhere_replaces_simulation_and_training(finished, tmp_path):
-    folder = project(tmp_path / "with a checkpoint")
-    given = shutil.copytree(finished / "results/ecsfm/checkpoints/trained", tmp_path / "mine")
-    tiny = folder / "config/test.yaml"
-    tiny.write_text(tiny.read_text().replace("nuts: {n_cases: 0", "nuts: {n_cases: 1"))
-    run = snakemake(folder, "--until", "stress", ECSFM_CHECKPOINT=str(given / "model_meta.json"))
-    assert run.returncode == 0, said(run)[-4000:]
-    assert not (folder / "results/ecsfm/datasets").exists()
-    report = json.loads((folder / "results/ecsfm/reports/stress_report.json").read_text())
-    ours = json.loads((finished / "results/ecsfm/reports/stress_report.json").read_text())
-    assert report["config"]["checkpoint"] == str(given)
-    assert report["lineage"]["override"] == str(given / "model_meta.json")
-    assert report["runs"] == ours["runs"]
-    assert [row["posterior"] for row in report["reference"]["cases"]] == ["reweighted", "flow"]
-    assert (folder / "results/ecsfm/traces/nuts_0.nc").exists()
-    (given / "normalizers.npz").write_bytes(b"other content")
-    refused = snakemake(folder, "--until", "stress", ECSFM_CHECKPOINT=str(given))
-    assert refused.returncode != 0
-    assert "normalizers.npz: differs from its sha256" in said(refused)
+# What is refused ----------------------------------------------------------------------------------
 
 
-def test_a_chunk_from_elsewhere_replaces_the_simulation(finished, tmp_path):
-    given = shutil.copy(finished / "results/ecsfm/datasets/chunk_1.npz", tmp_path / "theirs.npz")
-    folder = project(tmp_path / "with a chunk")
-    run = snakemake(folder, "--until", "train", ECSFM_DATASET_CHUNK=str(given))
-    assert run.returncode == 0, said(run)[-4000:]
-    assert not (folder / "results/ecsfm/datasets").exists()
-    report = json.loads((folder / "results/ecsfm/reports/train_report.json").read_text())
-    assert report["n_rows"] + report["n_held_out"] == 400
-    assert report["lineage"]["inputs"]["chunk_0"]["path"] == str(given)
-
-
-@pytest.mark.parametrize("variable", ["ECSFM_CHECKPOINT", "ECSFM_DATASET_CHUNK"])
+@pytest.mark.parametrize("variable", ["ECSFM_CHECKPOINT", "EXAMPLE_DECAY_DATASET_CHUNK"])
 def test_an_override_that_does_not_exist_is_named(variable, finished):
     run = snakemake(finished, "--dry-run", **{variable: "/no/such/file"})
     assert run.returncode != 0
@@ -203,7 +246,7 @@ def test_an_override_that_does_not_exist_is_named(variable, finished):
     [
         ("alpha=2", "alpha is 2; allowed: type number, exclusiveMinimum 0, exclusiveMaximum 1"),
         ("typo=1", "unknown key typo; allowed are seed, models"),
-        ("stress={posterior: nuts}", "stress.posterior is 'nuts'; allowed: enum ['flow', "),
+        ("models=[alchemy]", "models: alchemy is none of"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(setting, told, finished):
@@ -212,24 +255,30 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(setting, told, finished):
     assert told in said(run)
 
 
-def infer(folder: Path, trace: Path) -> subprocess.CompletedProcess:
-    setting = "infer=" + json.dumps({"trace": str(trace)})
+# Measurements -------------------------------------------------------------------------------------
+
+
+def infer(folder: Path, data: Path, model_id: str = REAL) -> subprocess.CompletedProcess:
+    setting = "measurement=" + json.dumps({"data": str(data), "model": model_id})
     return snakemake(folder, "measurement", "--config", setting)
 
 
-def test_a_measurement_of_ones_own_gets_a_verdict(finished, tmp_path):
-    example = finished / "results/ecsfm/traces/example.csv"
-    trace = Path(shutil.copy(example, tmp_path / "my own (1).csv"))
-    shutil.copy(example.with_suffix(".yaml"), trace.with_suffix(".yaml"))
-    run = infer(finished, trace)
+@pytest.fixture
+def example(finished):
+    return finished / f"results/{REAL}/datasets/example.csv"
+
+
+def test_a_measurement_of_ones_own_gets_a_verdict(finished, example, tmp_path):
+    data = Path(shutil.copy(example, tmp_path / "my own (1).csv"))
+    shutil.copy(example.with_suffix(".yaml"), data.with_suffix(".yaml"))
+    run = infer(finished, data)
     assert run.returncode == 0, said(run)[-4000:]
-    report = json.loads((finished / "results/ecsfm/reports/infer_my_own__1_.json").read_text())
+    report = json.loads((finished / f"results/{REAL}/reports/infer_my_own__1_.json").read_text())
     assert report["verdict"] in ("accept", "escalate")
     assert f"my own (1).csv: {report['verdict'].upper()}" in said(run)
 
 
-def test_records_of_one_system_get_one_posterior(finished, tmp_path):
-    example = finished / "results/ecsfm/traces/example.csv"
+def test_records_of_one_system_get_one_posterior(finished, example, tmp_path):
     folder = tmp_path / "two scans"
     folder.mkdir()
     for name in ("a.csv", "b.csv"):
@@ -237,7 +286,7 @@ def test_records_of_one_system_get_one_posterior(finished, tmp_path):
     shutil.copy(example.with_suffix(".yaml"), tmp_path / "two scans.yaml")
     run = infer(finished, folder)
     assert run.returncode == 0, said(run)[-4000:]
-    report = json.loads((finished / "results/ecsfm/reports/infer_two_scans.json").read_text())
+    report = json.loads((finished / f"results/{REAL}/reports/infer_two_scans.json").read_text())
     assert len(report["metrics"]) == 2
     records = {row["quantity"]: [] for row in report["posterior"]}
     for row in report["posterior"]:
@@ -247,25 +296,24 @@ def test_records_of_one_system_get_one_posterior(finished, tmp_path):
     assert f"{folder / 'b.csv'}" in [v["path"] for v in report["lineage"]["inputs"].values()]
 
 
-def test_a_broken_measurement_fails_with_its_reason_and_leaves_nothing(finished, tmp_path):
-    example = finished / "results/ecsfm/traces/example.csv"
+def test_a_broken_measurement_fails_with_its_reason_and_leaves_nothing(finished, example, tmp_path):
     lines = example.read_text().splitlines()
     lines[40] = lines[40].rpartition(",")[0] + ",nan"
-    trace = tmp_path / "broken.csv"
-    trace.write_text("\n".join(lines))
-    shutil.copy(example.with_suffix(".yaml"), trace.with_suffix(".yaml"))
-    run = infer(finished, trace)
+    data = tmp_path / "broken.csv"
+    data.write_text("\n".join(lines))
+    shutil.copy(example.with_suffix(".yaml"), data.with_suffix(".yaml"))
+    run = infer(finished, data)
     assert run.returncode != 0
-    assert f"\nArtifactError: {trace}: current of sample" in said(run)
-    assert not list((finished / "results/ecsfm").glob("*/*broken.[jph]*"))
+    assert f"\nArtifactError: {data}: current of sample" in said(run)
+    assert not list((finished / f"results/{REAL}").glob("*/*broken.[jph]*"))
 
 
 def test_a_measurement_without_metadata_is_told_what_is_missing(finished, tmp_path):
-    trace = tmp_path / "alone.csv"
-    trace.write_text("time/s,potential/V,current/A\n")
-    run = infer(finished, trace)
+    data = tmp_path / "alone.csv"
+    data.write_text("time/s,potential/V,current/A\n")
+    run = infer(finished, data)
     assert run.returncode != 0
-    assert f"infer.meta: {trace.with_suffix('.yaml')} does not exist" in said(run)
+    assert f"measurement.meta: {data.with_suffix('.yaml')} does not exist" in said(run)
 
 
 def test_a_folder_without_records_is_told_before_anything_runs(finished, tmp_path):
@@ -273,11 +321,14 @@ def test_a_folder_without_records_is_told_before_anything_runs(finished, tmp_pat
     (tmp_path / "empty.yaml").touch()
     run = infer(finished, tmp_path / "empty")
     assert run.returncode != 0
-    assert f"infer.trace: {tmp_path / 'empty'} does not exist or is empty" in said(run)
-    assert "Job stats" not in said(run)
+    assert f"measurement.data: {tmp_path / 'empty'} does not exist or is empty" in said(run)
+    assert "started" not in said(run)
 
 
-@pytest.mark.parametrize("page", ["report", *(f"ecsfm/notebooks/{stage}" for stage in STAGES)])
+PAGES = [f"{model_id}/notebooks/{stage}" for model_id in (REAL, TOY) for stage in STAGES]
+
+
+@pytest.mark.parametrize("page", ["report", *PAGES])
 def test_pages_read_with_the_network_off(page, finished):
     file = finished / f"results/{page}.html"
     text = file.read_text(encoding="utf-8")
