@@ -104,7 +104,9 @@ def trade_off(
         draws: Values, shape (draw, quantity).
         prior: Values drawn from the prior, shape (draw, quantity).
     """
-    tied = np.abs(np.corrcoef(rankdata(draws, axis=0), rowvar=False))
+    with np.errstate(invalid="ignore"):  # what does not vary depends on nothing
+        tied = np.corrcoef(rankdata(draws, axis=0), rowvar=False)
+    tied = np.abs(np.nan_to_num(tied))
     pair = np.unravel_index(np.triu(tied, 1).argmax(), tied.shape)
     chosen = [quantities[k] for k in pair]
     for axis, quantity in zip((ax.xaxis, ax.yaxis), chosen, strict=True):

@@ -13,12 +13,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from arviz_stats.base import array_stats
 from scipy.special import logsumexp, softmax
-from scipy.stats import norm
 
 from touchstone.inference.batches import CHUNK
-from touchstone.inference.problem import Problem
+from touchstone.inference.problem import Problem, log_normal
 from touchstone.inference.proposals import Mixture, Modes, climb
 
 # Two runs agree whose log evidences differ by less: chance makes 0.1 of 200 effective draws in
@@ -126,7 +124,7 @@ class _Target:
         z[:, problem.heavy] = back[:, problem.heavy]
         variants = np.repeat(z[:, None], light.shape[1], axis=1)
         variants[..., problem.light] = light
-        value = prior[:, None] + norm.logpdf(light).sum(2)
+        value = prior[:, None] + log_normal(light).sum(2)
         value = value + problem.log_likelihood(z, variants)
         return variants, np.where(np.isfinite(value), value, -np.inf)
 
@@ -348,6 +346,8 @@ def smooth(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
     """
     if not np.isfinite(log_weight).any():
         return np.full(len(log_weight), 1 / len(log_weight)), _WORST_K_HAT
+    from arviz_stats.base import array_stats  # here, since it imports all of ArviZ's statistics
+
     # ArviZ takes log likelihoods to be divided out, hence the sign.
     smoothed, k_hat = array_stats.psislw(-log_weight.astype(float))
     # Of very few possible draws it takes some impossible ones for the tail.

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import yaml
 
@@ -95,6 +94,8 @@ def write(path: Path | str, kind: str, body: dict, lineage: dict, timing: dict) 
 
 def validate(report: dict) -> None:
     """Hold a report against the schema of its kind; a `ValidationError` says where it differs."""
+    import jsonschema  # here, since it takes a second to import
+
     jsonschema.Draft202012Validator(schema(report["kind"])).validate(report)
 
 

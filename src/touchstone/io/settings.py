@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import jsonschema
 import yaml
 
 _SHARED = Path(__file__).parent / "schemas/config.yaml"
@@ -26,13 +25,17 @@ def _is_integer(_checker, value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-# YAML has .nan and .inf, and 4.0 is no number of chunks: neither is a setting.
-_Validator = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+@cache
+def _validator():
+    """A validator to which neither .nan and .inf, which YAML has, nor 4.0 chunks are settings."""
+    import jsonschema  # here, since it takes a second to import
+
+    checker = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
         {"number": _is_number, "integer": _is_integer}
-    ),
-)
+    )
+    return jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=checker)
+
+
 _SHOWN = ("type", "enum", "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 
 
@@ -51,7 +54,7 @@ def complete(config: dict, folders: Mapping[str, Path]) -> dict:
         folders: Folder of every model, by name.
 
     Returns:
-        A new configuration.
+        A new configuration, whose models include that of the measurement.
 
     Raises:
         SettingsError: Naming every key that is wrong, its value, and what is allowed.
@@ -64,12 +67,14 @@ def complete(config: dict, folders: Mapping[str, Path]) -> dict:
             f"{', '.join([*shared['properties'], *folders])}"
         )
     _check(config, shared)
-    if absent := [model_id for model_id in config["models"] if model_id not in folders]:
+    named = config["measurement"]["model"]
+    models = list(dict.fromkeys([*config["models"], *([named] if named else [])]))
+    if absent := [model_id for model_id in models if model_id not in folders]:
         raise SettingsError(
             f"configuration: models: {', '.join(absent)} is none of {', '.join(folders)}"
         )
-    complete = copy.deepcopy(config)
-    for model_id in config["models"]:
+    complete = {**copy.deepcopy(config), "models": models}
+    for model_id in models:
         own = schema(folders[model_id] / _OWN)
         block = _merged(defaults(own), config.get(model_id, {}))
         _check(block, own, model_id)
@@ -119,13 +124,13 @@ def _merged(base: dict, over: dict) -> dict:
 
 
 def _check(config: dict, schema: dict, prefix: str = "") -> None:
-    errors = sorted(_Validator(schema).iter_errors(config), key=lambda e: str(e.path))
+    errors = sorted(_validator()(schema).iter_errors(config), key=lambda e: str(e.path))
     if errors:
         words = "; ".join(_explain(error, prefix) for error in errors)
         raise SettingsError(f"configuration: {words}")
 
 
-def _explain(error: jsonschema.ValidationError, prefix: str) -> str:
+def _explain(error, prefix: str) -> str:
     path = [prefix, *error.absolute_path] if prefix else error.absolute_path
     key = ".".join(str(part) for part in path) or "(top level)"
     assert isinstance(error.schema, Mapping)  # a schema that is a mere boolean has no keys

@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Real, Shaped
-from scipy.stats import binomtest, norm, rankdata, wilcoxon
+from scipy.special import ndtri
+
+# scipy.stats takes longer to import than all else that an inference needs: only the tests that
+# use it import it.
 
 _CANDIDATES = 101  # of each threshold: quantiles of what was seen
 
@@ -48,7 +51,7 @@ def wilson(part: float, n: int, level: float = 0.95) -> Interval:
     """A rate and its interval (Wilson 1927) from n independent trials."""
     if n == 0:
         return Interval(None, 0.0, 1.0, 0)
-    z = norm.ppf((1 + level) / 2)
+    z = ndtri((1 + level) / 2)
     centre = (part + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(part * (1 - part) / n + z**2 / (4 * n**2))
     return Interval(float(part), max(0.0, centre - half), min(1.0, centre + half), n)
@@ -146,6 +149,8 @@ def score(
 
 def separation(score: Real[np.ndarray, " run"], stressed: Bool[np.ndarray, " run"]) -> float:
     """Chance that a stressed run has the higher score (area under the ROC curve)."""
+    from scipy.stats import rankdata
+
     n_stressed, n_other = int(stressed.sum()), int((~stressed).sum())
     ranks = rankdata(score)[stressed].sum()
     return float((ranks - n_stressed * (n_stressed + 1) / 2) / (n_stressed * n_other))
@@ -153,6 +158,8 @@ def separation(score: Real[np.ndarray, " run"], stressed: Bool[np.ndarray, " run
 
 def paired_p_value(control: Real[np.ndarray, " run"], reference: Real[np.ndarray, " run"]) -> float:
     """Two-sided p-value that paired runs do not differ (Wilcoxon's signed ranks)."""
+    from scipy.stats import wilcoxon
+
     difference = control - reference
     if not np.any(difference):
         return 1.0
@@ -161,6 +168,8 @@ def paired_p_value(control: Real[np.ndarray, " run"], reference: Real[np.ndarray
 
 def sign_p_value(only_first: int, only_second: int) -> float:
     """Two-sided p-value that two rules flag paired runs alike (exact McNemar test)."""
+    from scipy.stats import binomtest
+
     n = only_first + only_second
     return float(binomtest(only_first, n).pvalue) if n else 1.0
 

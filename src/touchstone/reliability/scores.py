@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from touchstone.vocabulary import Cases, Posterior, Quantity
 
-_NOMINAL = norm.cdf([1, 2]) - norm.cdf([-1, -2])  # probability within one and two sigma
+_NOMINAL = ndtr([1.0, 2.0]) - ndtr([-1.0, -2.0])  # probability within one and two sigma
 
 
 def predictive_metrics(cases: Cases, posterior: Posterior) -> dict[str, np.ndarray]:

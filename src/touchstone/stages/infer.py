@@ -97,8 +97,10 @@ def run(
 
 def judge_computation(posterior: Posterior) -> Verdict:
     """Whether the draws may be believed to be those of the posterior under the model."""
-    sound = posterior.computation.sound(len(posterior.weight)).all()
-    return Verdict("accept" if sound else "escalate", posterior.computation.reason(0))
+    computation = posterior.computation
+    sound = computation.sound(len(posterior.weight))
+    worst = int(np.argmin(sound))  # the first that is not, if any
+    return Verdict("accept" if sound.all() else "escalate", computation.reason(worst))
 
 
 def judge_model(metrics: pd.DataFrame, outside: list[str], rule: Rule) -> Verdict:

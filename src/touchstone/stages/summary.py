@@ -33,9 +33,9 @@ def control_sentence(report: dict) -> str:
     stress, rule = report["control"]["stress"], report["control"]["guardrail"]
     least = min(test["p_adjusted"] for test in stress["tests"])
     of_rule = min(entry["p_value"] for entry in rule)
-    told = "cannot be told from" if stress["passed"] else "CAN BE TOLD from"
+    verdict = "does not differ from" if stress["passed"] else "DIFFERS from"
     return (
-        f"Control: severity 0 {told} the training family "
+        f"Control: severity 0 {verdict} the training family "
         f"(smallest adjusted p {least:.2f}; of the rule {of_rule:.2f})."
     )
 
@@ -93,7 +93,7 @@ def text(folders: dict[Path, str], page: Path) -> str:
             lines += ["", *_aligned(split_table(report)), "", rule_sentence(report)]
             lines += [control_sentence(report)]
             if names := undetected(report):
-                lines.append(f"Cannot be told from a false alarm: {', '.join(names)}.")
+                lines.append(f"Escalated no more often than a false alarm: {', '.join(names)}.")
         infer = folder / f"infer_{measurement}.json"
         if infer.exists():
             report = artifacts.read_json(infer)

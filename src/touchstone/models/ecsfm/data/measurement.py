@@ -8,7 +8,6 @@ from io import StringIO
 from pathlib import Path
 
 import jax
-import jsonschema
 import numpy as np
 import pandas as pd
 import yaml
@@ -162,6 +161,8 @@ def read_meta(*paths: Path | str) -> dict:
         if not isinstance(said, dict):
             raise ArtifactError(f"{path}: metadata: {said!r} is not of type 'object'")
         meta |= said
+    import jsonschema  # here, since it takes a second to import
+
     try:
         jsonschema.validate(meta, yaml.safe_load(_META_SCHEMA.read_text(encoding="utf-8")))
     except jsonschema.ValidationError as error:
