@@ -28,10 +28,10 @@ infer: setup ## infer a measurement: make infer [MODEL=ecsfm] TRACE=path [META=p
 	@$(IN) snakemake measurement $(ARGS) --config "measurement=$$($(IN) python -c '$(MEASUREMENT)')"
 
 test: setup ## the tests of every behaviour
-	@$(IN) pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m "not nightly" $(ARGS)
+	@$(IN) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not nightly" $(ARGS)
 
 test-all: setup ## all tests, the long ones included
-	@$(IN) pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(IN) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lab: setup ## JupyterLab on the notebooks
 	@JUPYTER_PREFER_ENV_PATH=1 $(IN) jupyter lab notebooks $(ARGS)

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import pytest
 from jaxtyping import install_import_hook
 
 # What took long to compile is kept for other tests, their processes and the next run.
@@ -25,12 +24,6 @@ install_import_hook(
 SLOWEST = ("test_workflow.py", "test_posteriors.py", "test_simulator.py")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Slow files first; a worker runs a whole file, or the group that a test is marked with."""
+    """Slow files first; a worker runs a whole file."""
     items.sort(key=lambda item: (*SLOWEST, item.path.name).index(item.path.name))
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(
-                pytest.mark.xdist_group(str(item.path.relative_to(item.config.rootpath)))
-            )

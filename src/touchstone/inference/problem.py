@@ -88,9 +88,9 @@ class Factor(NamedTuple):
             z: Points to simulate, shape (n, P).
             variants: The same with other values of the light entries, shape (n, I, P).
         """
-        current = map_chunks(simulated, self.simulate, z[:, self.entries])
+        outcome = map_chunks(simulated, self.simulate, z[:, self.entries])
         n, inner = variants.shape[:2]
-        rows = np.repeat(current, inner, axis=0), variants[..., self.entries].reshape(n * inner, -1)
+        rows = np.repeat(outcome, inner, axis=0), variants[..., self.entries].reshape(n * inner, -1)
         return map_chunks(_log_likelihood, self.residuals, *rows).reshape(n, inner)
 
     def sensitivities(

@@ -394,9 +394,6 @@ def surface(times, flux, diffusion, curvature):
     return change / np.sqrt(diffusion)[:, None]
 
 
-of_family = pytest.mark.xdist_group("simulated family")  # one worker simulates it
-
-
 class Simulated(Family):
     """The experiments of the family as the simulator gives them, all nodes read."""
 
@@ -424,7 +421,6 @@ def drawn():
     return Simulated()
 
 
-@of_family
 def test_every_task_and_corner_of_the_prior_is_finite(drawn):
     assert set(drawn.task) == set(range(len(CONFIG["tasks"])))
     for values in drawn.response:
@@ -433,7 +429,6 @@ def test_every_task_and_corner_of_the_prior_is_finite(drawn):
     assert (drawn.response.coverage <= 1).all()
 
 
-@of_family
 def test_no_concentration_at_the_electrode_falls_below_zero(drawn):
     """So the flux stays within its two diffusion limits, whatever the kinetics and the cell."""
     n = len(drawn.task)
@@ -455,7 +450,6 @@ def test_no_concentration_at_the_electrode_falls_below_zero(drawn):
     assert np.concatenate(lowest).min() > -1e-4
 
 
-@of_family
 def test_current_times_resistance_is_the_potential_that_is_lost(drawn):
     """Kirchhoff's law at every node, with the film's resistance as it has grown."""
     applied = np.asarray(drawn.waveform.potential, float)[:, 1:]
@@ -505,7 +499,6 @@ FEW_STEPS_TO_A_PULSE = pytest.mark.xfail(
 )
 
 
-@of_family
 @pytest.mark.parametrize(
     "task",
     [
@@ -521,7 +514,6 @@ def test_default_steps_resolve_each_task(drawn, converged, task):
     assert np.max(errors) < 2e-2
 
 
-@of_family
 @pytest.mark.parametrize("task", CONFIG["tasks"])
 def test_family_agrees_with_finite_volumes(drawn, converged, by_name, task):
     """A trace of each task, with its own cell, electrode and temperature."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,7 +78,9 @@ def test_the_density_is_that_of_the_standard_prior_with_the_volume_of_the_map(fr
     here = straight()
     free = np.isin(PRIOR.names, free)
     at = np.flatnonzero(free)
-    warp, slopes_of, log_prior = map(jax.jit, (here.warp, jax.jacfwd(here.warp), here.log_prior))
+    warp, slopes_of, log_prior = map(
+        eqx.filter_jit, (here.warp, jax.jacfwd(here.warp), here.log_prior)
+    )
     for z in draws(20, 1):
         slopes = np.asarray(slopes_of(z), float)[np.ix_(at, at)]
         expected = norm.logpdf(z[at]).sum() - np.linalg.slogdet(slopes)[1]
