@@ -4,12 +4,12 @@ import os
 from abc import ABC, abstractmethod
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import yaml
 
-from touchstone.vocabulary import Cases, Check, Posterior, Quantity, View
+from touchstone.vocabulary import Cases, Check, Json, Posterior, Quantity, View
 
 _VARIABLE = "TOUCHSTONE_MODELS"
 
@@ -23,7 +23,7 @@ class Comparison(NamedTuple):
     """
 
     title: str
-    rows: list[dict[str, Any]]
+    rows: list[Json]
 
 
 class Fit(NamedTuple):
@@ -67,7 +67,7 @@ class Model[Detail](ABC):
         config: The parsed `config.yaml`.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: Json) -> None:
         self.config = config
 
     @property
@@ -94,10 +94,10 @@ class Model[Detail](ABC):
     def fit(
         self,
         data: list[Path],
-        settings: dict[str, Any],
+        settings: Json,
         rng: np.random.Generator,
         folder: Path,
-        lineage: dict[str, Any],
+        lineage: Json,
     ) -> Fit:
         """Learn from data, write the checkpoint folder with its manifest, and hold it loaded.
 
@@ -118,7 +118,7 @@ class Model[Detail](ABC):
         n: int,
         rng: np.random.Generator,
         noise: np.random.Generator,
-        settings: dict[str, Any],
+        settings: Json,
         stress: str | None = None,
         severity: float = 0.0,
     ) -> Cases[Detail]:
@@ -140,7 +140,7 @@ class Model[Detail](ABC):
         rng: np.random.Generator,
         *,
         method: str,
-        budget: dict[str, Any],
+        budget: Json,
         label: str | None = None,
     ) -> Posterior:
         """Posterior of each case by one of the methods; a label shows progress bars under it."""
@@ -171,10 +171,10 @@ class Model[Detail](ABC):
 
     def simulate(
         self,
-        settings: dict[str, Any],
+        settings: Json,
         rng: np.random.Generator,
         file: Path,
-        provenance: dict[str, Any],
+        provenance: Json,
     ) -> Simulated[Detail]:
         """Write a chunk of the training family to a file."""
         raise NotImplementedError(f"{self.model_id} has no simulator to train on")
@@ -193,7 +193,7 @@ class Model[Detail](ABC):
         start: Posterior,
         rng: np.random.Generator,
         *,
-        budget: dict[str, Any],
+        budget: Json,
         folder: Path,
         label: str | None = None,
     ) -> Posterior:
@@ -215,7 +215,7 @@ class Model[Detail](ABC):
 
     def table(
         self, cases: Cases[Detail], posterior: Posterior, rng: np.random.Generator
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """Posterior of a measurement in the units of a reader, beside its prior.
 
         Rows have `quantity`, `record` (from 1, None if of all records), `unit`, `mean`, `median`,
@@ -238,7 +238,7 @@ class Model[Detail](ABC):
         ]
 
 
-def summary_of(draws: np.ndarray, weight: np.ndarray, prior: np.ndarray) -> dict[str, Any]:
+def summary_of(draws: np.ndarray, weight: np.ndarray, prior: np.ndarray) -> Json:
     """Mean, median and 90 % interval of weighted draws, and the 90 % interval of prior draws."""
     low, median, high = np.quantile(draws, [0.05, 0.5, 0.95], weights=weight, method="inverted_cdf")
     return {
@@ -274,7 +274,7 @@ def folders() -> dict[str, Path]:
     return found
 
 
-def load_model(model_id: str) -> Model[Any]:
+def load_model(model_id: str) -> Model[object]:
     """The model of a name, made from its `config.yaml`.
 
     A model's folder has a module `model` with one subclass of `Model`.

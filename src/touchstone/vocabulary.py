@@ -11,6 +11,9 @@ from jaxtyping import Bool, Float, Int
 type Index = slice | Sequence[int] | np.ndarray  # of some of the cases
 
 
+type Json = dict[str, Any]  # settings, lineage, or a row of a table: what a JSON object may hold
+
+
 @dataclass(frozen=True)
 class Quantity:
     """A parameter with a prior.
@@ -33,7 +36,7 @@ class Quantity:
     meaning: str
 
     @classmethod
-    def from_config(cls, name: str, entry: dict[str, Any]) -> "Quantity":
+    def from_config(cls, name: str, entry: Json) -> "Quantity":
         """A quantity from its entry in a model's `config.yaml`.
 
         Raises:
