@@ -4,7 +4,7 @@ import os
 from abc import ABC, abstractmethod
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -274,7 +274,7 @@ def folders() -> dict[str, Path]:
     return found
 
 
-def load_model(model_id: str) -> Model[object]:
+def load_model(model_id: str) -> Model[Any]:
     """The model of a name, made from its `config.yaml`.
 
     A model's folder has a module `model` with one subclass of `Model`.
