@@ -204,24 +204,22 @@ def test_a_chunk_from_elsewhere_replaces_the_simulation(copied, tmp_path):
 
 
 def test_a_run_killed_in_a_stage_ends_as_an_undisturbed_one(finished, copied):
-    shutil.rmtree(stem(copied) / "reports")
-    (stem(copied) / "checkpoints/trained/manifest.json").unlink()
-    for stage in ("2_train", "3_stress"):
-        log = stem(copied) / f"logs/{stage}.log"
-        log.unlink()
-        started = subprocess.Popen(
-            command(),
-            cwd=copied,
-            env=environment(copied),
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while started.poll() is None and not (log.exists() and "Cell 3" in log.read_text()):
-            time.sleep(0.1)
-        assert started.poll() is None, f"the run ended before it could be killed in {stage}"
-        os.killpg(started.pid, signal.SIGKILL)
-        started.wait()
+    (stem(copied) / "reports/stress_report.json").unlink()
+    log = stem(copied) / "logs/3_stress.log"
+    log.unlink()
+    started = subprocess.Popen(
+        command(),
+        cwd=copied,
+        env=environment(copied),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while started.poll() is None and not (log.exists() and "Cell 3" in log.read_text()):
+        time.sleep(0.1)
+    assert started.poll() is None, "the run ended before it could be killed"
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
     run = snakemake(copied)
     assert run.returncode == 0, said(run)[-4000:]
     assert all_reports(stem(copied)) == all_reports(stem(finished))

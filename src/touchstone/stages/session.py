@@ -4,15 +4,15 @@ import os
 from pathlib import Path
 
 import touchstone
-from touchstone.contract import Model, folders, load_model
+from touchstone.contract import folders
 from touchstone.io import settings as settings_
 from touchstone.io.results import Results, folder
 
 
 def begin(
     stage: str, model_id: str = "", settings: dict | None = None, results: str = ""
-) -> tuple[Model, dict, Results]:
-    """The model, the settings of a stage, and where results lie.
+) -> tuple[str, dict, Results]:
+    """Name of the model, the settings of a stage, and where results lie.
 
     Without arguments, as in JupyterLab, they are those of `config/config.yaml`. The working
     directory becomes the root of the project.
@@ -34,4 +34,4 @@ def begin(
         config = settings_.load(folders())
         model_id = model_id or config["models"][0]
         settings = settings or settings_.of_stage(config, model_id, stage)
-    return load_model(model_id), settings, Results(Path(results or folder(model_id)))
+    return model_id, settings, Results(Path(results or folder(model_id)))
