@@ -40,7 +40,7 @@ def model_of(wildcards):
 
 
 def package(*rooms, model=True):
-    """Files of the package that a rule uses: rooms that models share, and its own model."""
+    """Files of the package behind a rule: in rooms that models share, and of its own model."""
 
     def files(wildcards):
         shared = Path("src/touchstone")
