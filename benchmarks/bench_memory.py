@@ -16,14 +16,15 @@ import tempfile
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import yaml
 
-from touchstone.contract import load_model
+from touchstone import contract
+from touchstone.contract import Model, load_model
+from touchstone.io import settings
+from touchstone.vocabulary import Cases
 
-N = 256
-CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config/config.yaml").read_text("utf-8"))
+ROOT = Path(__file__).parents[1]
 META = {"electrode": {"radius_mm": 1.5}, "couples": [{"C_ox_mM": 1.0, "C_red_mM": 0}]}
 PARTS = (1.0, 0.9, 0.8)  # of a record, from its start
 KNOWN = ((), ("resistivity",), ("C_dl", "alpha_1"))
@@ -38,16 +39,20 @@ def cut(source: Path, part: float, folder: Path) -> Path:
     return path
 
 
-def read(model, records: list[Path], part: float, known: tuple[str, ...], folder: Path):
-    """Cases of some records, with some parameters known: they are at the centre of the prior."""
-    cases = []
-    for record in records:
-        meta = {**META, "scan_rate_V_s": float(record.stem)}
-        (folder / "meta.yaml").write_text(yaml.safe_dump(meta), "utf-8")
-        cases.append(model.read(cut(record, part, folder), folder / "meta.yaml", N)[0])
-    cases = jax.tree.map(lambda *arrays: np.concatenate(arrays), *cases)
-    names = [parameter.name for parameter in model.parameters]
-    return cases._replace(known=cases.known | np.isin(names, known))
+def read(model: Model, records: list[Path], part: float, known: tuple[str, ...]) -> Cases:
+    """Records of one system, with some parameters known: at the centre of the prior."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "records"
+        folder.mkdir()
+        for record in records:
+            own = cut(record, part, folder).with_suffix(".yaml")
+            own.write_text(f"scan_rate_V_s: {float(record.stem)}", "utf-8")
+        meta = folder.with_suffix(".yaml")
+        meta.write_text(yaml.safe_dump(META), "utf-8")
+        cases, _ = model.read(folder, meta)
+    is_known = np.isin([quantity.name for quantity in model.quantities], known)
+    detail = cases.detail._replace(known=cases.detail.known | is_known)
+    return cases._replace(known=cases.known | is_known, detail=detail)
 
 
 def main() -> None:
@@ -56,24 +61,22 @@ def main() -> None:
     parser.add_argument("records", type=Path)
     parser.add_argument("--inferences", type=int, default=30)
     arguments = parser.parse_args()
-    budget = {name: CONFIG["infer"][name] for name in ("n_draws", "n_steps", "reweight")}
+    budget = settings.load(contract.folders(), ROOT / "config/config.yaml")["ecsfm"]["infer"]
     records = sorted(arguments.records.glob("*.csv"), key=lambda path: float(path.stem))
     kinds = itertools.cycle(itertools.product(PARTS, KNOWN, N_RECORDS))
     for number, (part, known, n_records) in zip(range(arguments.inferences), kinds, strict=False):
         model = load_model("ecsfm")
+        model.load(arguments.checkpoint)
         first = number % (len(records) - n_records + 1)
-        with tempfile.TemporaryDirectory() as folder:
-            chosen = records[first : first + n_records]
-            cases = read(model, chosen, part, known, Path(folder))
+        cases = read(model, records[first : first + n_records], part, known)
         start = time.perf_counter()
-        method = "joint" if n_records > 1 else "reweighted"
-        checkpoint = model.load_checkpoint(arguments.checkpoint)
-        posterior = model.infer(checkpoint, cases, jax.random.key(number), method=method, **budget)
+        rng = np.random.default_rng(number)
+        posterior = model.infer(cases, rng, method=model.methods[0], budget=budget)
         took = time.perf_counter() - start
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
             f"{number + 1:3d}  {n_records} records, {part:.0%}, known {', '.join(known) or '-'}: "
-            f"{took:.1f} s, {memory:.2f} GB, k-hat {posterior.k_hat[0]:.2f}",
+            f"{took:.1f} s, {memory:.2f} GB; {posterior.computation.reason(0)}",
             flush=True,
         )
 
