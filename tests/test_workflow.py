@@ -204,11 +204,10 @@ def test_a_chunk_from_elsewhere_replaces_the_simulation(copied, tmp_path):
 
 
 def test_a_run_killed_in_a_stage_ends_as_an_undisturbed_one(finished, copied):
-    (stem(copied) / "reports/stress_report.json").unlink()
     log = stem(copied) / "logs/3_stress.log"
     log.unlink()
     started = subprocess.Popen(
-        command(),
+        command("--forcerun", "stress"),
         cwd=copied,
         env=environment(copied),
         start_new_session=True,
