@@ -204,10 +204,13 @@ def test_a_chunk_from_elsewhere_replaces_the_simulation(copied, tmp_path):
 
 
 def test_a_run_killed_in_a_stage_ends_as_an_undisturbed_one(finished, copied):
+    (copied / "results/report.html").unlink()
+    shutil.rmtree(stem(copied) / "reports")
+    (stem(copied) / "checkpoints/trained/manifest.json").unlink()
     log = stem(copied) / "logs/3_stress.log"
     log.unlink()
     started = subprocess.Popen(
-        command("--forcerun", "stress"),
+        command(),
         cwd=copied,
         env=environment(copied),
         start_new_session=True,

@@ -175,13 +175,25 @@ def measurement(wildcards):
     return {"data": [str(file) for file in found["data"]], "meta": meta}
 
 
+def trains(model_id):
+    """Whether this run trains a model, and has no checkpoint from elsewhere."""
+    return not any(name.endswith("_CHECKPOINT") for name in OVERRIDES[model_id])
+
+
 def stage_notebooks(model_id):
     """Executed notebooks of a model that this run makes or needs, without their suffix."""
-    own_training = not any(name.endswith("_CHECKPOINT") for name in OVERRIDES[model_id])
     names = [f"1_simulate_{number}" for number in chunk_numbers(model_id)]
-    names += ["2_train"] if own_training else []
+    names += ["2_train"] if trains(model_id) else []
     names += ["3_stress", "4_guardrail", f"5_infer_{measurement_name(model_id)}"]
     return [f"results/{RUNS[model_id]}/notebooks/{name}" for name in names]
+
+
+def page_figures(model_id):
+    """Figures that the page of a run shows of a model."""
+    names = ["guardrail", "posterior_against_severity", "posterior_worst_stress_trace"]
+    names += [f"infer_{measurement_name(model_id)}"]
+    names += ["calibration"] if trains(model_id) else []
+    return [f"results/{RUNS[model_id]}/figures/{name}.png" for name in names]
 
 
 def closing_words():

@@ -33,6 +33,11 @@ rule report:
             f"results/{run}/reports/infer_{measurement_name(model_id)}.json"
             for model_id, run in RUNS.items()
         ],
+        figures=[
+            figure
+            for model_id in config["models"]
+            for figure in page_figures(model_id)
+        ],
         template="workflow/report/report.html.j2",
         style="workflow/report/style.css",
         summary="src/touchstone/stages/summary.py",
