@@ -499,11 +499,22 @@ def test_a_formal_potential_of_zero_volt_is_known():
 
 
 @pytest.mark.parametrize(
-    ("shape", "area", "curvature"), [("disc", math.pi, 0), ("sphere", 4 * math.pi, 1 / 0.15)]
+    ("shape", "area", "curvature"),
+    [
+        ("planar", math.pi, 0),
+        ("disc", math.pi, 1 / 0.15),
+        ("hemisphere", 2 * math.pi, 1 / 0.15),
+        ("sphere", 4 * math.pi, 1 / 0.15),
+    ],
 )
 def test_the_electrode_is_what_the_metadata_say(shape, area, curvature):
-    electrode = {"radius_mm": 1.5, "shape": shape}
-    case, _, _ = case_of(META["couples"], electrode=electrode, temperature_C=30)
+    by_radius = {"radius_mm": 1.5, "shape": shape}
+    by_area = {"area_mm2": area * 1.5**2, "shape": shape}
+    case, other = (
+        case_of(META["couples"], electrode=electrode, temperature_C=30)[0]
+        for electrode in (by_radius, by_area)
+    )
+    assert float(other.experiment.radius) == pytest.approx(0.15, rel=1e-5)
     assert float(case.experiment.area) == pytest.approx(area * 0.15**2, rel=1e-5)
     assert case.experiment.curvature == pytest.approx(curvature)
     assert case.experiment.temperature == pytest.approx(303.15)

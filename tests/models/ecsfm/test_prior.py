@@ -36,8 +36,9 @@ couples = jax.jit(PRIOR.couples)
 def experiment(n_couples=S, low=-0.1, high=0.9, forms=(True, True)):
     """One with the first couples present, and a sweep from `low` to `high`."""
     present = np.outer(np.arange(S) < n_couples, forms)
-    numbers = (10.0, 0.15, 0.0, 298.15)
-    return Experiment(jnp.linspace(low, high, 50), *map(jnp.float32, numbers), jnp.asarray(present))
+    potential, temperature = jnp.linspace(low, high, 50), jnp.float32(298.15)
+    duration, radius = jnp.float32(10.0), jnp.float32(0.15)
+    return Experiment(potential, duration, radius, 0, temperature, jnp.asarray(present))
 
 
 @cache

@@ -8,15 +8,15 @@ import jax
 import numpy as np
 
 from touchstone.io.artifacts import ArtifactError, load_arrays
-from touchstone.models.ecsfm.physics.experiment import Experiment, Records
+from touchstone.models.ecsfm.physics.experiment import SHAPES, Experiment, Records
 from touchstone.models.ecsfm.physics.prior import BLOCKS, RECORD, Prior
 
 KEYS = ("i", "e", "p", "task_id", "stage_id", "task_names", "stage_names")
-# What a chunk by others is taken to be where it does not say: a disc of 0.01 cm^2 and 8 s.
+# What a chunk by others is taken to be where it does not say: a plane of 0.01 cm^2 and 8 s.
 ASSUMED = {
     "duration": 8.0,  # s
     "radius": float(np.sqrt(0.01 / np.pi)),  # cm
-    "curvature": 0.0,  # 1/cm
+    "shape": SHAPES.index("planar"),
     "temperature": 298.15,  # K
     "resistance": 100.0,  # ohm
     "capacitance": 20.0,  # uF/cm^2
@@ -65,9 +65,15 @@ class Chunk:
     @property
     def experiment(self) -> Experiment:
         """The experiments, as a batch."""
-        numbers = (self.settings[n] for n in ("duration", "radius", "curvature", "temperature"))
-        arrays = (np.asarray(a, np.float32) for a in (self.potential, *numbers))
-        return Experiment(*arrays, self.present)
+        potential, duration, radius, temperature = (
+            np.asarray(each, np.float32)
+            for each in (
+                self.potential,
+                *(self.settings[name] for name in ("duration", "radius", "temperature")),
+            )
+        )
+        shape = np.asarray(self.settings["shape"], int)
+        return Experiment(potential, duration, radius, shape, temperature, self.present)
 
     def by_task(self) -> dict[str, np.ndarray]:
         """Rows of each task that there is, those of the widest curriculum level first."""
@@ -148,6 +154,8 @@ def load_chunk(path: Path | str, n_samples: int, max_couples: int) -> Chunk:
         if not np.isin(raw[key], np.arange(raw[names].size)).all():
             raise ArtifactError(f"{path}: {key} must be indices into {names}")
     settings = {name: raw.get(name, np.full(n, value)) for name, value in _SETTINGS.items()}
+    if not np.isin(settings["shape"], np.arange(len(SHAPES))).all():
+        raise ArtifactError(f"{path}: shape must be indices into {', '.join(SHAPES)}")
     for name in ("duration", "radius", "temperature"):
         if (settings[name] <= 0).any():
             raise ArtifactError(f"{path}: {name} must be positive")
@@ -195,7 +203,7 @@ def natural_coordinates(prior: Prior, chunk: Chunk) -> np.ndarray:
     for form in (c_ox, c_red):
         present = blocks[:, form] > 0
         blocks[:, form] = np.log(np.where(present, blocks[:, form], 1.0))
-    resistivity = np.log(4 * chunk.settings["radius"] * chunk.settings["resistance"])
+    resistivity = np.log(np.asarray(chunk.experiment.spread) * chunk.settings["resistance"])
     c_dl = np.log(chunk.settings["capacitance"])
     record = np.array([parameter.location for parameter in prior.parameters[-len(RECORD) :]])
     rest = np.tile(record, (len(chunk), 1))

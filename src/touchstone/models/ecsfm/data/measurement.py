@@ -13,13 +13,17 @@ import pandas as pd
 import yaml
 
 from touchstone.io.artifacts import ArtifactError, atomic, files
-from touchstone.models.ecsfm.physics.experiment import Experiment, Records
+from touchstone.models.ecsfm.physics.experiment import AREAS, SHAPES, SPREADS, Experiment, Records
 from touchstone.models.ecsfm.physics.prior import Prior
-from touchstone.models.ecsfm.physics.waveforms import find_jumps
+from touchstone.models.ecsfm.physics.waveforms import find_jumps, is_sweep
 
 _META_SCHEMA = Path(__file__).with_name("measurement.schema.yaml")
 _SAME_WINDOW = 0.1  # part of its width by which the windows of one system may differ
 _FEWEST = 24  # samples that a measurement must have
+_COARSE = 64  # readings among which the turns of a scan are looked for
+_CORNER = 1.5  # sampling intervals about a reversal within which readings are not averaged
+_SETTLES, _ROUNDED = 0.09, 0.02  # parts of a sweep, after its start and before its reversal
+_LONGEST_HOLD = 1.0  # in durations of the scan: the samples of a record are as many as ever
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 # A heading such as "Potential, V", "<I>/mA", "Time (s)" or "current_uA": a name, then a unit.
 _HEADING = re.compile(r"\s*(?P<name>.+?)\s*[/,(\[_ ]\s*(?P<unit>[^\s/,()\[\]_]+(/s)?)\s*[)\]]?\s*")
@@ -121,7 +125,7 @@ def read(
             raise ArtifactError(f"{' with '.join(map(str, meta_paths))}: {error}") from None
         which = f"record {number}, {record.name}: " if len(files) > 1 else ""
         own = [f"metadata from {path.name}, too" for path in meta_paths[1:]]
-        notes += [which + note for note in (*trace.notes, *own)]
+        notes += [which + note for note in (*trace.notes, *own, *_said(trace, meta, found[-1]))]
         window = np.sort(trace.potential)[[0, -1]]
         if number == 1:
             couples, first_window, first = meta["couples"], window, record.name
@@ -136,6 +140,23 @@ def read(
                 f"{first_window[1]:.3g} V of {first}; infer it alone"
             )
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *found), notes
+
+
+def _said(trace: Trace, meta: dict, record: Records) -> list[str]:
+    """What is to be known of the time before the scan, and of samples that do not count."""
+    hold, longest = meta.get("hold"), _LONGEST_HOLD * float(trace.time[-1])
+    said = ["before the scan the solution is as in the bulk (say otherwise under hold)"]
+    if hold is not None:
+        said = [f"held at {hold['potential_V']:g} V for {hold['seconds']:g} s before the scan"]
+        if hold["seconds"] > longest:
+            said[0] += f", of which the last {longest:.3g} s are simulated"
+    left_out = np.count_nonzero(~record.mask & (record.observed != 0))
+    if left_out:
+        said.append(
+            f"{left_out} of {record.mask.size} samples do not count: after the start and the "
+            "reversals of a scan the double layer settles, or no reading is near"
+        )
+    return said
 
 
 def read_meta(*paths: Path | str) -> dict:
@@ -338,15 +359,17 @@ def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.
 
     Each sample is the mean of the readings within half an interval of it, moved along the slope
     there from their mean time to its own, for current and potential alike; it is interpolated if
-    the potential jumps or the readings are too few.
+    the potential jumps, at a reversal of the scan, or if the readings are too few. Of a
+    voltammogram, what was read while the double layer settles does not count: no electrode
+    charges as quite one capacitor does, and there is little else to be seen there.
 
     Args:
         trace: The trace.
         n_samples: N.
 
     Returns:
-        Potential (V), current (A) and whether there was a reading near, shape (N,) each; and the
-        duration, s.
+        Potential (V), current (A) and whether there was a reading near that counts, shape (N,)
+        each; and the duration, s.
     """
     duration = float(trace.time[-1])
     interval = duration / n_samples
@@ -365,12 +388,43 @@ def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.
         total = np.concatenate([[0.0], np.cumsum(values)])
         return (total[last] - total[first]) / np.maximum(count, 1)
 
+    turns = _turns(trace)
+    if turns is not None:
+        near = np.abs(times[:, None] - trace.time[turns]) < _CORNER * interval
+        averaged &= ~near.any(1)
+        mask &= ~_unsettled(times, np.concatenate([[0.0], trace.time[turns], [duration]]))
     out = []
     for values in (trace.potential, trace.current):
         rise = np.interp(end, trace.time, values) - np.interp(start, trace.time, values)
         moved = mean(values) + rise / width * (times - mean(trace.time))
         out.append(np.where(averaged, moved, np.interp(times, trace.time, values)))
     return *out, mask, duration
+
+
+def _turns(trace: Trace) -> np.ndarray | None:
+    """Readings at which the scan of a voltammogram is reversed; None of any other record."""
+    coarse = trace.potential[np.linspace(0, len(trace.potential) - 1, _COARSE).astype(int)]
+    if not is_sweep(coarse):
+        return None
+    low, high = coarse.min(), coarse.max()
+    outer = np.abs(trace.potential - (low + high) / 2) > 0.25 * (high - low)
+    parts = np.split(np.arange(len(outer)), np.flatnonzero(np.diff(outer)) + 1)
+    extremes = [
+        part[np.argmax(np.abs(trace.potential[part] - (low + high) / 2))]
+        for part in parts
+        if outer[part[0]]
+    ]
+    return np.array([k for k in extremes if 0 < k < len(outer) - 1], int)
+
+
+def _unsettled(times: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Samples that follow the start of a sweep too closely, or run into its end."""
+    length = np.diff(ends)[:, None]
+    begun, left = times - ends[:-1, None], ends[1:, None] - times
+    last = np.arange(len(length))[:, None] == len(length) - 1
+    early = (begun > -1e-9 * length) & (begun <= _SETTLES * length)
+    late = (left >= 0) & (left < _ROUNDED * length) & ~last
+    return (early | late).any(0)
 
 
 def to_records(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Records:
@@ -382,7 +436,7 @@ def to_records(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Record
     couples = meta["couples"]
     if len(couples) > prior.max_couples:
         raise ValueError(f"couples: {len(couples)} given, at most {prior.max_couples} are modelled")
-    radius = 0.1 * meta["electrode"]["radius_mm"]
+    shape, radius = _electrode(meta["electrode"])
     present = np.zeros((prior.max_couples, 2), bool)
     given = {}
     for k, couple in enumerate(couples):
@@ -398,15 +452,15 @@ def to_records(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Record
     if stated != e0[: len(stated)] or stated != sorted(stated):
         raise ValueError("couples: E0_V must ascend, and needs that of the couples before")
     if "resistance_ohm" in meta:
-        given["resistivity"] = math.log(4 * radius * meta["resistance_ohm"])
+        given["resistivity"] = math.log(SPREADS[shape] * radius * meta["resistance_ohm"])
     if "capacitance_uF_cm2" in meta:
         given["C_dl"] = math.log(meta["capacitance_uF_cm2"])
-    potential, current, mask, duration = to_record(trace, n_samples)
-    sphere = meta["electrode"].get("shape") == "sphere"
+    potential, current, mask, duration = _after_hold(trace, meta.get("hold"), n_samples)
     temperature = meta.get("temperature_C", 25.0) + 273.15
-    numbers = (duration, radius, 1 / radius if sphere else 0.0, temperature)
-    arrays = (np.asarray(value, np.float32) for value in (potential, *numbers))
-    experiment = Experiment(*arrays, present)
+    potential, duration, radius, temperature = (
+        np.asarray(value, np.float32) for value in (potential, duration, radius, temperature)
+    )
+    experiment = Experiment(potential, duration, radius, np.asarray(shape), temperature, present)
     mean, _ = prior.moments(experiment)
     is_given = np.isin(prior.names, list(given))
     natural = np.array([given.get(n, m) for n, m in zip(prior.names, mean, strict=True)])
@@ -414,6 +468,31 @@ def to_records(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Record
     known = is_given | ~np.asarray(prior.active(present))
     record = Records(np.asarray(current, np.float32), mask, experiment, np.asarray(z), known)
     return jax.tree.map(lambda a: np.asarray(a)[None], record)
+
+
+def _electrode(electrode: dict) -> tuple[int, float]:
+    """Index of the shape, and the radius in cm, which may follow from the area."""
+    shape = SHAPES.index(electrode.get("shape", "disc"))
+    if "radius_mm" in electrode:
+        return shape, 0.1 * electrode["radius_mm"]
+    return shape, 0.1 * math.sqrt(electrode["area_mm2"] / (math.pi * AREAS[shape]))
+
+
+def _after_hold(
+    trace: Trace, hold: dict | None, n_samples: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """As `to_record`, with a time at one potential before, of which nothing was recorded."""
+    scan = float(trace.time[-1])
+    held = min(hold["seconds"], _LONGEST_HOLD * scan) if hold else 0.0
+    n_held = round(n_samples * held / (held + scan))
+    potential, current, mask, duration = to_record(trace, n_samples - n_held)
+    before = np.zeros(n_held)
+    return (
+        np.concatenate([before + (hold["potential_V"] if hold else 0.0), potential]),
+        np.concatenate([before, current]),
+        np.concatenate([before > 0, mask]),
+        duration * n_samples / (n_samples - n_held),
+    )
 
 
 def write(
@@ -433,7 +512,7 @@ def write(
         "synthetic": True,
         "electrode": {
             "radius_mm": 10 * float(experiment.radius),
-            "shape": "sphere" if experiment.curvature > 0 else "disc",
+            "shape": SHAPES[int(experiment.shape)],
         },
         "temperature_C": float(experiment.temperature) - 273.15,
         "couples": [
