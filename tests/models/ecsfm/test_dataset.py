@@ -331,7 +331,7 @@ def test_a_level_fills_the_central_part_of_every_range_and_no_more(level, part):
 @pytest.mark.parametrize(
     ("technique", "swing", "duration"),
     [  # peak to peak in V, and s; 64 samples of square waves are 8 periods
-        ("cv", (0.4, 1.6), (2 * 0.4 / 5, 4 * 2 * 1.6 / 0.005)),
+        ("cv", (0.4, 1.6), (2 * 0.4 / 5, 2 * 4 * 2 * 1.6 / 0.005)),  # a hold is as long as the scan
         ("ca", (0.3, 1.2), (0.1, 100)),
         ("swv", (0.3, 1.0 + 2 * 0.08), (8 / 100, 8 / 2)),
         ("eis_low", (2 * 0.005, 2 * 0.08), (4 / 10, 16 / 0.05)),

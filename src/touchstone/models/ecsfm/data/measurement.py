@@ -359,17 +359,15 @@ def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.
 
     Each sample is the mean of the readings within half an interval of it, moved along the slope
     there from their mean time to its own, for current and potential alike; it is interpolated if
-    the potential jumps, at a reversal of the scan, or if the readings are too few. Of a
-    voltammogram, what was read while the double layer settles does not count: no electrode
-    charges as quite one capacitor does, and there is little else to be seen there.
+    the potential jumps, at a reversal of the scan, or if the readings are too few.
 
     Args:
         trace: The trace.
         n_samples: N.
 
     Returns:
-        Potential (V), current (A) and whether there was a reading near that counts, shape (N,)
-        each; and the duration, s.
+        Potential (V), current (A) and whether there was a reading near, shape (N,) each; and the
+        duration, s.
     """
     duration = float(trace.time[-1])
     interval = duration / n_samples
@@ -388,11 +386,8 @@ def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.
         total = np.concatenate([[0.0], np.cumsum(values)])
         return (total[last] - total[first]) / np.maximum(count, 1)
 
-    turns = _turns(trace)
-    if turns is not None:
-        near = np.abs(times[:, None] - trace.time[turns]) < _CORNER * interval
-        averaged &= ~near.any(1)
-        mask &= ~_unsettled(times, np.concatenate([[0.0], trace.time[turns], [duration]]))
+    turns = trace.time[_turns(trace)]
+    averaged &= ~(np.abs(times[:, None] - turns) < _CORNER * interval).any(1)
     out = []
     for values in (trace.potential, trace.current):
         rise = np.interp(end, trace.time, values) - np.interp(start, trace.time, values)
@@ -401,11 +396,11 @@ def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.
     return *out, mask, duration
 
 
-def _turns(trace: Trace) -> np.ndarray | None:
-    """Readings at which the scan of a voltammogram is reversed; None of any other record."""
+def _turns(trace: Trace) -> np.ndarray:
+    """Readings at which the scan of a voltammogram is reversed; none of any other record."""
     coarse = trace.potential[np.linspace(0, len(trace.potential) - 1, _COARSE).astype(int)]
     if not is_sweep(coarse):
-        return None
+        return np.zeros(0, int)
     low, high = coarse.min(), coarse.max()
     outer = np.abs(trace.potential - (low + high) / 2) > 0.25 * (high - low)
     parts = np.split(np.arange(len(outer)), np.flatnonzero(np.diff(outer)) + 1)
@@ -417,8 +412,17 @@ def _turns(trace: Trace) -> np.ndarray | None:
     return np.array([k for k in extremes if 0 < k < len(outer) - 1], int)
 
 
-def _unsettled(times: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Samples that follow the start of a sweep too closely, or run into its end."""
+def _unsettled(trace: Trace, n_samples: int) -> np.ndarray:
+    """Samples of a voltammogram that do not count, shape (N,): the double layer settles.
+
+    No electrode charges as quite one capacitor does, and there is little else to be seen after
+    the start of a sweep and at its end.
+    """
+    turns, duration = _turns(trace), trace.time[-1]
+    if not len(turns):
+        return np.zeros(n_samples, bool)
+    times = duration * np.arange(1, n_samples + 1) / n_samples
+    ends = np.concatenate([[0.0], trace.time[turns], [duration]])
     length = np.diff(ends)[:, None]
     begun, left = times - ends[:-1, None], ends[1:, None] - times
     last = np.arange(len(length))[:, None] == len(length) - 1
@@ -481,11 +485,12 @@ def _electrode(electrode: dict) -> tuple[int, float]:
 def _after_hold(
     trace: Trace, hold: dict | None, n_samples: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """As `to_record`, with a time at one potential before, of which nothing was recorded."""
+    """As `to_record`, after a time at one potential of which nothing was recorded."""
     scan = float(trace.time[-1])
     held = min(hold["seconds"], _LONGEST_HOLD * scan) if hold else 0.0
     n_held = round(n_samples * held / (held + scan))
     potential, current, mask, duration = to_record(trace, n_samples - n_held)
+    mask &= ~_unsettled(trace, n_samples - n_held)
     before = np.zeros(n_held)
     return (
         np.concatenate([before + (hold["potential_V"] if hold else 0.0), potential]),
