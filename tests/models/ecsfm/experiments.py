@@ -145,7 +145,8 @@ class Family:
             "radius": 1 / electrode.curvature if electrode.curvature > 0 else None,
             "resistance": cell.resistance,
             "capacitance": cell.capacitance,
-            "substeps": 6,
+            # After a jump the double layer charges in a small part of an interval.
+            "substeps": 24 if find_jumps(record) else 6,
         }
 
 
