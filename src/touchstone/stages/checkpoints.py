@@ -127,7 +127,9 @@ def find(model_id: str, results: Results, checkpoint: str | Path = "") -> Artefa
             f"with this model; run `make MODEL={model_id}`"
         )
     certificate = folder / CERTIFICATE if (folder / CERTIFICATE).is_file() else None
-    vouching = certificate if source == "pretrained" and certificate else folder / artifacts.MANIFEST
+    vouching = (
+        certificate if source == "pretrained" and certificate else folder / artifacts.MANIFEST
+    )
     return Artefact(source, folder, guardrail, certificate, _date(vouching))
 
 

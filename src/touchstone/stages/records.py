@@ -150,7 +150,9 @@ def _set(content: Any, change: str) -> None:
     path, equals, text = change.partition("=")
     *parents, last = keys = path.split(".")
     if not equals or not all(keys):
-        raise ArtifactError(f"--set {change}: expected KEY=VALUE with a dotted key, as in a.0.b=1.5")
+        raise ArtifactError(
+            f"--set {change}: expected KEY=VALUE with a dotted key, as in a.0.b=1.5"
+        )
     for depth, key in enumerate(parents):
         if isinstance(content, dict):
             content = content.setdefault(key, {})
