@@ -175,8 +175,7 @@ class Ecsfm(Model[Records]):
         """Draws of the prior of each case, given what is known."""
         records, size = cases.detail, self.prior_of_parameters.size
         z = rng.standard_normal((len(records.z), n_draws, size)).astype(np.float32)
-        z = np.where(records.known[:, None], records.z[:, None], z)
-        return self.inferrer.values(z, records.experiment)
+        return self.inferrer.prior_values(z, records)
 
     def outside_training(self, cases: Cases[Records]) -> list[list[str]]:
         """What of each record lies outside the range that the networks were trained on."""
