@@ -125,9 +125,10 @@ def read(path: Path | str, kind: str | None = None) -> dict:
         )
     import jsonschema  # here, since it takes a second to import
 
-    error = jsonschema.exceptions.best_match(
-        jsonschema.Draft202012Validator(schema(report["kind"])).iter_errors(report)
-    )
+    errors = list(jsonschema.Draft202012Validator(schema(report["kind"])).iter_errors(report))
+    # Where a key is wrong, those that depend on it are "unevaluated", which would say nothing.
+    telling = [error for error in errors if error.validator != "unevaluatedProperties"]
+    error = jsonschema.exceptions.best_match(telling or errors)
     if error is not None:
         key = ".".join(map(str, error.absolute_path)) or "the report"
         raise artifacts.ArtifactError(f"{path}: {key}: {_short(error.message)}")
