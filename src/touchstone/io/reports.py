@@ -186,8 +186,13 @@ def plain(value: Any) -> Any:
 
 @cache
 def _revision() -> str | None:
-    """Git revision of the working tree, with `+changes` if it differs from its commit."""
+    """Git revision of the working tree, with `+changes` if it differs from its commit.
+
+    None of an installed package, also where its environment lies in a working tree of something
+    else.
+    """
     try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
         revision, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     except (OSError, subprocess.CalledProcessError):
         return None
