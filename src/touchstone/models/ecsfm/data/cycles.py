@@ -10,7 +10,7 @@ from touchstone.models.ecsfm.physics.waveforms import find_jumps
 _TURN = 0.1  # part of the window by which the potential must come back to have turned
 _STRAIGHT = 0.05  # part of a sweep by which it may leave the line between its turns
 _FEWEST = 8  # samples of a sweep
-_RETURNED = 0.02  # part of the window
+_EXACT = 1e-6  # part of the window by which numbers are rounded
 _COMPLETE = 0.9  # part of the longest cycle's path that makes a cycle complete
 
 
@@ -52,19 +52,18 @@ def sweep_turns(potential: np.ndarray, clock: np.ndarray) -> list[int]:
 
 
 def find_cycles(potential: np.ndarray, clock: np.ndarray) -> list[Cycle]:
-    """Cycles of a sweep, each up to the sample at which the potential is back at its start."""
+    """Cycles of a sweep: the next one begins where the potential passes that of the first sample."""
     turns = sweep_turns(potential, clock)
     if len(turns) < 3:
         return []
     away = np.sign(potential[turns[1]] - potential[0]) * (potential - potential[0])
-    tolerance = _RETURNED * np.ptp(potential)
-    ends = []
+    window = np.ptp(potential)
+    starts = []
     for turn, after in zip(turns[2::2], [*turns[3::2], turns[-1]], strict=False):
-        if away[turn] >= -tolerance:
-            ends.append(turn)
-        elif len(back := np.flatnonzero(away[turn : after + 1] >= 0)):
-            ends.append(turn + int(back[0]))
-    bounds = sorted({0, *(end + 1 for end in ends), len(potential)})
+        back = np.flatnonzero(away[turn : after + 1] >= -_EXACT * window)
+        if len(back):  # at once where the potential turns before it is back
+            starts.append(turn + int(back[0]))
+    bounds = sorted({0, *(start for start in starts if start < len(potential)), len(potential)})
     return _mark_complete(potential, bounds, range(1, len(bounds)))
 
 

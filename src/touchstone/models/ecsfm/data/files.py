@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from touchstone.models.ecsfm.data.numerals import is_row, normalised
-from touchstone.models.ecsfm.data.tables import EXAMPLE, Table, to_table
+from touchstone.models.ecsfm.data.numerals import normalised
+from touchstone.models.ecsfm.data.tables import EXAMPLE, Table, longest_run, to_table
 
 _SEPARATORS = ("\t", ";", "|", ",", None)  # None: any blanks
 _WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
@@ -113,14 +113,14 @@ def _decode(content: bytes) -> str:
 
 
 def _read_text(text: str) -> Table:
-    """The table in a text, by the separator that makes most rows of numbers."""
+    """The table in a text, by the separator that makes most rows of numbers below each other."""
     lines = text.splitlines()
     best, most = None, 0
     for separator in _SEPARATORS:
         if separator is not None and separator not in text:
             continue
         rows = [_split(line, separator) for line in lines]
-        n_rows = sum(map(is_row, rows))
+        n_rows = longest_run(rows)
         if n_rows > most:
             best, most = (separator, rows), n_rows
     if best is None:

@@ -41,7 +41,7 @@ _SYMBOLS = {symbol.lower(): symbol for units in UNITS.values() for symbol in uni
 # A heading such as "Potential, V", "<I>/mA", "Time (s)" or "current_uA": a name, then a unit.
 _HEADING = re.compile(
     r"\s*(?P<name>.*?)\s*(?:[/,:;(\[{_|=-]|\bin\b|\s)\s*[(\[{]?"
-    r"(?P<unit>[^\s/,()\[\]{}_|:;=]+(?:\s?/\s?s(?:ec)?)?)\s*[)\]}]?\s*"
+    r"(?P<unit>m?V\s?/\s?s(?:ec)?|[^\s/,()\[\]{}_|:;=]+)\s*[)\]}]?\s*"
 )
 # "E (V vs. Ag/AgCl)" is in V, and so is "E vs. Ag/AgCl / V".
 _REFERENCE = re.compile(

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-_NUMBER = re.compile(r"[+-]?(\d[\d.,]*|[.,]\d+)(e[+-]?\d+)?|[+-]?(nan|inf(inity)?)", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"[+-]?(\d+([.,]\d+)*\.?|[.,]\d+)(e[+-]?\d+)?|[+-]?(nan|inf(inity)?)", re.IGNORECASE
+)
 _CLOCK = re.compile(
     r"(?:\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}[ T]+)?(\d+):(\d\d):(\d\d(?:[.,]\d+)?)(?:\s*[ap]m)?",
     re.IGNORECASE,

@@ -15,7 +15,7 @@ _LARGEST, _SMALLEST = 1e3, 1e-17  # A, of the largest current of a record
 _LONGEST, _SHORTEST = 1e7, 1e-7  # s, of a record
 _GAP = (50, 0.25)  # longest gap between readings, in median intervals and as part of the duration
 _ROOM = 100.0  # by which a current may pass what the electrode can carry
-_CAPACITANCE = (1e-6, 1e-3)  # F/cm^2: the least of a double layer, the most of a porous one
+_CAPACITANCE = (1e-6, 1e-4)  # F/cm^2: less than any double layer, and the most of the prior
 _FARADAY, _THERMAL = 96485.0, 0.0257  # C/mol; V at 25 °C
 _MM = 1e-6  # mol/cm^3
 _PREFIXES = {"A": 1.0, "mA": 1e-3, "uA": 1e-6, "nA": 1e-9, "pA": 1e-12, "fA": 1e-15}
@@ -109,7 +109,7 @@ def current_bounds(
 
     The largest is diffusion of all that is in the solution, with the largest D of the prior, within
     the time in which the fastest sweep of the record passes RT/F (Cottrell 1903), with the steady
-    state of a small electrode, 4 F C D r; and the charging of a porous electrode. The least is the
+    state of a small electrode, 4 F C D r; and the charging of a rough electrode. The least is the
     charging of a smooth electrode by the typical sweep. Both have room of a factor of 100.
 
     Args:
@@ -125,7 +125,9 @@ def current_bounds(
     stated = [couple[key] for couple in meta["couples"] for key in ("C_ox_mM", "C_red_mM")]
     concentration = sum(c if isinstance(c, int | float) else highest["C_ox_1"] for c in stated)
     diffusion = highest["D_ox_1"]
-    flux = math.sqrt(diffusion * fastest / _THERMAL) + 4 * diffusion / (math.pi * radius)
+    flux = math.sqrt(diffusion * fastest / (math.pi * _THERMAL)) + 4 * diffusion / (
+        math.pi * radius
+    )
     most = area * (_FARADAY * _MM * concentration * flux + _CAPACITANCE[1] * fastest)
     return area * _CAPACITANCE[0] * typical / _ROOM, _ROOM * most
 

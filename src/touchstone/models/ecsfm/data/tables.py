@@ -58,7 +58,8 @@ def to_table(
         lines: The lines as they are, of a text.
         cut: Whether the file ends without the end of a line.
     """
-    first, last, numbers = _longest_run(rows, place)
+    numbers = _rows_of_table(rows, place)
+    first, last = numbers[0], numbers[-1]
     body = [rows[n] for n in numbers]
     notes = []
     if cut and last == len(rows) - 1 and _is_cut(body):
@@ -83,17 +84,32 @@ def to_table(
     )
 
 
-def _longest_run(rows: list[list[str]], place: str) -> tuple[int, int, list[int]]:
-    """First and last row of the table, and the numbers of its rows (from 0)."""
-    runs, open_run = [], False
+def longest_run(rows: list[list[str]]) -> int:
+    """Number of rows of the longest table of numbers in rows of normalised cells."""
+    return max(map(len, _runs(rows)), default=0)
+
+
+def _runs(rows: list[list[str]]) -> list[list[int]]:
+    """Numbers (from 0) of the rows of each table; blank rows do not end one."""
+    runs, is_open = [], False
     for n, row in enumerate(rows):
         if is_row(row):
-            if not open_run:
+            if not is_open:
                 runs.append([])
             runs[-1].append(n)
-            open_run = True
+            is_open = True
         elif any(row):
-            open_run = False
+            is_open = False
+    return runs
+
+
+def _rows_of_table(rows: list[list[str]], place: str) -> list[int]:
+    """Numbers (from 0) of the rows of the table.
+
+    Raises:
+        ValueError: If there is no table, or another one that is not small beside it.
+    """
+    runs = _runs(rows)
     if not runs:
         raise ValueError(f"holds no table of numbers below headings such as {EXAMPLE}")
     longest = max(runs, key=len)
@@ -106,7 +122,7 @@ def _longest_run(rows: list[list[str]], place: str) -> tuple[int, int, list[int]
                 f"{place} {between + 1} ({shown!r}) interrupts the table of numbers; "
                 "keep one table in the file"
             )
-    return longest[0], longest[-1], longest
+    return longest
 
 
 def _stripped(row: list[str]) -> list[str]:
