@@ -52,7 +52,7 @@ def sweep_turns(potential: np.ndarray, clock: np.ndarray) -> list[int]:
 
 
 def find_cycles(potential: np.ndarray, clock: np.ndarray) -> list[Cycle]:
-    """Cycles of a sweep: the next one begins where the potential passes that of the first sample."""
+    """Cycles of a sweep: the next begins where the potential passes that of the first sample."""
     turns = sweep_turns(potential, clock)
     if len(turns) < 3:
         return []

@@ -15,6 +15,7 @@ _LARGEST, _SMALLEST = 1e3, 1e-17  # A, of the largest current of a record
 _LONGEST, _SHORTEST = 1e7, 1e-7  # s, of a record
 _GAP = (50, 0.25)  # longest gap between readings, in median intervals and as part of the duration
 _ROOM = 100.0  # by which a current may pass what the electrode can carry
+_TYPICAL = 1e-3  # part of the largest plausible current that most records show
 _CAPACITANCE = (1e-6, 1e-4)  # F/cm^2: less than any double layer, and the most of the prior
 _FARADAY, _THERMAL = 96485.0, 0.0257  # C/mol; V at 25 °C
 _MM = 1e-6  # mol/cm^3
@@ -147,7 +148,7 @@ def check_current(largest: float, bounds: tuple[float, float], unit: str) -> Non
     if least <= largest <= most:
         return
     too_large = largest > most
-    excess = largest * _ROOM / most if too_large else largest / (_ROOM * least)
+    excess = largest / (_TYPICAL * most)
     read = _PREFIXES[unit]
     others = [u for u, factor in _PREFIXES.items() if (factor < read) == too_large and u != unit]
     likely = min(others, key=lambda u: abs(math.log(_PREFIXES[u] / read * excess)), default="uA")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from touchstone.models.ecsfm.data.numerals import decimal_mark, is_row, to_floats
+from touchstone.models.ecsfm.data.numerals import decimal_mark, is_number, is_row, to_floats
 
 EXAMPLE = "time/s,potential/V,current/A"
 _ABOVE = 3  # rows above the table that may be headings, units, and names of curves
@@ -58,26 +58,22 @@ def to_table(
         lines: The lines as they are, of a text.
         cut: Whether the file ends without the end of a line.
     """
-    numbers = _rows_of_table(rows, place)
-    first, last = numbers[0], numbers[-1]
+    numbers, notes = _without_cut_end(rows, _rows_of_table(rows, place), place, cut)
+    first, places = numbers[0], [f"{place} {n + 1}" for n in numbers]
     body = [rows[n] for n in numbers]
-    notes = []
-    if cut and last == len(rows) - 1 and _is_cut(body):
-        body, numbers = body[:-1], numbers[:-1]
-        notes.append(f"{place} {last + 1} left out: the file ends inside it")
     above = [n for n in range(first - 1, -1, -1) if not _RULE.fullmatch("".join(rows[n]))][:_ABOVE]
     width = max(map(len, map(_stripped, body)))
     head = [_heading_cells(rows[n], separator, lines[n] if lines else None, width) for n in above]
     if not head or sum(map(bool, head[0])) < 2:
         raise ValueError(f"the columns have no headings; begin with a line such as {EXAMPLE}")
-    body, head, shift = _align(body, head, [f"{place} {n + 1}" for n in numbers], separator)
+    body, head, shift = _align(body, head, places, separator)
     width = len(head[0])
-    filled = [(*row, *[""] * (width - len(row)))[:width] for row in body]
-    columns = tuple(zip(*filled, strict=True))
+    head, body = ([(*row, *[""] * (width - len(row)))[:width] for row in r] for r in (head, body))
+    columns = tuple(zip(*body, strict=True))
     return Table(
-        tuple((*row, *[""] * (width - len(row)))[:width] for row in head),
+        tuple(head),
         columns,
-        [f"{place} {n + 1}" for n in numbers],
+        places,
         "\n".join((lines or [])[:first]),
         decimal_mark(cell for column in columns for cell in column),
         (*notes, *shift),
@@ -114,15 +110,47 @@ def _rows_of_table(rows: list[list[str]], place: str) -> list[int]:
         raise ValueError(f"holds no table of numbers below headings such as {EXAMPLE}")
     longest = max(runs, key=len)
     for run in runs:
-        if run is not longest and len(run) >= min(_SECOND_TABLE, len(longest) / 2):
-            earlier, later = sorted([run, longest])
-            between = next(n for n in range(earlier[-1] + 1, later[0]) if any(rows[n]))
-            shown = " ".join(filter(None, rows[between]))[:60]
-            raise ValueError(
-                f"{place} {between + 1} ({shown!r}) interrupts the table of numbers; "
-                "keep one table in the file"
-            )
+        if run is longest:
+            continue
+        earlier, later = sorted([run, longest])
+        between = next(n for n in range(earlier[-1] + 1, later[0]) if any(rows[n]))
+        if len(run) >= min(_SECOND_TABLE, len(longest) / 2) or _is_broken(rows[between]):
+            raise ValueError(_interrupted(rows, between, place))
     return longest
+
+
+def _without_cut_end(
+    rows: list[list[str]], numbers: list[int], place: str, cut: bool
+) -> tuple[list[int], list[str]]:
+    """Numbers of the rows of the table but for one that the end of the file cuts, and a note.
+
+    Raises:
+        ValueError: If a broken row ends the table, and not the file.
+    """
+    last = numbers[-1]
+    after = next((n for n in range(last + 1, len(rows)) if any(rows[n])), None)
+    if after is None:
+        if not (cut and _is_cut([rows[n] for n in numbers])):
+            return numbers, []
+        numbers, after = numbers[:-1], last
+    elif not _is_broken(rows[after]):
+        return numbers, []
+    elif not cut or after < len(rows) - 1:
+        raise ValueError(_interrupted(rows, after, place))
+    return numbers, [f"{place} {after + 1} left out: the file ends inside it"]
+
+
+def _interrupted(rows: list[list[str]], n: int, place: str) -> str:
+    shown = " ".join(filter(None, rows[n]))[:60]
+    return (
+        f"{place} {n + 1} ({shown!r}) interrupts the table of numbers; expected one table of rows "
+        "such as 0.1,0.25,1.5e-6"
+    )
+
+
+def _is_broken(row: list[str]) -> bool:
+    """Whether a line that is no row of a table begins as one does."""
+    return len(_stripped(row)) >= 2 and is_number(row[0] or row[1])
 
 
 def _stripped(row: list[str]) -> list[str]:
