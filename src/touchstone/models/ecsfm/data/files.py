@@ -123,6 +123,8 @@ def _read_text(text: str) -> Table:
         n_rows = longest_run(rows)
         if n_rows > most:
             best, most = (separator, rows), n_rows
+        if most > len(lines) / 2:
+            break
     if best is None:
         raise ValueError(_no_table(lines))
     cut = bool(text) and not text.endswith(("\n", "\r"))

@@ -49,6 +49,8 @@ _REFERENCE = re.compile(
     r"|[\s_]+vs[\s_.]+.*?(?=\s*[\])\[(]|\s*,\s*m?V\b|\s*/\s*m?V\s*$|$)",
     re.IGNORECASE,
 )
+_CLOCK = re.compile(r"[\s_]*[(\[]?\bh+:m+:s+(\.\w+)?\b[)\]]?", re.IGNORECASE)
+_REMARK = re.compile(r"\s*\([^()]*\)$")  # such as "(sat. KCl)" after a reference
 _NUMBERED = re.compile(r"(?P<name>.*?[^\d\s_.#-])[\s_.#-]*(?P<number>\d+)")
 
 
@@ -105,14 +107,14 @@ def unit_symbol(text: str) -> str | None:
 
 def parse_heading(text: str) -> Heading:
     """What a heading means."""
-    plain = _REFERENCE.sub("", text)
+    plain = _CLOCK.sub("", _REFERENCE.sub("", text))
     whole = unit_symbol(plain)
     if whole is not None and plain.strip(" ()[]") not in ("h", "a", "v"):
         return Heading(text, _quantity_of(whole), 99, whole)
     parts = _HEADING.fullmatch(plain)
     unit = unit_symbol(parts["unit"]) if parts else None
     name = parts["name"] if parts and unit else plain
-    name = re.sub(r"[\s_]+", " ", name).strip(" <>:").lower()
+    name = _REMARK.sub("", re.sub(r"[\s_]+", " ", name)).strip(" <>:").lower()
     numbered = _NUMBERED.fullmatch(name)
     for base, number in (
         ((name, 0), (numbered["name"], int(numbered["number"]))) if numbered else ((name, 0),)

@@ -21,7 +21,9 @@ _APOSTROPHE = re.compile(r"(?<=\d)['’](?=\d{3})")  # Swiss thousands
 
 def normalised(cell: str) -> str:
     """A cell without blanks around it, with a plain minus and without blank thousands."""
-    cell = cell.strip().translate(_SPACES)
+    cell = cell.strip()
+    if not cell.isascii():
+        cell = cell.translate(_SPACES)
     return _APOSTROPHE.sub("", cell) if "'" in cell or "’" in cell else cell
 
 
