@@ -447,7 +447,10 @@ def test_metadata_of_only_an_electrode_and_a_couple_are_enough(tmp_path):
         ),
         ({**META, "electrode": {"radius_mm": 0}}, r"electrode\.radius_mm is 0, .* 0\.0001 to 50"),
         ({**META, "electrode": {"radius_mm": True}}, r"electrode\.radius_mm is True, expected"),
-        ({**META, "electrode": {"radius_mm": math.nan}}, "number that is not finite"),
+        (
+            {**META, "electrode": {"radius_mm": math.nan}},
+            "radius_mm holds a number that is not",
+        ),
         (
             {**META, "electrode": {"radius_mm": 1, "shape": "cube"}},
             r"electrode\.shape is 'cube', expected disc or",

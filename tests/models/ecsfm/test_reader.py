@@ -1,5 +1,8 @@
 """Records in the dialects of laboratories are read as what they are."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import voltammograms
@@ -170,6 +173,30 @@ def test_a_vertex_that_was_read_twice_is_no_standstill(tmp_path):
     trace = read(tmp_path, text, scan_rate_V_s=0.1)
     step = once.time[1] - once.time[0]
     np.testing.assert_allclose(np.diff(trace.time), step, rtol=1e-6)
+
+
+def test_a_potential_that_is_rounded_is_no_standstill(tmp_path):
+    record = cycle(n=600)
+    text = as_text(["E/V", "I/A"], [[round(e, 2), i] for _, e, i in rows_of(record)])
+    trace = read(tmp_path, text, scan_rate_V_s=0.1)
+    np.testing.assert_allclose(trace.time, record.time, rtol=0.02)
+
+
+def test_a_current_that_is_named_brings_its_potential(tmp_path):
+    other = cycle(start=0.5, peak=3e-5)
+    rows = [[*a, *b] for a, b in zip(rows_of(RECORD), rows_of(other), strict=True)]
+    text = as_text(["t/s", "E/V", "I gold/A", "t/s", "E/V", "I lead/A"], rows)
+    assert_holds(read(tmp_path, text, columns={"current": "I gold/A"}), RECORD)
+    assert_holds(read(tmp_path, text, columns={"current": "I lead/A"}), other)
+
+
+def test_a_binary_file_of_ec_lab_is_read_through_its_reader(tmp_path, monkeypatch):
+    names = ["time/s", "Ewe/V", "<I>/mA", "cycle number"]
+    columns = [RECORD.time, RECORD.potential, 1e3 * RECORD.current, np.ones(len(RECORD.time))]
+    data = np.rec.fromarrays(columns, names=names)
+    reader = SimpleNamespace(MPRfile=lambda path: SimpleNamespace(data=data))
+    monkeypatch.setitem(sys.modules, "galvani", SimpleNamespace(BioLogic=reader))
+    assert_holds(read(tmp_path, b"BIO-LOGIC MODULAR FILE", "trace.mpr"), RECORD)
 
 
 def test_a_scan_rate_above_the_table_is_read(tmp_path):

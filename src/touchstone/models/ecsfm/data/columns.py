@@ -59,9 +59,10 @@ def find_columns(table: Table, meta: dict) -> Columns:
             raise ValueError(_not_found(headings, quantity))
     curve, note = _choose_curve(found, headings, meta.get("curve"))
     out = Columns({}, list(table.places), {}, {}, [*table.notes, *note])
+    named = "current" in stated
     for quantity, places in found.items():
         if places:
-            column = _of_curve(places, found["current"], curve, quantity, headings)
+            column = _of_curve(places, found["current"], curve, quantity, headings, named)
             _take(out, table, headings[column], column, quantity, stated)
     _drop_blank_rows(out)
     return out
@@ -166,16 +167,19 @@ def _are_electrodes(currents: list[int], potentials: list[int], headings: list[H
 
 
 def _of_curve(
-    places: list[int], currents: list[int], curve: int, quantity: str, headings: list[Heading]
+    places: list[int],
+    currents: list[int],
+    curve: int,
+    quantity: str,
+    headings: list[Heading],
+    named: bool,
 ) -> int:
-    """The column of a quantity that belongs to a curve."""
+    """The column of a quantity that belongs to a curve; of a named current, the one before it."""
     if quantity == "current" or len(places) == len(currents):
         return places[curve]
-    if len(places) == 1:
-        return places[0]
     before = [k for k in places if k < currents[curve]]
-    if before and len(currents) == 1 and quantity not in ("potential", "time"):
-        return before[-1]
+    if len(places) == 1 or (named and before):
+        return places[0] if len(places) == 1 else before[-1]
     listed = ", ".join(f"{headings[k].text!r} (column {k + 1})" for k in places)
     raise ValueError(
         f"holds {len(places)} columns of the {quantity}: {listed}; name one in the metadata, "

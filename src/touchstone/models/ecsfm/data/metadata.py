@@ -1,7 +1,7 @@
 """Metadata of a measurement: YAML as people write it, held against the schema in sentences."""
 
 import difflib
-import json
+import math
 import re
 from pathlib import Path
 
@@ -80,21 +80,31 @@ def read_meta(*paths: Path | str) -> dict:
 def _load(path: Path) -> dict:
     try:
         said = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
-        json.dumps(said, allow_nan=False, default=str)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file") from None
     except _KeyError as error:
         raise ArtifactError(f"{path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    except ValueError:
-        raise ArtifactError(f"{path}: holds a number that is not finite") from None
+    if key := _not_finite(said):
+        raise ArtifactError(f"{path}: {key} holds a number that is not finite, expected e.g. 1.5")
     if not isinstance(said, dict):
         raise ArtifactError(
             f"{path}: metadata: {said!r} is no mapping of keys to values; begin e.g. with "
             "electrode: {radius_mm: 1.5}"
         )
     return said
+
+
+def _not_finite(said: object, key: str = "") -> str | None:
+    """The key of a number that is not finite, if there is one."""
+    if isinstance(said, float) and not math.isfinite(said):
+        return key
+    if isinstance(said, dict | list):
+        for name, value in said.items() if isinstance(said, dict) else enumerate(said):
+            if found := _not_finite(value, f"{key}.{name}" if key else str(name)):
+                return found
+    return None
 
 
 def _sentence(error) -> str:

@@ -77,7 +77,7 @@ def _steps_of_repeats(steps: np.ndarray, potential: np.ndarray, places: list[str
             "time/s, or leave the readings out"
         )
     turns = np.sign(np.diff(potential, prepend=potential[0]))
-    at_turns = all(turns[max(k - 1, 0)] != turns[min(k + 2, len(turns) - 1)] for k in still)
+    at_turns = all(turns[k] != turns[min(k + 2, len(turns) - 1)] for k in still)
     if at_turns:
         return np.where(steps == 0, np.median(steps[steps > 0]), steps)
     return np.full(len(steps), steps.sum() / len(steps))  # rounded: the samples are evenly apart
