@@ -322,6 +322,13 @@ def test_a_folder_without_records_is_told_before_anything_runs(finished, tmp_pat
     assert "started" not in said(run)
 
 
+def test_a_measurement_that_is_not_there_is_refused_beside_a_page_of_it(finished, tmp_path):
+    setting = "measurement=" + json.dumps({"data": str(tmp_path / "example.csv"), "model": REAL})
+    run = snakemake(finished, "--config", setting)
+    assert run.returncode != 0
+    assert f"measurement.data: {tmp_path / 'example.csv'} does not exist" in said(run)
+
+
 PAGES = [f"{model_id}/notebooks/{stage}" for model_id in (REAL, TOY) for stage in STAGES]
 
 

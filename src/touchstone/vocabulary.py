@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.special import ndtr
 
 type Index = slice | Sequence[int] | np.ndarray  # of some of the cases
 
@@ -111,15 +112,20 @@ class Prediction(NamedTuple):
         cdf: Probability of a new observation less than each observed sample.
         log_density: Of a new observation at each observed sample, counted in standard deviations
             of the noise, so that it does not depend on the unit.
-        pit: Probability of less than each observed sample given those before it (its probability
-            integral transform): uniform on average where the noise is what the posterior says.
+        innovation: What each observed sample adds to those before it, in standard deviations of
+            what the posterior lets expect: standard normal where the noise is what it says.
     """
 
     mean: Float[np.ndarray, "case sample"]
     sd: Float[np.ndarray, "case sample"]
     cdf: Float[np.ndarray, "case sample"]
     log_density: Float[np.ndarray, "case sample"]
-    pit: Float[np.ndarray, "case sample"]
+    innovation: Float[np.ndarray, "case sample"]
+
+    @property
+    def pit(self) -> Float[np.ndarray, "case sample"]:
+        """Probability of less than each observed sample given those before it."""
+        return ndtr(self.innovation)
 
 
 class Computation(NamedTuple):

@@ -20,6 +20,7 @@ try:
         for model_id in config["models"]
     }
     OVERRIDES = {model_id: results.overrides(model_id) for model_id in config["models"]}
+    settings_.assert_measurement(config["measurement"])
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 
@@ -150,13 +151,10 @@ def measurement_name(model_id):
 
 def measurement_paths(wildcards):
     """Path of the record, or of a folder of records, and of the metadata."""
-    data, meta = config["measurement"]["data"], config["measurement"]["meta"]
     if wildcards.name == "example":
         example = f"results/{wildcards.run}/datasets/example"
         return f"{example}.csv", f"{example}.yaml"
-    path = Path(data)
-    beside = f"{path}.yaml" if path.is_dir() else str(path.with_suffix(".yaml"))
-    return data, meta or beside
+    return settings_.measurement_paths(config["measurement"])
 
 
 def measurement(wildcards):
@@ -165,14 +163,17 @@ def measurement(wildcards):
     Of a folder all files count but hidden ones: records, and what is known of single ones.
     """
     data, meta = measurement_paths(wildcards)
-    found = {"data": artifacts.files(data), "meta": [Path(meta)]}
-    if wildcards.name != "example":
-        for key, path in (("data", data), ("meta", meta)):
-            if not any(file.is_file() for file in found[key]):
-                raise WorkflowError(
-                    f"measurement.{key}: {path} does not exist or is empty (see README, own data)"
-                )
-    return {"data": [str(file) for file in found["data"]], "meta": meta}
+    found = artifacts.files(data)
+    return {"data": [str(file) for file in found], "meta": meta}
+
+
+def page_reports(model_id):
+    """Reports that the page of a run tells of."""
+    names = [f"simulate_{number}" for number in chunk_numbers(model_id)]
+    names += ["train_report"] if trains(model_id) else []
+    names += ["stress_report", "posterior_failure_mode_report"]
+    names += [f"infer_{measurement_name(model_id)}"]
+    return [f"results/{RUNS[model_id]}/reports/{name}.json" for name in names]
 
 
 def trains(model_id):

@@ -25,13 +25,10 @@ rule report:
             for model_id in config["models"]
             for stem in stage_notebooks(model_id)
         ],
-        guardrail=[
-            f"results/{run}/reports/posterior_failure_mode_report.json"
-            for run in RUNS.values()
-        ],
-        infer=[
-            f"results/{run}/reports/infer_{measurement_name(model_id)}.json"
-            for model_id, run in RUNS.items()
+        reports=[
+            report
+            for model_id in config["models"]
+            for report in page_reports(model_id)
         ],
         figures=[
             figure

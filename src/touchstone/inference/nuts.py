@@ -7,17 +7,19 @@ chains agree (Vehtari et al. 2021). All in float64, whatever the rest of the pro
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jax import Array
 from jax.scipy.stats import norm
 
-# nutpie and ArviZ import plots and a compiler, which takes longer than everything else here: only
-# the functions that use them import them.
+if TYPE_CHECKING:
+    import xarray as xr
+
+# nutpie, ArviZ and xarray import plots, a compiler and tables, which takes longer than everything
+# else here: only the functions that use them import them.
 
 LARGEST_R_HAT, LEAST_ESS = 1.01, 400  # Vehtari et al. 2021, sections 4.1 and 4.2
 MOST_DIVERGENT = 0.01  # of all transitions
@@ -102,7 +104,7 @@ def sample(
     n_draws: int,
     seed: int,
     coordinates: Bijection = IDENTITY,
-) -> xr.DataTree:
+) -> "xr.DataTree":
     """Draws of the posterior of z under a standard normal prior, one chain for each start.
 
     The sampler moves in u, with coordinates.to(z) = factor @ u: exact whatever the two, and fast
@@ -151,7 +153,7 @@ def sample(
 
 
 def are_of(
-    draws: xr.DataTree, log_likelihood: Callable[[Array], Array], names: Sequence[str]
+    draws: "xr.DataTree", log_likelihood: Callable[[Array], Array], names: Sequence[str]
 ) -> bool:
     """Whether kept draws are of this posterior: at the last of each chain, the density is theirs.
 
@@ -169,13 +171,13 @@ def are_of(
     return bool(np.allclose(ours, theirs, rtol=0, atol=_SAME))
 
 
-def diagnose(draws: xr.DataTree) -> Convergence:
+def diagnose(draws: "xr.DataTree") -> Convergence:
     """Whether draws, as `sample` returns them, are a reference: see `Convergence.faults`."""
     import arviz as az
 
     z = draws["posterior"].dataset["z"]
 
-    def of_each(values: xr.DataArray) -> dict[str, float]:
+    def of_each(values: "xr.DataArray") -> dict[str, float]:
         return dict(zip(z["parameter"].values.tolist(), values.values.tolist(), strict=True))
 
     return Convergence(
@@ -187,7 +189,7 @@ def diagnose(draws: xr.DataTree) -> Convergence:
     )
 
 
-def assert_converged(draws: xr.DataTree) -> Convergence:
+def assert_converged(draws: "xr.DataTree") -> Convergence:
     """The diagnosis of draws that are a reference.
 
     Raises:
@@ -271,11 +273,14 @@ def _launch(
     )
 
 
-def _joined(chains: list[xr.DataTree], back: Callable[[Array], tuple[Array, Array]]) -> xr.DataTree:
+def _joined(
+    chains: "list[xr.DataTree]", back: Callable[[Array], tuple[Array, Array]]
+) -> "xr.DataTree":
     """The chains beside each other, and z and its density in place of u and the density of u."""
     import nutpie
+    import xarray as xr
 
-    def together(group: str, variables: Sequence[str]) -> xr.Dataset:
+    def together(group: str, variables: Sequence[str]) -> "xr.Dataset":
         parts = [chain[group].dataset[list(variables)].drop_attrs() for chain in chains]
         return xr.concat(parts, "chain").assign_coords(chain=range(len(parts)))
 

@@ -26,8 +26,11 @@ class ArtifactError(ValueError):
 def atomic(path: Path | str) -> Generator[Path]:
     """A temporary path beside `path` that takes its name once the block ends without an error."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be written ({error.strerror})") from None
     os.close(handle)
     temporary = Path(temporary)
     try:

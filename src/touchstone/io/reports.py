@@ -54,8 +54,12 @@ def digest(path: Path | str) -> str:
     """Hex sha256 of a file; of a JSON report, that of what another run would reproduce."""
     if Path(path).suffix != ".json":
         return artifacts.sha256(path)
-    content = json.dumps(reproducible(artifacts.read_json(path)), sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return _digest(artifacts.read_json(path))
+
+
+def _digest(content: dict) -> str:
+    text = json.dumps(reproducible(content), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def reproducible(content: Any) -> Any:
@@ -66,10 +70,16 @@ def reproducible(content: Any) -> Any:
 
 
 def write(path: Path | str, kind: str, body: dict, lineage: dict, timing: dict) -> dict:
-    """Write a report of a kind that has a schema; returns what was written.
+    """Write a report of a kind that has a schema; returns what was written. See `make`."""
+    report = make(kind, body, lineage, timing)
+    artifacts.write_json(path, report)
+    return report
+
+
+def make(kind: str, body: dict, lineage: dict, timing: dict) -> dict:
+    """A report of a kind that has a schema, with the sha256 of what another run would reproduce.
 
     Args:
-        path: Of the report.
         kind: Name of its schema.
         body: Its content; arrays become lists and NaN becomes null.
         lineage: As from `lineage`.
@@ -87,9 +97,58 @@ def write(path: Path | str, kind: str, body: dict, lineage: dict, timing: dict) 
             "timing": timing,
         }
     )
+    content["sha256"] = _digest(content)
     validate(content)
-    artifacts.write_json(path, content)
     return content
+
+
+def read(path: Path | str, kind: str | None = None) -> dict:
+    """Read a report that a stage wrote; every stage that rests on a report reads it here.
+
+    Args:
+        path: Of the report.
+        kind: That it must be of; None takes any that has a schema.
+
+    Raises:
+        ArtifactError: Naming the file and the key, if the report is of another kind or version,
+            is not what its schema allows, or was changed after it was written.
+    """
+    report = artifacts.read_json(path)
+    found, kinds = report.get("kind"), [kind] if kind else _kinds()
+    if found not in kinds:
+        raise artifacts.ArtifactError(
+            f"{path}: kind is {found!r}, expected {' or '.join(map(repr, kinds))}"
+        )
+    if report.get("schema_version") != SCHEMA_VERSION:
+        raise artifacts.ArtifactError(
+            f"{path}: schema_version is {report.get('schema_version')!r}, expected {SCHEMA_VERSION}"
+        )
+    import jsonschema  # here, since it takes a second to import
+
+    error = jsonschema.exceptions.best_match(
+        jsonschema.Draft202012Validator(schema(report["kind"])).iter_errors(report)
+    )
+    if error is not None:
+        key = ".".join(map(str, error.absolute_path)) or "the report"
+        raise artifacts.ArtifactError(f"{path}: {key}: {_short(error.message)}")
+    said = report.get("sha256")
+    if said != _digest({name: value for name, value in report.items() if name != "sha256"}):
+        raise artifacts.ArtifactError(
+            f"{path}: sha256: the content is not what was written; make this report again"
+        )
+    return report
+
+
+def _short(message: str, most: int = 200) -> str:
+    """A message of a validator, which may quote a whole table, cut in its middle."""
+    half = most // 2
+    return message if len(message) <= most else f"{message[:half]} … {message[-half:]}"
+
+
+def _kinds() -> list[str]:
+    """Kinds of report that have a schema."""
+    others = ("common", "config")
+    return sorted(file.stem for file in _SCHEMAS.glob("*.yaml") if file.stem not in others)
 
 
 def validate(report: dict) -> None:

@@ -53,17 +53,22 @@ class Results:
         """The simulated measurement, and what is known about it."""
         return self.folder / "datasets/example.csv", self.folder / "datasets/example.yaml"
 
+    def checkpoints(self) -> list[Path]:
+        """All finished checkpoint folders, the one that was finished last at the end."""
+        found = self.folder.glob(f"checkpoints/*/{MANIFEST}")
+        return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+
     def newest_checkpoint(self) -> Path:
         """The checkpoint folder that was finished last.
 
         Raises:
             ArtifactError: If there is none.
         """
-        folder = self.folder / "checkpoints"
-        found = sorted(folder.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+        found = self.checkpoints()
         if not found:
+            folder = self.folder / "checkpoints"
             raise ArtifactError(f"{folder}: holds no checkpoint; train one first")
-        return found[-1].parent
+        return found[-1]
 
 
 def overrides(model_id: str) -> dict[str, Path]:

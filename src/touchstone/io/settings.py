@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from touchstone.io import artifacts
+
 _SHARED = Path(__file__).parent / "schemas/config.yaml"
 _OWN = "settings.schema.yaml"
 DEFAULT = Path("config/config.yaml")
@@ -103,6 +105,28 @@ def of_stage(config: dict, model_id: str, stage: str) -> dict:
         case "infer":
             return seed | {"infer": block["infer"]}
     raise ValueError(f"{stage!r} is no stage")
+
+
+def measurement_paths(measurement: dict) -> tuple[str, str]:
+    """Path of the data and of the metadata, by default the YAML file beside the data."""
+    data, meta = measurement["data"], measurement["meta"]
+    path = Path(data)
+    return data, meta or (f"{path}.yaml" if path.is_dir() else str(path.with_suffix(".yaml")))
+
+
+def assert_measurement(measurement: dict) -> None:
+    """Refuse a measurement whose files are not there, also where a page of it is.
+
+    Raises:
+        SettingsError: Naming key and path.
+    """
+    if not measurement["data"]:
+        return
+    for key, path in zip(("data", "meta"), measurement_paths(measurement), strict=True):
+        if not any(file.is_file() for file in artifacts.files(path)):
+            raise SettingsError(
+                f"measurement.{key}: {path} does not exist or is empty (see README, own data)"
+            )
 
 
 def defaults(node: dict):

@@ -12,8 +12,7 @@ from touchstone.io import artifacts, reports
 from touchstone.io.results import Results
 from touchstone.reliability.guardrail import Rule
 from touchstone.reliability.scores import coverage_90, predictive_metrics
-from touchstone.stages import randomness
-from touchstone.stages.checkpoints import load
+from touchstone.stages import checkpoints, randomness, records
 from touchstone.vocabulary import Cases, Posterior, Verdict
 
 
@@ -21,7 +20,7 @@ class Inference(NamedTuple):
     """What came of the stage.
 
     Attributes:
-        report: As written.
+        report: As `reports.make` gives it.
         cases: The records of the measurement.
         posterior: Theirs: records of one system have one in common.
         prior: Draws of the prior of each record.
@@ -33,6 +32,36 @@ class Inference(NamedTuple):
     prior: dict[str, np.ndarray]
 
 
+class Judge(NamedTuple):
+    """A loaded artefact, with what its answers are judged by.
+
+    Attributes:
+        artefact: Which one.
+        loaded: The checkpoint that the model holds.
+        guardrail: Report of the rule, verified.
+    """
+
+    artefact: checkpoints.Artefact
+    loaded: checkpoints.Loaded
+    guardrail: dict
+
+
+def prepare(model: Model, results: Results, checkpoint: str | Path = "") -> Judge:
+    """Find the artefact that answers, verify it, and load it into the model.
+
+    Args:
+        model: The model.
+        results: Of the model.
+        checkpoint: Folder; empty as in `checkpoints.find`.
+
+    Raises:
+        ArtifactError: If there is none, or it is damaged.
+    """
+    artefact = checkpoints.find(model.model_id, results, checkpoint)
+    guardrail = checkpoints.guardrail_of(artefact)
+    return Judge(artefact, checkpoints.load(model, results, artefact.checkpoint), guardrail)
+
+
 def run(
     model: Model,
     settings: dict,
@@ -42,26 +71,43 @@ def run(
     meta: str | Path,
     checkpoint: str | Path = "",
 ) -> Inference:
-    """Infer a measurement and judge its posterior.
+    """Infer a measurement, judge its posterior, and write the report.
 
     Args:
         model: The model.
-        settings: `seed`, and the model's `infer`: the budget of its first method.
-        results: Where the guardrail is, and the report goes.
+        settings: As in `answer`.
+        results: Where a guardrail of this project is, and the report goes.
         name: Under which the measurement is reported.
         data: File of a record, or a folder of records of one system.
         meta: YAML with what is known about it.
-        checkpoint: Folder; empty as in `checkpoints.load`.
+        checkpoint: Folder; empty as in `checkpoints.find`.
 
     Raises:
         ArtifactError: If a file is missing, damaged, or no measurement of this model.
     """
-    loaded = load(model, results, checkpoint)
+    judge = prepare(model, results, checkpoint)
+    with records.prepared([Path(data)], Path(meta)) as source:
+        inference = answer(model, settings, judge, source)
+    artifacts.write_json(results.report(f"infer_{name}"), inference.report)
+    return inference
+
+
+def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -> Inference:
+    """Infer a measurement and judge its posterior; writes nothing.
+
+    Args:
+        model: The model, which holds the artefact of the judge.
+        settings: `seed`, and the model's `infer`: the budget of its first method.
+        judge: As from `prepare`.
+        source: The measurement.
+
+    Raises:
+        ArtifactError: If a file is no measurement of this model.
+    """
     seed, budget = settings["seed"], settings["infer"]
-    guardrail_file = results.report("posterior_failure_mode_report")
-    guardrail = artifacts.read_json(guardrail_file)["best_guardrail"]
+    guardrail = judge.guardrail["best_guardrail"]
     rule = Rule(guardrail["rel_thr"], guardrail["cal_thr"])
-    cases, notes = model.read(Path(data), Path(meta))
+    cases, notes = records.read(model, source)
     started = time.perf_counter()
     posterior = model.infer(
         cases, randomness.generator(seed, "infer", 0), method=model.methods[0], budget=budget
@@ -72,7 +118,7 @@ def run(
     computation, verdict = judge_computation(posterior), judge_model(metrics, outside, rule)
     body = {
         "model_id": model.model_id,
-        "measurement": str(data),
+        "measurement": source.measurement,
         "verdict": verdict.decision,
         "reason": verdict.reason,
         "false_alarm_rate": {k: guardrail["fpr"][k] for k in ("value", "low", "high", "n")},
@@ -87,10 +133,13 @@ def run(
         "posterior": model.table(cases, posterior, randomness.generator(seed, "infer", 1)),
         "metrics": metrics.to_dict("records"),
     }
-    inputs = {"meta": meta, "guardrail": guardrail_file, **loaded.inputs, **_files(data)}
+    artefact = judge.artefact
+    inputs = {"guardrail": artefact.guardrail, **judge.loaded.inputs, **source.inputs}
+    if artefact.certificate:
+        inputs["certificate"] = artefact.certificate
+    facts = {**judge.loaded.facts, "artefact": artefact.facts, "set": list(source.changes)}
     used = {"infer": budget, "model": model.config}
-    lineage = reports.lineage(used, seed, inputs, **loaded.facts)
-    report = reports.write(results.report(f"infer_{name}"), "infer", body, lineage, timing)
+    report = reports.make("infer", body, reports.lineage(used, seed, inputs, **facts), timing)
     rng = randomness.generator(seed, "infer", 2)
     return Inference(report, cases, posterior, model.prior(cases, posterior.weight.shape[1], rng))
 
@@ -137,9 +186,3 @@ def _numbered(of_records: list[list[str]]) -> list[str]:
         for k, words in enumerate(of_records, 1)
         for what in words
     ]
-
-
-def _files(data: str | Path) -> dict[str, Path]:
-    if not Path(data).is_dir():
-        return {"data": Path(data)}
-    return {f"data {file.name}": file for file in artifacts.files(data)}

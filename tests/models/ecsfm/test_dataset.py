@@ -22,7 +22,7 @@ from touchstone.models.ecsfm.data.dataset import (
     parameter_rows,
 )
 from touchstone.models.ecsfm.inference import training
-from touchstone.models.ecsfm.physics.experiment import Experiment
+from touchstone.models.ecsfm.physics.experiment import SHAPES, Experiment
 from touchstone.models.ecsfm.physics.prior import RECORD, Prior
 
 CONFIG = yaml.safe_load((Path(ecsfm.__file__).parent / "config.yaml").read_text(encoding="utf-8"))
@@ -70,11 +70,16 @@ COMPOSITIONS = [
 ]  # which of (O, R) of each couple are in the cell
 
 
-def chunk_of(z, present, curvature=0.0):
+def chunk_of(z, present, shape="planar"):
     """One experiment with these standard coordinates, its natural ones, and a chunk of it."""
-    numbers = {"duration": 3.0, "radius": 0.2, "curvature": curvature, "temperature": 300.0}
+    numbers = {
+        "duration": np.float32(3.0),
+        "radius": np.float32(0.2),
+        "shape": np.array(SHAPES.index(shape)),
+        "temperature": np.float32(300.0),
+    }
     potential, present = np.sin(7 * TIME).astype(np.float32), np.array(present, bool)
-    experiment = Experiment(potential, *map(np.float32, numbers.values()), present)
+    experiment = Experiment(potential, *numbers.values(), present)
     values = np.asarray(natural(z, experiment))
     cell = PRIOR.instrument(values, experiment)
     capacitance = 1e6 * cell.capacitance
@@ -98,10 +103,10 @@ def chunk_of(z, present, curvature=0.0):
 @given(
     z=hnp.arrays(np.float32, PRIOR.size, elements=st.floats(-3, 3, width=32)),
     present=st.sampled_from(COMPOSITIONS),
-    curvature=st.sampled_from([0.0, 5.0]),
+    shape=st.sampled_from(SHAPES),
 )
-def test_parameters_come_back_from_a_chunk_on_disk(tmp_path, z, present, curvature):
-    experiment, values, chunk = chunk_of(z, present, curvature)
+def test_parameters_come_back_from_a_chunk_on_disk(tmp_path, z, present, shape):
+    experiment, values, chunk = chunk_of(z, present, shape)
     loaded = load(tmp_path, chunk.arrays({"seed": 1}))
     there = jax.tree.map(lambda a: a[0], loaded.experiment)
     jax.tree.map(np.testing.assert_array_equal, there, experiment)
@@ -146,7 +151,7 @@ def test_rows_of_a_file_hold_what_the_design_says(present):
 def test_a_chunk_by_others_loads_with_the_documented_defaults_marked_assumed(tmp_path):
     chunk = load(tmp_path, by_others())
     assert len(chunk) == N
-    geometry, cell = ("radius", "curvature"), ("resistance", "capacitance")
+    geometry, cell = ("radius", "shape"), ("resistance", "capacitance")
     assert set(chunk.assumed) == {"duration", "temperature", *geometry, *cell}
     experiment = chunk.experiment
     np.testing.assert_allclose(experiment.duration, 8.0)
@@ -236,7 +241,7 @@ def with_block(block, value, n_species=2):
         ("temperature", np.full(N, -1.0), r"temperature is -1 in case 0"),
         ("duration", np.full(N, -8.0), r"duration is -8 in case 0, .* s"),
         ("radius", np.zeros(N), r"radius is 0 in case 0, .* cm"),
-        ("curvature", np.full(N, -1.0), r"curvature is -1 in case 0"),
+        ("shape", np.full(N, 9), r"shape must be indices into planar, disc, hemisphere, sphere"),
         ("noise_std", np.full(N, -1.0), r"noise_std is -1 in case 0"),
         ("i", np.outer(np.arange(N) != 2, TIME), r"i is zero at every sample of case 2"),
         ("i", np.full((N, SAMPLES), 1e39), r"i reaches 1e\+39 in case 0"),
@@ -372,7 +377,7 @@ def test_a_level_fills_the_central_part_of_every_range_and_no_more(level, part):
 @pytest.mark.parametrize(
     ("technique", "swing", "duration"),
     [  # peak to peak in V, and s; 64 samples of square waves are 8 periods
-        ("cv", (0.4, 1.6), (2 * 0.4 / 5, 4 * 2 * 1.6 / 0.005)),
+        ("cv", (0.4, 1.6), (2 * 0.4 / 5, 2 * 4 * 2 * 1.6 / 0.005)),  # a hold is as long as the scan
         ("ca", (0.3, 1.2), (0.1, 100)),
         ("swv", (0.3, 1.0 + 2 * 0.08), (8 / 100, 8 / 2)),
         ("eis_low", (2 * 0.005, 2 * 0.08), (4 / 10, 16 / 0.05)),

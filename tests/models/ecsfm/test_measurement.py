@@ -509,7 +509,7 @@ def test_what_the_metadata_state_is_known_and_nothing_else():
     assert {name: natural[name] for name in expected} == pytest.approx(expected, abs=1e-3)
     np.testing.assert_array_equal(case.experiment.present, [[True, True], [False, False]])
     np.testing.assert_allclose(case.observed, CURRENT, rtol=1e-6)
-    assert case.mask.all()
+    assert case.mask.mean() > 0.85  # but for where the double layer settles
 
 
 def test_a_formal_potential_of_zero_volt_is_known():
@@ -519,11 +519,22 @@ def test_a_formal_potential_of_zero_volt_is_known():
 
 
 @pytest.mark.parametrize(
-    ("shape", "area", "curvature"), [("disc", math.pi, 0), ("sphere", 4 * math.pi, 1 / 0.15)]
+    ("shape", "area", "curvature"),
+    [
+        ("planar", math.pi, 0),
+        ("disc", math.pi, 1 / 0.15),
+        ("hemisphere", 2 * math.pi, 1 / 0.15),
+        ("sphere", 4 * math.pi, 1 / 0.15),
+    ],
 )
 def test_the_electrode_is_what_the_metadata_say(shape, area, curvature):
-    electrode = {"radius_mm": 1.5, "shape": shape}
-    case, _, _ = case_of(META["couples"], electrode=electrode, temperature_C=30)
+    by_radius = {"radius_mm": 1.5, "shape": shape}
+    by_area = {"area_mm2": area * 1.5**2, "shape": shape}
+    case, other = (
+        case_of(META["couples"], electrode=electrode, temperature_C=30)[0]
+        for electrode in (by_radius, by_area)
+    )
+    assert float(other.experiment.radius) == pytest.approx(0.15, rel=1e-5)
     assert float(case.experiment.area) == pytest.approx(area * 0.15**2, rel=1e-5)
     assert case.experiment.curvature == pytest.approx(curvature)
     assert case.experiment.temperature == pytest.approx(303.15)
@@ -582,12 +593,32 @@ def test_a_record_of_the_wanted_length_is_left_alone():
     assert mask.all()
 
 
+def test_samples_at_the_start_and_the_reversals_do_not_count():
+    case, _, _ = case_of(META["couples"])
+    out = np.flatnonzero(~case.mask)
+    turn = int(np.argmax(np.abs(POTENTIAL - POTENTIAL[0])))
+    assert 0 in out and turn in out
+    sweep = N // 2
+    assert all(k < 0.1 * sweep or -0.03 * sweep < k - turn < 0.1 * sweep for k in out)
+
+
+def test_a_hold_before_the_scan_is_a_part_of_the_record_that_nobody_saw():
+    hold = {"potential_V": 0.6, "seconds": TIME[-1] / 3}
+    case, _, _ = case_of(META["couples"], hold=hold)
+    n_held = N // 4
+    assert not case.mask[:n_held].any()
+    np.testing.assert_allclose(case.experiment.potential[:n_held], 0.6, rtol=1e-6)
+    assert case.experiment.duration == pytest.approx(TIME[-1] * 4 / 3, rel=1e-2)
+    np.testing.assert_allclose(case.experiment.potential[-1], POTENTIAL[-1], rtol=1e-5)
+
+
 def test_readings_are_averaged_so_that_their_noise_shrinks():
     n, n_samples = 64_000, 640
     time = np.arange(1, n + 1) / n
     noise = np.random.default_rng(0).standard_normal(n)
     _, current, _, _ = to_record(Trace(time, np.sin(7 * time), noise, ()), n_samples)
-    assert np.std(current[:-1]) == pytest.approx(0.1, rel=0.15)  # 100 readings a sample
+    usual = 1.4826 * np.median(np.abs(current))  # the scan turns twice, where they are not
+    assert usual == pytest.approx(0.1, rel=0.15)  # 100 readings a sample
 
 
 def test_a_jump_of_the_potential_is_not_averaged_away():
@@ -633,7 +664,6 @@ def test_the_example_reads_back_as_it_was_written(example):
     np.testing.assert_allclose(case.observed, current, atol=1e-6 * np.abs(current).max())
     np.testing.assert_allclose(case.experiment.potential, potential, atol=1e-6)
     assert case.experiment.duration == pytest.approx(time[-1])
-    assert case.mask.all()
     assert any("current/uA" in note for note in notes)
 
 

@@ -235,7 +235,7 @@ def test_numbers_are_written_as_people_write_them(tmp_path, number):
         (ELECTRODE + COUPLES + "scan_rate_V_s: 1_000\n", "scan_rate_V_s is 1_000"),
         (ELECTRODE + COUPLES + "scan_rate_V_s: 0,1\n", r"scan_rate_V_s is '0,1', .*e\.g\. 0\.1"),
         ("electrode: {radius_mm: 1e9}\n" + COUPLES, r"electrode\.radius_mm is 1000000000\.0, expect"
-         r"ed radius .* in mm from 0\.0001 to 50, e\.g\. 1\.5"),
+         r"ed the radius .* in mm from 0\.0001 to 50, e\.g\. 1\.5"),
         ("electrode: {radius_mm: 1e-9}\n" + COUPLES, r"electrode\.radius_mm is 1e-09, .*0\.0001"),
         (ELECTRODE + "couples: [{C_ox_mM: 1e9, C_red_mM: 0}]\n",
          r"couples\.0\.C_ox_mM is 1000000000\.0, expected .* in mM, .* to 10000, e\.g\. 1\.0"),

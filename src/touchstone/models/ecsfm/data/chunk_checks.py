@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from touchstone.models.ecsfm.physics.experiment import SHAPES
+
 NUMBERS = (
     "i",
     "e",
@@ -10,14 +12,13 @@ NUMBERS = (
     "stage_id",
     "aug_id",
 )  # keys that hold numbers if they are there
-_PER_CASE = ("task_id", "stage_id", "aug_id")
+_PER_CASE = ("task_id", "stage_id", "aug_id", "shape")
 _HIGHEST = 20.0  # V
 _LARGEST = 1e30  # mA; currents are kept in float32
 # Bounds of the settings, and their units. Wide: what is outside of them is in another unit.
 SETTINGS = {
     "duration": (1e-9, 1e9, "s"),
     "radius": (1e-7, 100.0, "cm"),
-    "curvature": (0.0, 1e7, "1/cm"),
     "temperature": (200.0, 500.0, "K"),
     "resistance": (1e-6, 1e12, "ohm"),
     "capacitance": (1e-6, 1e9, "uF/cm^2"),
@@ -61,6 +62,8 @@ def check_shapes(raw: dict[str, np.ndarray]) -> None:
     for key, names in (("task_id", "task_names"), ("stage_id", "stage_names")):
         if not np.isin(raw[key], np.arange(raw[names].size)).all():
             raise ValueError(f"{key} must be indices into {names}")
+    if not np.isin(raw.get("shape", 0), np.arange(len(SHAPES))).all():
+        raise ValueError(f"shape must be indices into {', '.join(SHAPES)}, from 0")
 
 
 def check_contents(raw: dict[str, np.ndarray]) -> None:

@@ -9,15 +9,15 @@ import numpy as np
 
 from touchstone.io.artifacts import ArtifactError, load_arrays
 from touchstone.models.ecsfm.data.chunk_checks import check_contents, check_shapes
-from touchstone.models.ecsfm.physics.experiment import Experiment, Records
+from touchstone.models.ecsfm.physics.experiment import SHAPES, Experiment, Records
 from touchstone.models.ecsfm.physics.prior import BLOCKS, RECORD, Prior
 
 KEYS = ("i", "e", "p", "task_id", "stage_id", "task_names", "stage_names")
-# What a chunk by others is taken to be where it does not say: a disc of 0.01 cm^2 and 8 s.
+# What a chunk by others is taken to be where it does not say: a plane of 0.01 cm^2 and 8 s.
 ASSUMED = {
     "duration": 8.0,  # s
     "radius": float(np.sqrt(0.01 / np.pi)),  # cm
-    "curvature": 0.0,  # 1/cm
+    "shape": SHAPES.index("planar"),
     "temperature": 298.15,  # K
     "resistance": 100.0,  # ohm
     "capacitance": 20.0,  # uF/cm^2
@@ -66,9 +66,15 @@ class Chunk:
     @property
     def experiment(self) -> Experiment:
         """The experiments, as a batch."""
-        numbers = (self.settings[n] for n in ("duration", "radius", "curvature", "temperature"))
-        arrays = (np.asarray(a, np.float32) for a in (self.potential, *numbers))
-        return Experiment(*arrays, self.present)
+        potential, duration, radius, temperature = (
+            np.asarray(each, np.float32)
+            for each in (
+                self.potential,
+                *(self.settings[name] for name in ("duration", "radius", "temperature")),
+            )
+        )
+        shape = np.asarray(self.settings["shape"], int)
+        return Experiment(potential, duration, radius, shape, temperature, self.present)
 
     def by_task(self) -> dict[str, np.ndarray]:
         """Rows of each task that there is, those of the widest curriculum level first."""
@@ -181,7 +187,7 @@ def natural_coordinates(prior: Prior, chunk: Chunk) -> np.ndarray:
     for form in (c_ox, c_red):
         present = blocks[:, form] > 0
         blocks[:, form] = np.log(np.where(present, blocks[:, form], 1.0))
-    resistivity = np.log(4 * chunk.settings["radius"] * chunk.settings["resistance"])
+    resistivity = np.log(np.asarray(chunk.experiment.spread) * chunk.settings["resistance"])
     c_dl = np.log(chunk.settings["capacitance"])
     record = np.array([parameter.location for parameter in prior.parameters[-len(RECORD) :]])
     rest = np.tile(record, (len(chunk), 1))

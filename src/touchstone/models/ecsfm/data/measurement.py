@@ -12,9 +12,9 @@ from touchstone.io.artifacts import ArtifactError, atomic, files
 from touchstone.models.ecsfm.data.metadata import read_meta
 from touchstone.models.ecsfm.data.plausibility import check_current, current_bounds
 from touchstone.models.ecsfm.data.traces import Trace, describe, read_trace
-from touchstone.models.ecsfm.physics.experiment import Experiment, Records
+from touchstone.models.ecsfm.physics.experiment import AREAS, SHAPES, SPREADS, Experiment, Records
 from touchstone.models.ecsfm.physics.prior import Prior
-from touchstone.models.ecsfm.physics.waveforms import find_jumps
+from touchstone.models.ecsfm.physics.waveforms import find_jumps, is_sweep
 
 __all__ = [
     "Trace",
@@ -29,6 +29,10 @@ __all__ = [
 ]
 
 _SAME_WINDOW = 0.1  # part of its width by which the windows of one system may differ
+_COARSE = 64  # readings among which the turns of a scan are looked for
+_CORNER = 1.5  # sampling intervals about a reversal within which readings are not averaged
+_SETTLES, _ROUNDED = 0.09, 0.02  # parts of a sweep, after its start and before its reversal
+_LONGEST_HOLD = 1.0  # in durations of the scan: the samples of a record are as many as ever
 # Entries of a couple in the metadata, the parameter that each makes known, and its coordinate.
 _KNOWN = (
     ("C_ox_mM", "C_ox", math.log),
@@ -100,7 +104,7 @@ def read(
             raise ArtifactError(f"{record}: {error}") from None
         which = f"record {number}, {record.name}: " if len(files) > 1 else ""
         own = [f"metadata from {path.name}, too" for path in meta_paths[1:]]
-        notes += [which + note for note in (*trace.notes, *own)]
+        notes += [which + note for note in (*trace.notes, *own, *_said(trace, meta, found[-1]))]
         window = np.sort(trace.potential)[[0, -1]]
         if number == 1:
             couples, first_window, first = meta["couples"], window, record.name
@@ -124,12 +128,29 @@ def _check_current(trace: Trace, meta: dict, experiments: Experiment, prior: Pri
     check_current(float(np.abs(trace.current).max()), bounds, trace.current_unit)
 
 
+def _said(trace: Trace, meta: dict, record: Records) -> list[str]:
+    """What is to be known of the time before the scan, and of samples that do not count."""
+    hold, longest = meta.get("hold"), _LONGEST_HOLD * float(trace.time[-1])
+    said = ["before the scan the solution is as in the bulk (say otherwise under hold)"]
+    if hold is not None:
+        said = [f"held at {hold['potential_V']:g} V for {hold['seconds']:g} s before the scan"]
+        if hold["seconds"] > longest:
+            said[0] += f", of which the last {longest:.3g} s are simulated"
+    left_out = np.count_nonzero(~record.mask & (record.observed != 0))
+    if left_out:
+        said.append(
+            f"{left_out} of {record.mask.size} samples do not count: after the start and the "
+            "reversals of a scan the double layer settles, or no reading is near"
+        )
+    return said
+
+
 def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """A trace at the ends of N equal intervals.
 
     Each sample is the mean of the readings within half an interval of it, moved along the slope
     there from their mean time to its own, for current and potential alike; it is interpolated if
-    the potential jumps or the readings are too few.
+    the potential jumps, at a reversal of the scan, or if the readings are too few.
 
     Args:
         trace: The trace.
@@ -156,12 +177,49 @@ def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.
         total = np.concatenate([[0.0], np.cumsum(values)])
         return (total[last] - total[first]) / np.maximum(count, 1)
 
+    turns = trace.time[_turns(trace)]
+    averaged &= ~(np.abs(times[:, None] - turns) < _CORNER * interval).any(1)
     out = []
     for values in (trace.potential, trace.current):
         rise = np.interp(end, trace.time, values) - np.interp(start, trace.time, values)
         moved = mean(values) + rise / width * (times - mean(trace.time))
         out.append(np.where(averaged, moved, np.interp(times, trace.time, values)))
     return *out, mask, duration
+
+
+def _turns(trace: Trace) -> np.ndarray:
+    """Readings at which the scan of a voltammogram is reversed; none of any other record."""
+    coarse = trace.potential[np.linspace(0, len(trace.potential) - 1, _COARSE).astype(int)]
+    if not is_sweep(coarse):
+        return np.zeros(0, int)
+    low, high = coarse.min(), coarse.max()
+    outer = np.abs(trace.potential - (low + high) / 2) > 0.25 * (high - low)
+    parts = np.split(np.arange(len(outer)), np.flatnonzero(np.diff(outer)) + 1)
+    extremes = [
+        part[np.argmax(np.abs(trace.potential[part] - (low + high) / 2))]
+        for part in parts
+        if outer[part[0]]
+    ]
+    return np.array([k for k in extremes if 0 < k < len(outer) - 1], int)
+
+
+def _unsettled(trace: Trace, n_samples: int) -> np.ndarray:
+    """Samples of a voltammogram that do not count, shape (N,): the double layer settles.
+
+    No electrode charges as quite one capacitor does, and there is little else to be seen after
+    the start of a sweep and at its end.
+    """
+    turns, duration = _turns(trace), trace.time[-1]
+    if not len(turns):
+        return np.zeros(n_samples, bool)
+    times = duration * np.arange(1, n_samples + 1) / n_samples
+    ends = np.concatenate([[0.0], trace.time[turns], [duration]])
+    length = np.diff(ends)[:, None]
+    begun, left = times - ends[:-1, None], ends[1:, None] - times
+    last = np.arange(len(length))[:, None] == len(length) - 1
+    early = (begun > -1e-9 * length) & (begun <= _SETTLES * length)
+    late = (left >= 0) & (left < _ROUNDED * length) & ~last
+    return (early | late).any(0)
 
 
 def to_records(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Records:
@@ -173,7 +231,7 @@ def to_records(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Record
     couples = meta["couples"]
     if len(couples) > prior.max_couples:
         raise ValueError(f"couples: {len(couples)} given, at most {prior.max_couples} are modelled")
-    radius = 0.1 * meta["electrode"]["radius_mm"]
+    shape, radius = _electrode(meta["electrode"])
     present = np.zeros((prior.max_couples, 2), bool)
     given = {}
     for k, couple in enumerate(couples):
@@ -189,15 +247,15 @@ def to_records(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Record
     if stated != e0[: len(stated)] or stated != sorted(stated):
         raise ValueError("couples: E0_V must ascend, and needs that of the couples before")
     if "resistance_ohm" in meta:
-        given["resistivity"] = math.log(4 * radius * meta["resistance_ohm"])
+        given["resistivity"] = math.log(SPREADS[shape] * radius * meta["resistance_ohm"])
     if "capacitance_uF_cm2" in meta:
         given["C_dl"] = math.log(meta["capacitance_uF_cm2"])
-    potential, current, mask, duration = to_record(trace, n_samples)
-    sphere = meta["electrode"].get("shape") == "sphere"
+    potential, current, mask, duration = _after_hold(trace, meta.get("hold"), n_samples)
     temperature = meta.get("temperature_C", 25.0) + 273.15
-    numbers = (duration, radius, 1 / radius if sphere else 0.0, temperature)
-    arrays = (np.asarray(value, np.float32) for value in (potential, *numbers))
-    experiment = Experiment(*arrays, present)
+    potential, duration, radius, temperature = (
+        np.asarray(value, np.float32) for value in (potential, duration, radius, temperature)
+    )
+    experiment = Experiment(potential, duration, radius, np.asarray(shape), temperature, present)
     mean, _ = prior.moments(experiment)
     is_given = np.isin(prior.names, list(given))
     natural = np.array([given.get(n, m) for n, m in zip(prior.names, mean, strict=True)])
@@ -205,6 +263,32 @@ def to_records(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Record
     known = is_given | ~np.asarray(prior.active(present))
     record = Records(np.asarray(current, np.float32), mask, experiment, np.asarray(z), known)
     return jax.tree.map(lambda a: np.asarray(a)[None], record)
+
+
+def _electrode(electrode: dict) -> tuple[int, float]:
+    """Index of the shape, and the radius in cm, which may follow from the area."""
+    shape = SHAPES.index(electrode.get("shape", "disc"))
+    if "radius_mm" in electrode:
+        return shape, 0.1 * electrode["radius_mm"]
+    return shape, 0.1 * math.sqrt(electrode["area_mm2"] / (math.pi * AREAS[shape]))
+
+
+def _after_hold(
+    trace: Trace, hold: dict | None, n_samples: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """As `to_record`, after a time at one potential of which nothing was recorded."""
+    scan = float(trace.time[-1])
+    held = min(hold["seconds"], _LONGEST_HOLD * scan) if hold else 0.0
+    n_held = round(n_samples * held / (held + scan))
+    potential, current, mask, duration = to_record(trace, n_samples - n_held)
+    mask &= ~_unsettled(trace, n_samples - n_held)
+    before = np.zeros(n_held)
+    return (
+        np.concatenate([before + (hold["potential_V"] if hold else 0.0), potential]),
+        np.concatenate([before, current]),
+        np.concatenate([before > 0, mask]),
+        duration * n_samples / (n_samples - n_held),
+    )
 
 
 def write(
@@ -225,7 +309,7 @@ def write(
         "cycle": "all",
         "electrode": {
             "radius_mm": 10 * float(experiment.radius),
-            "shape": "sphere" if experiment.curvature > 0 else "disc",
+            "shape": SHAPES[int(experiment.shape)],
         },
         "temperature_C": float(experiment.temperature) - 273.15,
         "couples": [

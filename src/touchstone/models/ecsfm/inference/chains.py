@@ -3,11 +3,10 @@
 import json
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
-import xarray as xr
 from tqdm import tqdm
 
 from touchstone.inference import nuts
@@ -16,6 +15,9 @@ from touchstone.models.ecsfm.inference.posteriors import Posteriors
 from touchstone.models.ecsfm.physics.experiment import Records
 from touchstone.models.ecsfm.physics.waveforms import Waveform
 from touchstone.vocabulary import Computation
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _LENGTHS = (1, 2, 4)  # of chains, in turn, until they agree
 _HOPEFUL = 0.5  # part of the effective draws needed that longer chains must be expected to hold
@@ -100,7 +102,7 @@ def _thinned(z: np.ndarray | None, n_draws: int, size: int) -> np.ndarray:
     return z[np.linspace(0, len(z) - 1, n_draws).astype(int)]
 
 
-def _whole(chains: xr.DataTree, record: Records, names: list[str]) -> np.ndarray:
+def _whole(chains: "xr.DataTree", record: Records, names: list[str]) -> np.ndarray:
     """All parameters of all draws, shape (draws, P): what was not sampled is as in the record."""
     sampled = chains["posterior"].dataset["z"]
     places = [names.index(name) for name in sampled["parameter"].values]
@@ -141,8 +143,10 @@ def _chains(
     return chains, diagnosis
 
 
-def kept(file: Path) -> xr.DataTree | None:
+def kept(file: Path) -> "xr.DataTree | None":
     """Chains that were kept; None if there are none, or they are damaged."""
+    import xarray as xr
+
     try:
         return xr.load_datatree(file, engine="h5netcdf")
     except (OSError, ValueError, KeyError, RuntimeError):

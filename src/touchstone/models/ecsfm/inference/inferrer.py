@@ -131,7 +131,7 @@ class Inferrer:
 
     def _predict(self, key, records: Records, z, weight, marginal: bool, label: str | None):
         """Draws with their baselines, and what they predict, by the exact simulator."""
-        z, mean, sd, noise, pit = map_batches(
+        z, mean, sd, noise, innovation = map_batches(
             partial(self.posteriors.predict, marginal, key),
             np.arange(len(z)),
             z,
@@ -143,7 +143,7 @@ class Inferrer:
         )
         score = (records.observed - mean) / sd
         log_density = -0.5 * score**2 - np.log(sd / noise[:, None]) - 0.5 * np.log(2 * np.pi)
-        return z, Prediction(mean, sd, ndtr(score), log_density, pit)
+        return z, Prediction(mean, sd, ndtr(score), log_density, innovation)
 
     def _posterior(
         self,

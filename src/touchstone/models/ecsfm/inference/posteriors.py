@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jax import Array
 
 from touchstone.inference import flow, importance
@@ -18,6 +17,9 @@ from touchstone.models.ecsfm.inference.records import System
 from touchstone.models.ecsfm.physics.experiment import Records
 from touchstone.models.ecsfm.physics.prior import Prior
 from touchstone.models.ecsfm.physics.waveforms import Waveform
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _BRIEF = -2.0  # standard coordinate of the correlation time that climbs start with
 BATCH = {"flow": 32, "reweighted": 1, "joint": None, "cem": 4}  # cases of a call; None is all
@@ -77,7 +79,7 @@ class Posteriors:
         """What weighted draws say of a new observation; see `prediction.predict`."""
         return prediction.predict(self.prior, marginal, key, *arguments)
 
-    def nuts(self, case: Records, waveform: Waveform, draws: np.ndarray, **sizes) -> xr.DataTree:
+    def nuts(self, case: Records, waveform: Waveform, draws: np.ndarray, **sizes) -> "xr.DataTree":
         """Chains of one case, without the baseline; see `reference.chains`."""
         return reference.chains(self.prior, case, waveform, draws, **sizes)
 

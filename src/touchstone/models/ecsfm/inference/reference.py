@@ -1,9 +1,10 @@
 """The no-U-turn sampler on the exact simulator, where posteriors are straight."""
 
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 
 from touchstone.inference import nuts
 from touchstone.models.ecsfm.inference.records import Record, Simulation, inferred
@@ -11,6 +12,9 @@ from touchstone.models.ecsfm.inference.straight import Straight
 from touchstone.models.ecsfm.physics.experiment import Kind, Records
 from touchstone.models.ecsfm.physics.prior import Prior
 from touchstone.models.ecsfm.physics.waveforms import Waveform
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _CHAINS = 4
 
@@ -24,8 +28,8 @@ def chains(
     n_tune: int,
     n_draws: int,
     seed: int,
-    kept: xr.DataTree | None,
-) -> xr.DataTree:
+    kept: "xr.DataTree | None",
+) -> "xr.DataTree":
     """Chains of one case, without the baseline; see `Ecsfm.reference`."""
     at = np.concatenate(inferred(prior, case.known[0]))
     kind = Kind.of(case.experiment)
