@@ -103,7 +103,7 @@ def observation():
         np.zeros(1),
         None,
     )
-    prediction = Prediction(observed, np.full((1, 20), 0.1), *[observed] * 3)
+    prediction = Prediction(observed, np.full((1, 20), 0.1), *[observed] * 2, 0.5 + 0.4 * observed)
     weight = np.full((1, 4), 0.25)
     nothing = Computation.unchecked()
     posterior = Posterior({}, weight, weight, weight, prediction, np.zeros(1), nothing)
@@ -138,23 +138,54 @@ def each_figure():
         "losses": lambda ax: figures.losses(ax, {"part": rng.random(200)}),
         "predictive": lambda ax: figures.predictive(ax, view, cases, posterior, 0),
         "ranks": lambda ax: figures.ranks(ax, columns, band, "method"),
+        "residuals": lambda ax: figures.residuals(ax, view, cases, posterior, 0),
         "separation": lambda ax: figures.separation(ax, scores(), "score", 0.5),
         "trade_off": lambda ax: figures.trade_off(ax, quantities, draws, draws),
     }
 
 
 def test_no_figure_is_left_out_below():
-    assert {*each_figure(), "PAGE"} == set(figures.__all__)
+    assert {*each_figure(), "PAGE", "answer"} == set(figures.__all__)
 
 
 @pytest.mark.parametrize("name", sorted(each_figure()))
 def test_text_on_a_page_has_nine_points_at_least_and_stays_on_it(name):
     fig, ax = plt.subplots(figsize=(figures.PAGE, 4.6), layout="constrained")
     assert each_figure()[name](ax) is ax
+    assert_readable(fig)
+
+
+def assert_readable(fig):
     fig.canvas.draw()
     shown = [text for text in fig.findobj(Text) if text.get_visible() and text.get_text().strip()]
     assert shown
     assert min(text.get_fontsize() for text in shown) >= 9
-    if legend := ax.get_legend():
+    for legend in filter(None, (ax.get_legend() for ax in fig.axes)):
         assert fig.bbox.containsx(legend.get_window_extent().x1)
         assert fig.bbox.containsy(legend.get_window_extent().y0)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_the_figure_of_an_answer_shows_record_residuals_and_intervals(known):
+    view, cases, posterior = observation()
+    rng = np.random.default_rng(0)
+    quantities = [Quantity(name, "normal", 0.0, 1.0, "V", "") for name in ("a", "b")]
+    draws = {name: rng.standard_normal((1, 50)) for name in ("a", "b")}
+    cases = cases._replace(known=np.array([[False, known]]))
+    table = [row("a", (2, 3), 2.5) | {"record": None}]
+    posterior = posterior._replace(draws=draws)
+    fig = figures.answer(quantities, [view], cases, posterior, draws, table)
+    assert_readable(fig)
+    record, residual, *rest = fig.axes
+    assert record.get_ylabel() == "Signal (V)"
+    assert len(residual.lines[0].get_ydata()) == cases.mask.sum()
+    assert len(rest) == (1 if known else 2)  # a trade-off takes two quantities
+
+
+def test_a_sample_that_the_posterior_thought_impossible_is_clipped_not_lost():
+    view, cases, posterior = observation()
+    prediction = posterior.prediction._replace(pit=np.linspace(0, 1, 20)[None])
+    ax = figures.residuals(
+        plt.figure().subplots(), view, cases, posterior._replace(prediction=prediction), 0
+    )
+    assert np.isfinite(ax.lines[0].get_ydata()).all()

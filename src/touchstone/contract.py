@@ -14,6 +14,10 @@ from touchstone.vocabulary import Cases, Check, Json, Posterior, Quantity, View
 _VARIABLE = "TOUCHSTONE_MODELS"
 
 
+class ModelsError(ValueError):
+    """Folders of models that do not exist, or that hold two models of one name."""
+
+
 class Comparison(NamedTuple):
     """Errors on what was held out of a training, beside those of answers that need none.
 
@@ -187,6 +191,18 @@ class Model[Detail](ABC):
         """Write a simulated measurement, marked as such, in the form that `read` takes."""
         raise NotImplementedError(f"{self.model_id} has no example of a measurement")
 
+    def describe(self, data: Path, meta: Path | None) -> list[str]:
+        """What is understood of a measurement's files, in words, with no checkpoint loaded.
+
+        Args:
+            data: As in `read`.
+            meta: As in `read`; None where there is none.
+
+        Raises:
+            ArtifactError: If a file is missing, or does not describe a measurement of this model.
+        """
+        raise NotImplementedError(f"{self.model_id} describes no files without a checkpoint")
+
     def reference(
         self,
         cases: Cases[Detail],
@@ -256,20 +272,20 @@ def folders() -> dict[str, Path]:
     TOUCHSTONE_MODELS names, separated as in PATH.
 
     Raises:
-        ValueError: If TOUCHSTONE_MODELS names what is no folder, or two models have one name.
+        ModelsError: If TOUCHSTONE_MODELS names what is no folder, or two models have one name.
     """
     places = import_module("touchstone.models").__path__
     for given in filter(None, os.environ.get(_VARIABLE, "").split(os.pathsep)):
         folder = Path(given).expanduser().absolute()
         if not folder.is_dir():
-            raise ValueError(f"{_VARIABLE}: {given} is no folder")
+            raise ModelsError(f"{_VARIABLE}: {given} is no folder")
         if str(folder) not in places:
             places.append(str(folder))
     found = {}
     for folder in places:
         for file in sorted(Path(folder).glob("*/config.yaml")):
             if file.parent.name in found:
-                raise ValueError(f"{file.parent}: there is another model of this name")
+                raise ModelsError(f"{file.parent}: there is another model of this name")
             found[file.parent.name] = file.parent
     return found
 

@@ -3,7 +3,7 @@ rule notebook_html:
         script="workflow/scripts/notebook_html.py",
         notebook="{folder}/notebooks/{stem}.ipynb",
         template="workflow/report/notebook.html.j2",
-        style="workflow/report/style.css",
+        style="src/touchstone/templates/style.css",
     output:
         "{folder}/notebooks/{stem}.html",
     log:
@@ -36,7 +36,7 @@ rule report:
             for figure in page_figures(model_id)
         ],
         template="workflow/report/report.html.j2",
-        style="workflow/report/style.css",
+        style="src/touchstone/templates/style.css",
         summary="src/touchstone/stages/summary.py",
     output:
         "results/report.html",

@@ -3,7 +3,6 @@
 Arguments: template, style sheet, page, pages of the notebooks.
 """
 
-import base64
 import sys
 from pathlib import Path
 
@@ -13,14 +12,10 @@ import yaml
 from touchstone import contract
 from touchstone.io.artifacts import atomic, read_json
 from touchstone.stages import summary
+from touchstone.stages.page import embedded
 
 TEMPLATE, STYLE, TARGET, *NOTEBOOKS = sys.argv[1:]
 RESULTS = Path("results")
-
-
-def embedded(path: Path) -> str:
-    """A figure as a data URL, so that the page is one file."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def of_run(folder: Path, pages: list[Path]) -> dict:

@@ -41,6 +41,19 @@ def atomic(path: Path | str) -> Generator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def assert_writable(folder: Path) -> None:
+    """Make a folder, and see that files can be written to it, before anything takes long.
+
+    Raises:
+        ArtifactError: If they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ArtifactError(f"{folder}: cannot be written to ({error.strerror})") from None
+
+
 def files(path: Path | str) -> list[Path]:
     """A file itself, or the files of a folder by name, but hidden ones."""
     path = Path(path)

@@ -90,6 +90,21 @@ def load(folders: Mapping[str, Path], file: Path = DEFAULT) -> dict:
     return complete(yaml.safe_load(file.read_text(encoding="utf-8")), folders)
 
 
+def found(folders: Mapping[str, Path], model_id: str | None = None) -> dict:
+    """The configuration of the project in the working directory, else what schemas say by default.
+
+    Args:
+        folders: Folder of every model, by name.
+        model_id: The only model that it is of; None takes the project's first, else the first.
+
+    Raises:
+        SettingsError: As in `complete`.
+    """
+    in_project = Path("Snakefile").is_file() and DEFAULT.is_file()
+    config = load(folders) if in_project else {**defaults(schema()), "models": list(folders)}
+    return complete({**config, "models": [model_id or config["models"][0]]}, folders)
+
+
 def of_stage(config: dict, model_id: str, stage: str) -> dict:
     """What a stage of a model takes from a complete configuration, with the seed."""
     seed, block = {"seed": config["seed"]}, config[model_id]

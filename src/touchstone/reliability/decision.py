@@ -16,7 +16,7 @@ from scipy.special import betainc
 
 # Upper quantiles of a sign by which its tail is known; beyond the last the tail is exponential.
 LEVELS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
-_CERTAIN = 99.0  # score of what can not come from the model's family at all
+CERTAIN = 99.0  # score of what can not come from the model's family at all
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Decision:
         found = {}
         for name, quantiles in self.quantiles.items():
             value = _surprise(np.asarray(signs[name], float), np.asarray(quantiles))
-            found[name] = np.where(np.isfinite(signs[name]), value, _CERTAIN)
+            found[name] = np.where(np.isfinite(signs[name]), value, CERTAIN)
         return found
 
     def score(self, signs: dict[str, np.ndarray]) -> Float[np.ndarray, " case"]:
@@ -118,4 +118,4 @@ def _surprise(
     slope = (height[-1] - height[-2]) / (at[-1] - at[-2])
     beyond = height[-1] + slope * (value - at[-1])
     inside = np.interp(value, at, height)
-    return np.minimum(np.where(value > at[-1], beyond, inside), _CERTAIN)
+    return np.minimum(np.where(value > at[-1], beyond, inside), CERTAIN)

@@ -26,6 +26,17 @@ MEANING = {
     "sign_edge": "an estimate lies at the edge of its prior",
 }
 
+NAMES = {  # in a sentence
+    "sign_spread": "the scatter of the samples",
+    "sign_largest": "the largest innovation",
+    "sign_local": "the worst stretch",
+    "sign_correlation": "the correlation of neighbouring samples",
+    "sign_uniformity": "the distribution of the samples",
+    "sign_misfit": "the size of what is left unexplained",
+    "sign_edge": "the place of the estimates in their priors",
+}
+LOCAL = ("sign_spread", "sign_largest", "sign_local")  # that have a place in the record
+
 
 def signs(
     quantities: list[Quantity], edges: list[str], cases: Cases, posterior: Posterior

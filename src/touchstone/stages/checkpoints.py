@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from touchstone.contract import Model, folders
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results, override
+from touchstone.io.results import folder as results_folder
 
 PRETRAINED = "pretrained"  # folder of a released artefact, beside the model's config.yaml
 GUARDRAIL, CERTIFICATE = "guardrail.json", "certificate.json"
@@ -127,8 +130,23 @@ def find(model_id: str, results: Results, checkpoint: str | Path = "") -> Artefa
             f"with this model; run `make MODEL={model_id}`"
         )
     certificate = folder / CERTIFICATE if (folder / CERTIFICATE).is_file() else None
-    vouching = certificate if source == "pretrained" and certificate else folder / artifacts.MANIFEST
+    vouching = (
+        certificate if source == "pretrained" and certificate else folder / artifacts.MANIFEST
+    )
     return Artefact(source, folder, guardrail, certificate, _date(vouching))
+
+
+def answering() -> list[tuple[str, str, str]]:
+    """Each model with its title and the artefact that answers, or what to run for one, in words."""
+    rows = []
+    for model_id, place in folders().items():
+        about = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
+        try:
+            said = find(model_id, Results(results_folder(model_id))).words
+        except ArtifactError as error:
+            said = str(error)
+        rows.append((model_id, about["title"], said))
+    return rows
 
 
 def _source(folder: Path, results: Results, released: Path) -> str:

@@ -124,13 +124,40 @@ def read(model: Model, source: Source) -> tuple[Cases, list[str]]:
     Raises:
         ArtifactError: If the files are no measurement of this model.
     """
-    try:
+    with _reader(model, source.measurement):
         return model.read(source.data, source.meta)
-    except ArtifactError:
+
+
+def describe(model: Model, data: Path, meta: Path | None = None) -> list[str]:
+    """What a model understands of a measurement's files, in words, with no checkpoint loaded.
+
+    Args:
+        model: The model.
+        data: A record, or a folder of records of one system.
+        meta: YAML with what is known; None takes the YAML of the same name, where there is one.
+
+    Raises:
+        ArtifactError: If the files are no measurement of this model.
+        NotImplementedError: If the model needs a checkpoint to read.
+    """
+    beside = Path(measurement_paths({"data": str(data), "meta": meta})[1])
+    for file in (data, meta):
+        if file is not None and not file.exists():
+            raise ArtifactError(f"{file}: no such file")
+    with _reader(model, str(data)):
+        return model.describe(data, beside if beside.is_file() else None)
+
+
+@contextmanager
+def _reader(model: Model, measurement: str) -> Generator[None]:
+    """Turn whatever a reader did not expect of a user's file into a sentence."""
+    try:
+        yield
+    except (ArtifactError, NotImplementedError):
         raise
-    except Exception as error:  # whatever a reader did not expect of a user's file
+    except Exception as error:
         raise ArtifactError(
-            f"{source.measurement}: cannot be read as a measurement of {model.model_id} "
+            f"{measurement}: cannot be read as a measurement of {model.model_id} "
             f"({type(error).__name__}: {error})"
         ) from error
 
@@ -150,7 +177,9 @@ def _set(content: Any, change: str) -> None:
     path, equals, text = change.partition("=")
     *parents, last = keys = path.split(".")
     if not equals or not all(keys):
-        raise ArtifactError(f"--set {change}: expected KEY=VALUE with a dotted key, as in a.0.b=1.5")
+        raise ArtifactError(
+            f"--set {change}: expected KEY=VALUE with a dotted key, as in a.0.b=1.5"
+        )
     for depth, key in enumerate(parents):
         if isinstance(content, dict):
             content = content.setdefault(key, {})

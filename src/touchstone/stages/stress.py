@@ -48,7 +48,7 @@ class Stress(NamedTuple):
 
     Attributes:
         report: As written.
-        outcomes: Of every variant, by the model's first method.
+        outcomes: Of every variant but the calibration, by the model's first method.
         runs: All rows of `outcomes`.
         by_method: Rows of the compared cases in distribution, of every method.
         reference: Posterior of the first cases by the reference; None if not asked for.
@@ -105,7 +105,7 @@ def run(model: Model, settings: dict, results: Results, checkpoint: str | Path =
     calibration = _calibration(model, settings, sizes["n_calibration"])
     timing["calibration_s"] = time.perf_counter() - started
     outcomes = inferred(ours, sizes["n_cases"])
-    runs = _rows([*outcomes, calibration])
+    runs = _rows(outcomes)
     n_compared = min(sizes["n_compared"], sizes["n_cases"])
     others = {method: inferred(method, n_compared) for method in model.methods[1:]}
     first = {ours: outcomes[0].posterior, **{m: each[0].posterior for m, each in others.items()}}
@@ -123,7 +123,7 @@ def run(model: Model, settings: dict, results: Results, checkpoint: str | Path =
         "split_summary": summary(runs),
         "control": control.paired(runs),
         "separation": control.separation(runs, SCORES),
-        "runs": runs.to_dict("records"),
+        "runs": _rows([*outcomes, calibration]).to_dict("records"),
         "others": [_other(method, _rows(each)) for method, each in others.items()],
         "reference": {
             "cases": beside.drop(columns="reference_seconds", errors="ignore").to_dict("records"),

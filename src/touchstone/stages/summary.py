@@ -1,9 +1,12 @@
-"""The verdicts of a run as a few lines of text."""
+"""The verdicts of a run, or of one answer, as a few lines of text."""
 
+import textwrap
 from pathlib import Path
 
 from touchstone.io import artifacts
+from touchstone.stages.checkpoints import words
 
+WIDTH = 80  # columns of a terminal
 _RATE = "{:.2f} [{:.2f}, {:.2f}]"
 
 
@@ -41,19 +44,26 @@ def control_sentence(report: dict) -> str:
 
 
 def rule_sentence(report: dict) -> str:
-    """The rule, and how it does beside the size of the observation."""
-    best, size = report["best_guardrail"], report["baselines"]["max_abs_observed"]
-    ours, theirs = best["tpr"], size["tpr"]
+    """The rule, its promise, and how it does beside others."""
+    rule, ours = report["decision"], report["decision_score"]
+    others = {
+        "the historical pair of thresholds": report["best_guardrail"],
+        "the size of the observation alone": report["baselines"]["max_abs_observed"],
+    }
+
+    def rates(score):
+        recall, false = (
+            _RATE.format(*(score[rate][end] for end in ("value", "low", "high")))
+            for rate in ("tpr", "fpr")
+        )
+        return f"recall {recall}, false alarms {false}"
+
     return (
-        f"Rule: escalate below a reliability of {best['rel_thr']:.1f} or above a calibration error "
-        f"of {best['cal_thr']:.3f}. On {best['n_scored_cases']} base cases it never saw: recall "
-        + _RATE.format(ours["value"], ours["low"], ours["high"])
-        + ", false alarms "
-        + _RATE.format(*(best["fpr"][name] for name in ("value", "low", "high")))
-        + "; the size of the observation alone: recall "
-        + _RATE.format(theirs["value"], theirs["low"], theirs["high"])
-        + ", false alarms "
-        + _RATE.format(*(size["fpr"][name] for name in ("value", "low", "high")))
+        f"Rule: escalate where a sign of misfit is as in fewer than 1 in {10 ** rule['threshold']:.3g} "
+        f"simulated cases; false alarms at most {rule['alpha']:g} with probability "
+        f"{1 - rule['delta']:.3g} ({rule['n_calibrated']} cases of calibration). On "
+        f"{ours['n_scored_cases']} base cases it never saw: {rates(ours)}"
+        + "".join(f"; {name}: {rates(score)}" for name, score in others.items())
         + "."
     )
 
@@ -77,6 +87,107 @@ def verdict_sentence(report: dict) -> str:
     )
 
 
+def computation_sentence(report: dict) -> str:
+    """Whether the draws are those of the posterior under the model, and why."""
+    computation = report["computation"]
+    sound = computation["verdict"] == "accept"
+    return (
+        f"{computation['verdict'].upper()}: the computation is {'' if sound else 'not '}sound, "
+        f"because {computation['reason']}."
+    )
+
+
+def model_sentence(report: dict) -> str:
+    """Whether the model explains the measurement, and why."""
+    explained = report["verdict"] == "accept"
+    what = "these records" if len(report["metrics"]) > 1 else "this record"
+    return (
+        f"{report['verdict'].upper()}: the model {'explains' if explained else 'does not explain'} "
+        f"{what}, because {report['reason']}."
+    )
+
+
+def next_sentence(report: dict) -> str:
+    """What to do with an answer."""
+    if report["verdict"] != "accept":
+        return (
+            "Do not use these intervals. See in the figure where the residuals leave their band, "
+            "compare the metadata with the experiment, and measure again or ask an expert."
+        )
+    if report["computation"]["verdict"] != "accept":
+        return (
+            "Do not use these intervals. Infer again with larger settings of `infer` or another "
+            "seed; if the computation stays unsound, use a reference method."
+        )
+    return (
+        "The intervals may be used. They hold for the metadata as stated: check what was assumed, "
+        "since a parameter may absorb an error in it."
+    )
+
+
+def artefact_sentence(report: dict) -> str:
+    """Which artefact answered, and how often its rule raises a false alarm."""
+    lineage, rate = report["lineage"], report["false_alarm_rate"]
+    said = f"Artefact of {report['model_id']}: {words(lineage['artefact'])}"
+    said += "." if lineage["verified"] else ", not verified by a manifest."
+    if rate["value"] is None:
+        return said
+    value, low, high = (f"{100 * rate[name]:.0f}" for name in ("value", "low", "high"))
+    return (
+        f"{said} Its rule raised a false alarm on {value} % of {rate['n']} simulated records "
+        f"(95 % interval {low} to {high} %)."
+    )
+
+
+def posterior_table(report: dict) -> list[list[str]]:
+    """Each quantity with its median and 90 % interval, the interval of its prior, and its unit."""
+    rows = [["quantity", "median", "90 % interval", "prior 90 %", "unit"]]
+    for row in report["posterior"]:
+        of_record = f" (record {row['record']})" if row.get("record") else ""
+        ends = ("{:.3g} to {:.3g}".format(*row[k]) for k in ("interval_90", "prior_interval_90"))
+        rows.append([row["quantity"] + of_record, f"{row['median']:.4g}", *ends, row["unit"]])
+    return rows
+
+
+def answer_text(report: dict) -> str:
+    """An answer for a terminal of 80 columns: table, two verdicts, what to do next, artefact."""
+    sentences = [
+        computation_sentence(report),
+        model_sentence(report),
+        f"Next: {next_sentence(report)}",
+        artefact_sentence(report),
+    ]
+    title = report["measurement"]
+    paragraphs = ["\n".join(_aligned(posterior_table(report))), *map(_filled, sentences)]
+    return "\n\n".join([title, *paragraphs])
+
+
+def answers_table(reports: list[dict]) -> list[list[str]]:
+    """One row for each measurement: both verdicts, and the reason of the first that escalates."""
+    rows = [["measurement", "computation", "model", "reason"]]
+    for report in reports:
+        computation = report["computation"]
+        reason = computation if computation["verdict"] != "accept" else report
+        rows.append(
+            [
+                Path(report["measurement"]).name,
+                computation["verdict"],
+                report["verdict"],
+                reason["reason"],
+            ]
+        )
+    return rows
+
+
+def answers_text(reports: list[dict]) -> str:
+    """The rows of `answers_table` for a terminal of 80 columns; long names and reasons are cut."""
+    cut = [
+        [_cut(name, 24), computation, model, _cut(reason, 27)]
+        for name, computation, model, reason in answers_table(reports)
+    ]
+    return "\n".join(_aligned(cut))
+
+
 def text(folders: dict[Path, str], page: Path) -> str:
     """Closing words of a run.
 
@@ -97,17 +208,7 @@ def text(folders: dict[Path, str], page: Path) -> str:
         infer = folder / f"infer_{measurement}.json"
         if infer.exists():
             report = artifacts.read_json(infer)
-            header = ["quantity", "median", "90 % interval", "unit"]
-            table = [
-                [
-                    row["quantity"] + (f" (record {row['record']})" if row.get("record") else ""),
-                    f"{row['median']:.4g}",
-                    "{:.4g} to {:.4g}".format(*row["interval_90"]),
-                    row["unit"],
-                ]
-                for row in report["posterior"]
-            ]
-            lines += ["", *_aligned([header, *table]), "", verdict_sentence(report)]
+            lines += ["", *_aligned(posterior_table(report)), "", verdict_sentence(report)]
     if page.exists():
         lines += ["", f"Report: {page}"]
     return "\n".join(lines)
@@ -115,6 +216,14 @@ def text(folders: dict[Path, str], page: Path) -> str:
 
 def _variant(entry: dict) -> tuple:
     return entry["split"], entry["family"], entry["severity"]
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
