@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.ecsfm.data.measurement import describe, read_trace
+from touchstone.models.ecsfm.data.measurement import describe, describe_all, read_trace
 
 RECORD = cycle()
 many = settings(
@@ -262,6 +262,17 @@ def test_what_was_understood_is_told_without_metadata(tmp_path):
     assert told["duration"] == "12 s"
     assert told["scan rate"] == "0.1 V/s"
     assert told["window"] == "-0.3 to 0.3 V"
+
+
+def test_each_record_of_a_folder_is_told_with_what_stands_beside_it(tmp_path):
+    for rate in (0.1, 0.2):
+        record = tmp_path / f"{rate}.csv"
+        record.write_text(as_text(["E/V", "I/A"], [row[1:] for row in rows_of(RECORD)]))
+        record.with_suffix(".yaml").write_text(f"scan_rate_V_s: {rate}")
+    told = describe_all(tmp_path, None)
+    assert [line for line in told if line.startswith(("file", "duration"))] == [
+        "file: 0.1.csv", "duration: 12 s", "file: 0.2.csv", "duration: 6 s",
+    ]  # fmt: skip
 
 
 def test_a_time_that_is_missing_is_told(tmp_path):

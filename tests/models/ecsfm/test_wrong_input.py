@@ -185,7 +185,7 @@ def test_no_example_of_the_model_is_asked_about(tmp_path):
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the measured data are not here")
-def test_every_measured_record_is_read_and_described_without_a_warning():
+def test_every_measured_record_is_read_and_described_without_a_warning(tmp_path):
     files = [*sorted((DATA / "formats").iterdir()), *sorted((DATA / "voltammetry").rglob("*.csv"))]
     assert len(files) >= 11
     with warnings.catch_warnings():
@@ -198,8 +198,9 @@ def test_every_measured_record_is_read_and_described_without_a_warning():
             assert len(trace.time) >= 50
             meta = {"electrode": {"radius_mm": 1.1}, "couples": META["couples"], **rate}
             if file.parent.name != "formats":
-                records = measurement.to_records(trace, meta, PRIOR, 128)
-                measurement._check_current(trace, meta, records.experiment, PRIOR)
+                meta_path = tmp_path / "meta.yaml"
+                meta_path.write_text(yaml.safe_dump(meta), encoding="utf-8")
+                measurement.read(file, meta_path, PRIOR, 128)
 
 
 # Metadata -----------------------------------------------------------------------------------------

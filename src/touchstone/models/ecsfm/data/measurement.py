@@ -19,6 +19,7 @@ from touchstone.models.ecsfm.physics.waveforms import find_jumps, is_sweep
 __all__ = [
     "Trace",
     "describe",
+    "describe_all",
     "read",
     "read_meta",
     "read_trace",
@@ -119,6 +120,28 @@ def read(
                 f"{first_window[1]:.3g} V of {first}; infer it alone"
             )
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *found), notes
+
+
+def describe_all(path: Path, meta_path: Path | None) -> list[str]:
+    """What is understood of a record, or of each record of a folder, in words.
+
+    Args:
+        path: As in `read`.
+        meta_path: As in `read`; None where there is none.
+
+    Raises:
+        ArtifactError: As `read` does, but not for what only metadata can tell.
+    """
+    told = []
+    for record, meta_paths in records(path, meta_path or path):
+        meta = read_meta(*meta_paths) if meta_path else _own_meta(meta_paths[1:])
+        told += [f"{what}: {said}" for what, said in describe(record, meta)]
+    return told
+
+
+def _own_meta(paths: list[Path]) -> dict:
+    """What the YAML of a record alone says, where there is none for all records."""
+    return read_meta(*paths, whole=False) if paths else {}
 
 
 def _check_current(trace: Trace, meta: dict, experiments: Experiment, prior: Prior) -> None:

@@ -1,65 +1,22 @@
-"""Metadata of a measurement: YAML as people write it, held against the schema in sentences."""
+"""Metadata of a measurement: YAML held against its schema, in sentences."""
 
 import difflib
-import math
-import re
 from pathlib import Path
 
 import yaml
 
+from touchstone.io import plain_yaml
 from touchstone.io.artifacts import ArtifactError
 
 SCHEMA = Path(__file__).with_name("measurement.schema.yaml")
-# What YAML 1.1 reads as octal, hexadecimal, base 60, or without its underscores.
-_TREACHEROUS = re.compile(r"[+-]?(0[0-9_]+|0[xXbBoO][0-9a-fA-F_]+|\d[\d_]*(:[0-5]?\d)+|\d+_[\d_]*)")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose numbers are those of JSON: 8e-6 is one, 010 and 1:30 are refused."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 the base class declares it so
-        first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":int", ":float"))]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node, deep=False):
-        """A mapping whose keys differ and whose numbers are beyond doubt."""
-        seen = set()
-        for key, value in node.value:
-            name, line = key.value, key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode):
-                if name in seen:
-                    raise _KeyError(f"{name} is there twice (again in line {line}); keep one")
-                seen.add(name)
-            for item in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                plain = isinstance(item, yaml.ScalarNode) and item.style is None
-                if plain and _TREACHEROUS.fullmatch(item.value):
-                    raise _KeyError(
-                        f"{name} is {item.value} (line {line}), which YAML does not read as it "
-                        "looks; write a plain decimal number, e.g. 10 or 1.5"
-                    )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"[+-]?(0|[1-9]\d*)$"), list("-+0123456789")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"([+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"),
-    list("-+0123456789."),
-)
-
-
-class _KeyError(ValueError):
-    """A key that cannot be read as it is; the message names it."""
-
-
-def read_meta(*paths: Path | str) -> dict:
+def read_meta(*paths: Path | str, whole: bool = True) -> dict:
     """Metadata of a measurement; `measurement.schema.yaml` says what the YAML may hold.
 
     Args:
         paths: Of the YAML; where there are several, the last has the last word on a key.
+        whole: Whether they must hold all that a measurement needs.
 
     Raises:
         ArtifactError: If a file is missing or says something that the schema does not allow.
@@ -70,6 +27,8 @@ def read_meta(*paths: Path | str) -> dict:
     import jsonschema  # here, since it takes a second to import
 
     schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    if not whole:
+        del schema["required"]
     validator = jsonschema.Draft202012Validator(schema)
     errors = sorted(validator.iter_errors(meta), key=lambda error: list(map(str, error.path)))
     if errors:
@@ -78,33 +37,13 @@ def read_meta(*paths: Path | str) -> dict:
 
 
 def _load(path: Path) -> dict:
-    try:
-        said = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file") from None
-    except _KeyError as error:
-        raise ArtifactError(f"{path}: {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if key := _not_finite(said):
-        raise ArtifactError(f"{path}: {key} holds a number that is not finite, expected e.g. 1.5")
+    said = plain_yaml.load(path)
     if not isinstance(said, dict):
         raise ArtifactError(
             f"{path}: metadata: {said!r} is no mapping of keys to values; begin e.g. with "
             "electrode: {radius_mm: 1.5}"
         )
     return said
-
-
-def _not_finite(said: object, key: str = "") -> str | None:
-    """The key of a number that is not finite, if there is one."""
-    if isinstance(said, float) and not math.isfinite(said):
-        return key
-    if isinstance(said, dict | list):
-        for name, value in said.items() if isinstance(said, dict) else enumerate(said):
-            if found := _not_finite(value, f"{key}.{name}" if key else str(name)):
-                return found
-    return None
 
 
 def _sentence(error) -> str:
