@@ -7,7 +7,6 @@ from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import ndtr
 
 type Index = slice | Sequence[int] | np.ndarray  # of some of the cases
 
@@ -125,6 +124,8 @@ class Prediction(NamedTuple):
     @property
     def pit(self) -> Float[np.ndarray, "case sample"]:
         """Probability of less than each observed sample given those before it."""
+        from scipy.special import ndtr  # here, since what needs no inference waits for it
+
         return ndtr(self.innovation)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import betainc
 
-# Upper quantiles of a sign by which its tail is known; beyond the last the tail is exponential.
-LEVELS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
+# Upper quantiles of a sign by which it is known; beyond the last its tail is exponential.
+LEVELS = (1.0, 0.5, 0.2)
 CERTAIN = 99.0  # score of what can not come from the model's family at all
 
 
@@ -24,15 +24,15 @@ class Decision:
     """The rule.
 
     Attributes:
-        quantiles: Of each sign, at `LEVELS`.
+        usual: Of each sign, its quantiles at `LEVELS`, then the mean excess over the last.
         threshold: Of the score: escalate above.
         alpha: Promised false-alarm rate.
         delta: Chance, over the calibration, that the rate is higher.
-        n_usual: Cases that the quantiles are of.
+        n_usual: Cases that say what is usual.
         n_calibrated: Cases that the threshold is of.
     """
 
-    quantiles: dict[str, list[float]]
+    usual: dict[str, list[float]]
     threshold: float
     alpha: float
     delta: float
@@ -45,8 +45,8 @@ class Decision:
         A sign that is not a number is as unusual as can be: what cannot be judged is not accepted.
         """
         found = {}
-        for name, quantiles in self.quantiles.items():
-            value = _surprise(np.asarray(signs[name], float), np.asarray(quantiles))
+        for name, usual in self.usual.items():
+            value = _surprise(np.asarray(signs[name], float), usual)
             found[name] = np.where(np.isfinite(signs[name]), value, CERTAIN)
         return found
 
@@ -82,18 +82,14 @@ def calibrate(
         The decision. Where the cases are too few for the promise, the threshold is the highest
         score seen, and the decision's delta is the one that this buys.
     """
-    upper = [1 - level for level in LEVELS]
-    quantiles = {
-        name: np.quantile(values[np.isfinite(values)], upper).tolist()
-        for name, values in usual.items()
-    }
+    known = {name: _known(values[np.isfinite(values)]) for name, values in usual.items()}
     n_usual = len(next(iter(usual.values())))
     n = len(next(iter(calibration.values())))
     rank = max(largest_rank(n, alpha, delta), 1)
-    blank = Decision(quantiles, np.inf, alpha, delta, n_usual, n)
+    blank = Decision(known, np.inf, alpha, delta, n_usual, n)
     threshold = float(np.sort(blank.score(calibration))[-rank])
     bought = 1 - float(betainc(rank, n + 1 - rank, alpha))
-    return Decision(quantiles, threshold, alpha, max(delta, bought), n_usual, n)
+    return Decision(known, threshold, alpha, max(delta, bought), n_usual, n)
 
 
 def largest_rank(n: int, alpha: float, delta: float) -> int:
@@ -106,16 +102,21 @@ def largest_rank(n: int, alpha: float, delta: float) -> int:
     return int(np.count_nonzero(enough))  # a higher threshold promises more
 
 
-def _surprise(
-    value: Float[np.ndarray, " case"], quantiles: Float[np.ndarray, " level"]
-) -> Float[np.ndarray, " case"]:
-    """-log10 of the upper tail: linear between the levels, and beyond the last as between the
-    last two."""
+def _known(values: Float[np.ndarray, " case"]) -> list[float]:
+    """What is kept of a sign; see `Decision.usual`."""
+    quantiles = np.quantile(values, [1 - level for level in LEVELS])
+    excess = values[values > quantiles[-1]] - quantiles[-1]
+    # Where all are alike, anything higher is unheard of.
+    least = 1e-9 * max(1.0, float(np.abs(quantiles).max()))
+    return [*quantiles.tolist(), max(float(excess.mean()) if len(excess) else 0.0, least)]
+
+
+def _surprise(value: Float[np.ndarray, " case"], usual: list[float]) -> Float[np.ndarray, " case"]:
+    """-log10 of the upper tail: linear between the levels, then that of an exponential law."""
     height = -np.log10(LEVELS)
+    *quantiles, excess = usual
     # Equal quantiles would have no slope.
-    room = 1e-9 * max(1.0, float(np.abs(quantiles).max())) * np.arange(len(quantiles))
-    at = np.maximum.accumulate(quantiles) + room
-    slope = (height[-1] - height[-2]) / (at[-1] - at[-2])
-    beyond = height[-1] + slope * (value - at[-1])
+    at = np.array(quantiles) + excess * 1e-6 * np.arange(len(quantiles))
+    beyond = height[-1] + (value - at[-1]) / (excess * np.log(10))
     inside = np.interp(value, at, height)
     return np.minimum(np.where(value > at[-1], beyond, inside), CERTAIN)

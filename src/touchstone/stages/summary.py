@@ -58,9 +58,10 @@ def rule_sentence(report: dict) -> str:
         )
         return f"recall {recall}, false alarms {false}"
 
+    limit = f"1 in {10 ** rule['threshold']:.3g}"
     return (
-        f"Rule: escalate where a sign of misfit is as in fewer than 1 in {10 ** rule['threshold']:.3g} "
-        f"simulated cases; false alarms at most {rule['alpha']:g} with probability "
+        f"Rule: escalate where a sign of misfit is as in fewer than {limit} simulated cases; "
+        f"false alarms at most {rule['alpha']:g} with probability "
         f"{1 - rule['delta']:.3g} ({rule['n_calibrated']} cases of calibration). On "
         f"{ours['n_scored_cases']} base cases it never saw: {rates(ours)}"
         + "".join(f"; {name}: {rates(score)}" for name, score in others.items())
