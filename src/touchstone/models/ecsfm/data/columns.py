@@ -15,7 +15,7 @@ from touchstone.models.ecsfm.data.headings import (
 from touchstone.models.ecsfm.data.numerals import is_clock
 from touchstone.models.ecsfm.data.tables import Table
 
-_SAME = 1e-3  # part of the largest value by which two columns of one quantity may differ
+_SAME = 1e-3  # part of the largest value by which a current in two units may differ
 
 
 @dataclass
@@ -62,6 +62,8 @@ def find_columns(table: Table, meta: dict) -> Columns:
     named = "current" in stated
     for quantity, places in found.items():
         if places:
+            if quantity != "current" and len(places) != len(found["current"]):
+                places = _distinct(places, headings, quantity, table)
             column = _of_curve(places, found["current"], curve, quantity, headings, named)
             _take(out, table, headings[column], column, quantity, stated)
     _drop_blank_rows(out)
@@ -99,12 +101,23 @@ def _candidates(headings: list[Heading], quantity: str, table: Table) -> list[in
         places = [k for k in places if headings[k].rank == best]
     averaged = [k for k in places if "<" in headings[k].text]
     places = averaged or places  # EC-Lab: <I> is the mean over the interval, I its last reading
-    distinct = []
+    return _distinct(places, headings, quantity, table) if quantity == "current" else places
+
+
+def _distinct(places: list[int], headings: list[Heading], quantity: str, table: Table) -> list[int]:
+    """Columns but for those that hold what another does, be it in another unit."""
+    kept = []
     for k in places:
         values = _si(table, k, headings[k], quantity)
-        if not any(_equal(values, _si(table, j, headings[j], quantity)) for j in distinct):
-            distinct.append(k)
-    return distinct
+        for j in kept:
+            rounded = _SAME if headings[j].unit != headings[k].unit else 0.0
+            other = _si(table, j, headings[j], quantity)
+            atol = rounded * np.abs(np.nan_to_num(other)).max()
+            if np.allclose(values, other, rtol=0, atol=atol, equal_nan=True):
+                break
+        else:
+            kept.append(k)
+    return kept
 
 
 def _si(table: Table, column: int, heading: Heading, quantity: str) -> np.ndarray:
@@ -117,10 +130,6 @@ def _si(table: Table, column: int, heading: Heading, quantity: str) -> np.ndarra
         return factor * table.numbers(column)
     except ValueError as error:
         raise ValueError(f"column {heading.text!r}: {error}") from None
-
-
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    return np.allclose(a, b, rtol=0, atol=_SAME * np.abs(np.nan_to_num(a)).max(), equal_nan=True)
 
 
 def _not_found(headings: list[Heading], quantity: str) -> str:
@@ -212,7 +221,6 @@ def _take(
 
 def _drop_blank_rows(columns: Columns) -> None:
     """Leave out the rows below the end of a curve that is shorter than the table."""
-    needed = [columns.values[q] for q in ("potential", "current")]
     filled = [
         np.array([bool(cell) for cell in columns.cells[q]])
         if q in columns.cells
@@ -220,7 +228,7 @@ def _drop_blank_rows(columns: Columns) -> None:
         for q in ("potential", "current")
     ]
     there = np.flatnonzero(filled[0] | filled[1])
-    stop = there[-1] + 1 if len(there) else len(needed[0])
+    stop = there[-1] + 1 if len(there) else 0
     columns.values = {q: values[:stop] for q, values in columns.values.items()}
     columns.cells = {q: cells[:stop] for q, cells in columns.cells.items()}
     columns.places = columns.places[:stop]

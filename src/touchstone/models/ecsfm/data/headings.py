@@ -24,18 +24,15 @@ UNITS = {
     "current": {"A": 1.0, "mA": 1e-3, "uA": 1e-6, "nA": 1e-9, "pA": 1e-12, "fA": 1e-15},
     "scan rate": {"V/s": 1.0, "mV/s": 1e-3},
 }
+_WORDS = {
+    **{"s": ("sec", "second"), "ms": ("msec", "millisecond")},
+    **{"min": ("min", "minute"), "h": ("hr", "hour")},
+    **{"V": ("volt",), "mV": ("millivolt",), "V/s": ("v/sec",), "mV/s": ("mv/sec",)},
+    **{"A": ("amp", "ampere"), "mA": ("milliamp", "milliampere")},
+    **{"uA": ("microa", "microamp", "microampere"), "nA": ("nanoamp", "nanoampere")},
+}
 _SPELLINGS = {
-    **{f"{word}{end}": "s" for word in ("sec", "second") for end in ("", "s")},
-    **{f"{word}{end}": "min" for word in ("min", "minute") for end in ("", "s")},
-    **{f"{word}{end}": "h" for word in ("hr", "hour") for end in ("", "s")},
-    **{"msec": "ms", "millisecond": "ms", "milliseconds": "ms"},
-    **{f"{word}{end}": "V" for word in ("volt",) for end in ("", "s")},
-    **{f"milli{word}{end}": "mV" for word in ("volt",) for end in ("", "s")},
-    **{f"{word}{end}": "A" for word in ("amp", "ampere") for end in ("", "s")},
-    **{f"milli{word}{end}": "mA" for word in ("amp", "ampere") for end in ("", "s")},
-    **{f"micro{word}{end}": "uA" for word in ("a", "amp", "ampere") for end in ("", "s")},
-    **{f"nano{word}{end}": "nA" for word in ("amp", "ampere") for end in ("", "s")},
-    **{"v/sec": "V/s", "mv/sec": "mV/s"},
+    f"{w}{end}": unit for unit, words in _WORDS.items() for w in words for end in ("", "s")
 }
 _SYMBOLS = {symbol.lower(): symbol for units in UNITS.values() for symbol in units}
 # A heading such as "Potential, V", "<I>/mA", "Time (s)" or "current_uA": a name, then a unit.
@@ -78,15 +75,12 @@ def read_headings(table: Table) -> list[Heading]:
     """Headings of a table, from the rows above it: names, units, and the names of curves."""
     first, *others = table.head
     curves = None
-    if _are_units(first):
-        if others and _is_full(others[0], first):
-            first = tuple(
-                f"{name} ({unit})" if unit else name
-                for name, unit in zip(others[0], first, strict=True)
-            )
-            others = others[1:]
-        elif not others:
-            others = []
+    if _are_units(first) and others and _is_full(others[0], first):
+        first = tuple(
+            f"{name} ({unit})" if unit else name
+            for name, unit in zip(others[0], first, strict=True)
+        )
+        others = others[1:]
     if others and _names_curves(others[0], first):
         curves = others[0]
     headings, label = [], ""
@@ -116,14 +110,15 @@ def parse_heading(text: str) -> Heading:
     name = parts["name"] if parts and unit else plain
     name = _REMARK.sub("", re.sub(r"[\s_]+", " ", name)).strip(" <>:").lower()
     numbered = _NUMBERED.fullmatch(name)
-    for base, number in (
-        ((name, 0), (numbered["name"], int(numbered["number"]))) if numbered else ((name, 0),)
-    ):
+    bases = [(name, 0)]
+    if numbered:
+        bases.append((numbered["name"], int(numbered["number"])))
+    for base, number in bases:
         for quantity, names in NAMES.items():
             if base not in names or (unit and unit not in UNITS.get(quantity, {})):
                 continue
             return Heading(text, quantity, names.index(base), unit or "", number)
-    return Heading(text, "", 99, unit if unit else None)
+    return Heading(text, "", 99, unit)
 
 
 def _quantity_of(unit: str) -> str:

@@ -1,5 +1,7 @@
 """From the file of a record to a trace in SI units, with what was read and assumed, in words."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +12,6 @@ from touchstone.models.ecsfm.data.columns import Columns, find_columns
 from touchstone.models.ecsfm.data.cycles import Cycle, find_cycles, read_cycles, sweep_turns
 from touchstone.models.ecsfm.data.files import read_table
 from touchstone.models.ecsfm.data.plausibility import check_time, check_values
-from touchstone.models.ecsfm.data.tables import Table
 from touchstone.models.ecsfm.data.times import sample_times, scan_rate
 
 
@@ -47,26 +48,9 @@ def read_trace(path: Path | str, meta: dict) -> Trace:
     Raises:
         ArtifactError: If the file cannot be read, or what is in it is no experiment.
     """
-    path = Path(path)
-    try:
-        table, columns = _read_columns(path, meta)
-        _assert_finite(columns)
-        cycles = _cycles(columns)
-        columns = _of_cycle(columns, cycles, meta.get("cycle", "last"))
-        check_values(columns.values, columns.headings)
-        time = sample_times(columns, scan_rate(columns, table, meta))
-        check_time(time, columns.places)
-    except ValueError as error:
-        raise ArtifactError(f"{path}: {error}") from None
-    potential, current = columns.values["potential"], columns.values["current"]
-    notes = columns.notes
-    if meta.get("current_sign") == "reduction_positive":
-        current = -current
-        notes.append("sign of the current turned, so that oxidation is positive")
-    if "reference" in meta:
-        notes.append(f"potentials against {meta['reference']}")
-    time = time - time[0] + np.median(np.diff(time))
-    return Trace(time, potential, current, tuple(notes), columns.units["current"])
+    with _named(path):
+        columns, cycles, rate = _read_columns(Path(path), meta)
+        return _to_trace(columns, cycles, rate, meta)
 
 
 def describe(path: Path | str, meta: dict | None = None) -> list[tuple[str, str]]:
@@ -82,38 +66,89 @@ def describe(path: Path | str, meta: dict | None = None) -> list[tuple[str, str]
     Raises:
         ArtifactError: As `read_trace` does, but not for a time that is missing.
     """
-    path, meta = Path(path), meta or {}
+    meta = meta or {}
+    with _named(path):
+        columns, cycles, rate = _read_columns(Path(path), meta)
+        if "time" in columns.values or rate is not None:
+            trace = _to_trace(columns, cycles, rate, meta)
+        else:
+            part = _of_cycle(columns, cycles, meta.get("cycle", "last"))
+            check_values(part.values, part.headings)
+            note = "no time in the file: state scan_rate_V_s, e.g. scan_rate_V_s: 0.1"
+            values = part.values["potential"], part.values["current"]
+            trace = Trace(np.zeros(0), *values, (*part.notes, note))
+    return [("file", Path(path).name), *_column_rows(columns), *_trace_rows(trace, cycles)]
+
+
+@contextmanager
+def _named(path: Path | str) -> Generator[None]:
+    """Sentences about a file begin with its path."""
     try:
-        table, columns = _read_columns(path, meta)
-        _assert_finite(columns)
-        cycles = _cycles(columns)
-        rate = scan_rate(columns, table, meta)
+        yield
     except ValueError as error:
         raise ArtifactError(f"{path}: {error}") from None
-    if "time" in columns.values or rate is not None:
-        trace = read_trace(path, meta)
-        time, potential, current, notes = trace.time, trace.potential, trace.current, trace.notes
-    else:
-        columns = _of_cycle(columns, cycles, meta.get("cycle", "last"))
-        potential, current = columns.values["potential"], columns.values["current"]
-        time, notes = None, ("no time in the file: state scan_rate_V_s, e.g. scan_rate_V_s: 0.1",)
-    headings = [(f"column of the {q}", _described(columns, q)) for q in columns.headings]
+
+
+def _to_trace(columns: Columns, cycles: list[Cycle], rate: float | None, meta: dict) -> Trace:
+    """The trace of the cycle that is meant.
+
+    Raises:
+        ValueError: If it is no experiment.
+    """
+    columns = _of_cycle(columns, cycles, meta.get("cycle", "last"))
+    check_values(columns.values, columns.headings)
+    time = sample_times(columns, rate)
+    check_time(time, columns.places)
+    potential, current = columns.values["potential"], columns.values["current"]
+    notes = columns.notes
+    if meta.get("current_sign") == "reduction_positive":
+        current = -current
+        notes.append("sign of the current turned, so that oxidation is positive")
+    if "reference" in meta:
+        notes.append(f"potentials against {meta['reference']}")
+    time = time - time[0] + np.median(np.diff(time))
+    return Trace(time, potential, current, tuple(notes), columns.units["current"])
+
+
+def _column_rows(columns: Columns) -> list[tuple[str, str]]:
+    """Which column holds what, in which unit."""
+    rows = []
+    for quantity, heading in columns.headings.items():
+        unit = columns.units[quantity].replace("u", "µ")
+        assumed = " (assumed)" if quantity == "time" and columns.assumed_unit else ""
+        said = f"{heading!r} in {unit}{assumed}" if unit else repr(heading)
+        rows.append((f"column of the {quantity}", said))
+    return rows
+
+
+def _trace_rows(trace: Trace, cycles: list[Cycle]) -> list[tuple[str, str]]:
+    """What a record shows; its time may be empty where it is unknown."""
+    time, potential, current = trace.time, trace.potential, trace.current
+    duration = rate = "unknown"
+    if len(time):
+        duration, rate = f"{time[-1]:.6g} s", "no sweep"
+        if sweep_turns(potential, time):
+            path = np.abs(np.diff(potential)).sum()
+            rate = f"{path / (time[-1] - time[0]):.4g} V/s"
     complete = sum(cycle.complete for cycle in cycles)
-    rows = [
-        ("file", path.name),
-        *headings,
+    return [
         ("samples", str(len(potential))),
-        ("duration", "unknown" if time is None else f"{time[-1]:.6g} s"),
-        ("scan rate", _described_rate(time, potential)),
+        ("duration", duration),
+        ("scan rate", rate),
         ("window", f"{potential.min():.4g} to {potential.max():.4g} V"),
         ("start and end", f"{potential[0]:.4g} and {potential[-1]:.4g} V"),
         ("current", f"{current.min():.4g} to {current.max():.4g} A"),
         ("cycles", f"{len(cycles)}, of which {complete} complete" if cycles else "none found"),
+        *(("note", note) for note in trace.notes),
     ]
-    return [*rows, *(("note", note) for note in notes)]
 
 
-def _read_columns(path: Path, meta: dict) -> tuple[Table, Columns]:
+def _read_columns(path: Path, meta: dict) -> tuple[Columns, list[Cycle], float | None]:
+    """Columns of a file, their cycles, and the scan rate (V/s) where it is stated.
+
+    Raises:
+        ValueError: If the file cannot be read, or a value is not finite.
+    """
     if not path.is_file():
         raise ValueError("no such file")
     try:
@@ -124,7 +159,9 @@ def _read_columns(path: Path, meta: dict) -> tuple[Table, Columns]:
         raise ValueError(f"cannot be read ({type(error).__name__}: {error})") from None
     except Exception as error:  # a damaged file can fail anywhere in the libraries that read it
         raise ValueError(f"cannot be read ({type(error).__name__}: {error})") from None
-    return table, find_columns(table, meta)
+    columns = find_columns(table, meta)
+    _assert_finite(columns)
+    return columns, _cycles(columns), scan_rate(columns, table, meta)
 
 
 def _assert_finite(columns: Columns) -> None:
@@ -179,18 +216,3 @@ def _part(columns: Columns, rows: slice, note: str | None) -> Columns:
         places=columns.places[rows],
         notes=[*columns.notes, *([note] if note else [])],
     )
-
-
-def _described(columns: Columns, quantity: str) -> str:
-    unit = columns.units[quantity].replace("u", "µ") if quantity != "cycle" else ""
-    assumed = " (assumed)" if quantity == "time" and columns.assumed_unit else ""
-    return f"{columns.headings[quantity]!r}" + (f" in {unit}{assumed}" if unit else "")
-
-
-def _described_rate(time: np.ndarray | None, potential: np.ndarray) -> str:
-    """Scan rate of a sweep, in words."""
-    if time is None:
-        return "unknown"
-    if not sweep_turns(potential, time):
-        return "no sweep"
-    return f"{np.abs(np.diff(potential)).sum() / (time[-1] - time[0]):.4g} V/s"
