@@ -72,11 +72,14 @@ def parse(text: str, source: str) -> object:
     """Content of a YAML text; errors are as those of `load`, and begin with its source."""
     try:
         content = yaml.load(text, _Loader)
+        key = _not_finite(content)
     except _KeyError as error:
         raise ArtifactError(f"{source}: {error}") from None
     except yaml.YAMLError as error:
         raise ArtifactError(f"{source}: not valid YAML ({' '.join(str(error).split())})") from None
-    if (key := _not_finite(content)) is not None:
+    except RecursionError:
+        raise ArtifactError(f"{source}: not valid YAML (a part of it holds itself)") from None
+    if key is not None:
         raise ArtifactError(f"{source}: {key} holds a number that is not finite, expected e.g. 1.5")
     return content
 

@@ -228,6 +228,16 @@ def test_the_last_complete_cycle_is_read_and_said(tmp_path, start, column):
         read(tmp_path, text, cycle=9)
 
 
+@pytest.mark.parametrize("n_cycles", [1, 2, 3])
+def test_the_sample_that_closes_a_cycle_is_no_cycle_of_its_own(tmp_path, n_cycles):
+    record = cycle(n_cycles=n_cycles)
+    rows = [[0.0, 0.3, 1e-7], *rows_of(record)]  # begins and ends at the same potential
+    path = tmp_path / "trace.csv"
+    path.write_text(as_text(["t/s", "E/V", "I/A"], rows))
+    assert dict(describe(path))["cycles"] == f"{n_cycles}, of which {n_cycles} complete"
+    np.testing.assert_allclose(read_trace(path, {}).current[-60:], record.current[-60:])
+
+
 @pytest.mark.parametrize(
     "potential",
     [

@@ -11,6 +11,7 @@ _TURN = 0.1  # part of the window by which the potential must come back to have 
 _STRAIGHT = 0.05  # part of a sweep by which it may leave the line between its turns
 _FEWEST = 8  # samples of a sweep
 _EXACT = 1e-6  # part of the window by which numbers are rounded
+_CLOSING = 0.02  # part of the longest cycle that is none of its own
 _COMPLETE = 0.9  # part of the longest cycle's path that makes a cycle complete
 
 
@@ -80,6 +81,9 @@ def read_cycles(column: np.ndarray, potential: np.ndarray) -> list[Cycle]:
 
 def _mark_complete(potential: np.ndarray, bounds: list[int], labels) -> list[Cycle]:
     pieces = list(zip(labels, bounds, bounds[1:], strict=False))
+    if len(pieces) > 1 and bounds[-1] - bounds[-2] <= _CLOSING * max(np.diff(bounds)):
+        *pieces, (label, start, _), (_, _, stop) = pieces  # the sample that closes the last cycle
+        pieces.append((label, start, stop))
     paths = [np.abs(np.diff(potential[start:stop])).sum() for _, start, stop in pieces]
     enough = _COMPLETE * max(paths)
     return [Cycle(*piece, bool(path >= enough)) for piece, path in zip(pieces, paths, strict=True)]
