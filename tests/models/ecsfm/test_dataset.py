@@ -213,6 +213,52 @@ def test_what_is_no_data_is_refused_and_the_key_named(tmp_path, key, value):
         load(tmp_path, by_others(**{key: value}))
 
 
+def with_block(block, value, n_species=2):
+    """Parameters of a chunk by others, one block of which is changed in case 3."""
+    rows = by_others(n_species)["p"]
+    rows.reshape(N, 7, n_species)[3, block] = value
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        (
+            "p",
+            with_block(6, 5.0),
+            r"p: alpha is 5 in case 3, expected between 0 and 1, e\.g\. 0\.5",
+        ),
+        ("p", with_block(6, 0.0), r"p: alpha is 0 in case 3"),
+        ("p", with_block(6, 1.0), r"p: alpha is 1 in case 3"),
+        ("p", with_block(2, -1.0), r"p: a concentration is -1 in case 3"),
+        ("p", with_block(0, 1e-5), r"p: ln D_ox is 1e-05 in case 3, expected -30 to 0"),
+        ("p", with_block(1, 8.0), r"p: ln D_red is 8 in case 3"),
+        ("p", with_block(4, 250.0), r"p: E0 is 250 in case 3, expected -20 to 20 V"),
+        ("resistance", np.full(N, -100.0), r"resistance is -100 in case 0, .* ohm"),
+        ("resistance", np.zeros(N), r"resistance is 0 in case 0"),
+        ("capacitance", np.zeros(N), r"capacitance is 0 in case 0"),
+        ("temperature", np.full(N, 25.0), r"temperature is 25 in case 0, expected 200 to 500 K"),
+        ("temperature", np.full(N, -1.0), r"temperature is -1 in case 0"),
+        ("duration", np.full(N, -8.0), r"duration is -8 in case 0, .* s"),
+        ("radius", np.zeros(N), r"radius is 0 in case 0, .* cm"),
+        ("shape", np.full(N, 9), r"shape must be indices into planar, disc, hemisphere, sphere"),
+        ("noise_std", np.full(N, -1.0), r"noise_std is -1 in case 0"),
+        ("i", np.outer(np.arange(N) != 2, TIME), r"i is zero at every sample of case 2"),
+        ("i", np.full((N, SAMPLES), 1e39), r"i reaches 1e\+39 in case 0"),
+        ("e", np.full((N, SAMPLES), 300.0), r"e reaches 300 in case 0, expected ±20 V; .* mV"),
+    ],
+)
+def test_absurd_content_is_refused_with_its_key(tmp_path, key, value, sentence):
+    with pytest.raises(ArtifactError, match=rf"chunk\.npz: {sentence}"):
+        load(tmp_path, by_others(**{key: value}))
+
+
+def test_what_stands_for_a_couple_that_is_absent_does_not_matter(tmp_path):
+    rows = by_others()["p"]
+    rows.reshape(N, 7, 2)[:, :, 1] = 0.0
+    assert len(load(tmp_path, by_others(p=rows))) == N
+
+
 def test_a_truncated_chunk_is_refused_by_name(tmp_path):
     path = tmp_path / "cut.npz"
     save_arrays(path, by_others())

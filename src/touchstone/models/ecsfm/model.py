@@ -103,6 +103,10 @@ class Ecsfm(Model[Records]):
         cases = self._cases(records, "measurement")
         return cases._replace(system=np.zeros(len(records.observed), int)), notes
 
+    def describe(self, data: Path, meta: Path | None) -> list[str]:
+        """What is understood of the files of a measurement; see `measurement.describe`."""
+        return measurement.describe_all(data, meta)
+
     def _load_chunk(self, file: Path, n_points: int) -> dataset.Chunk:
         return dataset.load_chunk(file, n_points, self.prior_of_parameters.max_couples)
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from touchstone.io.artifacts import ArtifactError, load_arrays
+from touchstone.models.ecsfm.data.chunk_checks import check_contents, check_shapes
 from touchstone.models.ecsfm.physics.experiment import SHAPES, Experiment, Records
 from touchstone.models.ecsfm.physics.prior import BLOCKS, RECORD, Prior
 
@@ -136,30 +137,13 @@ def load_chunk(path: Path | str, n_samples: int, max_couples: int) -> Chunk:
     missing = [key for key in KEYS if key not in raw]
     if missing:
         raise ArtifactError(f"{path}: lacks the keys {', '.join(missing)}")
-    if raw["i"].ndim != 2 or raw["e"].shape != raw["i"].shape or raw["i"].size == 0:
-        raise ArtifactError(
-            f"{path}: i {raw['i'].shape} and e {raw['e'].shape} must be one shape (cases, samples)"
-        )
+    try:
+        check_shapes(raw)
+        check_contents(raw)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}") from None
     n = len(raw["i"])
-    if raw["p"].ndim != 2 or raw["p"].shape[1] % 7 or len(raw["p"]) != n or raw["p"].size == 0:
-        raise ArtifactError(f"{path}: p has shape {raw['p'].shape}, expected ({n}, 7 x species)")
-    for key in ("i", "e", "p", "task_id", "stage_id", "aug_id", *_SETTINGS):
-        if key in raw and raw[key].dtype.kind not in "fiu":
-            raise ArtifactError(f"{path}: {key} holds {raw[key].dtype}, expected numbers")
-        if key in raw and not np.isfinite(raw[key]).all():
-            raise ArtifactError(f"{path}: {key} holds values that are not finite")
-    for key in ("task_id", "stage_id", "aug_id", *_SETTINGS):
-        if key in raw and raw[key].shape != (n,):
-            raise ArtifactError(f"{path}: {key} has shape {raw[key].shape}, expected ({n},)")
-    for key, names in (("task_id", "task_names"), ("stage_id", "stage_names")):
-        if not np.isin(raw[key], np.arange(raw[names].size)).all():
-            raise ArtifactError(f"{path}: {key} must be indices into {names}")
     settings = {name: raw.get(name, np.full(n, value)) for name, value in _SETTINGS.items()}
-    if not np.isin(settings["shape"], np.arange(len(SHAPES))).all():
-        raise ArtifactError(f"{path}: shape must be indices into {', '.join(SHAPES)}")
-    for name in ("duration", "radius", "temperature"):
-        if (settings[name] <= 0).any():
-            raise ArtifactError(f"{path}: {name} must be positive")
     parameters, fits = _order_couples(raw["p"], max_couples)
     if not fits.any():
         raise ArtifactError(f"{path}: every experiment has none or more than {max_couples} couples")

@@ -1,10 +1,6 @@
 """Measurements from disk: what a potentiostat wrote, and what the experimenter says about it."""
 
-import json
 import math
-import re
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import jax
@@ -14,51 +10,32 @@ import yaml
 
 from touchstone.io.artifacts import ArtifactError, atomic, files
 from touchstone.models.ecsfm.data import beliefs
+from touchstone.models.ecsfm.data.metadata import read_meta
+from touchstone.models.ecsfm.data.plausibility import check_current, current_bounds
+from touchstone.models.ecsfm.data.traces import Trace, describe, read_trace
 from touchstone.models.ecsfm.physics.experiment import AREAS, SHAPES, SPREADS, Experiment, Records
 from touchstone.models.ecsfm.physics.prior import Prior
 from touchstone.models.ecsfm.physics.waveforms import find_jumps, is_sweep
 
-_META_SCHEMA = Path(__file__).with_name("measurement.schema.yaml")
+__all__ = [
+    "Trace",
+    "describe",
+    "describe_all",
+    "read",
+    "read_meta",
+    "read_trace",
+    "records",
+    "to_record",
+    "to_records",
+    "write",
+]
+
 _SAME_WINDOW = 0.1  # part of its width by which the windows of one system may differ
-_FEWEST = 24  # samples that a measurement must have
 _COARSE = 64  # readings among which the turns of a scan are looked for
 _CORNER = 1.5  # sampling intervals about a reversal within which readings are not averaged
 _SETTLES, _ROUNDED = 0.09, 0.02  # parts of a sweep, after its start and before its reversal
 _NO_BELIEF = beliefs.Belief(0.0, math.inf)
 _LONGEST_HOLD = 1.0  # in durations of the scan: the samples of a record are as many as ever
-_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
-# A heading such as "Potential, V", "<I>/mA", "Time (s)" or "current_uA": a name, then a unit.
-_HEADING = re.compile(r"\s*(?P<name>.+?)\s*[/,(\[_ ]\s*(?P<unit>[^\s/,()\[\]_]+(/s)?)\s*[)\]]?\s*")
-_REFERENCE = re.compile(r"\s+vs\b[^()\[\]]*", re.IGNORECASE)  # "E (V vs. Ag/AgCl)" is in V
-_NAMES = {
-    "time": ("time", "t", "elapsed time"),
-    "potential": ("ewe", "vf", "potential", "e", "voltage", "working electrode potential"),
-    "current": ("<i>", "i", "im", "i1", "current", "working electrode current"),
-    "scan rate": ("scan rate", "column 3"),
-}
-_UNITS = {
-    "time": {"s": 1.0, "sec": 1.0, "ms": 1e-3, "min": 60.0},
-    "potential": {"V": 1.0, "mV": 1e-3},
-    "current": {"A": 1.0, "mA": 1e-3, "µA": 1e-6, "μA": 1e-6, "uA": 1e-6, "nA": 1e-9, "pA": 1e-12},
-    "scan rate": {"V/s": 1.0, "mV/s": 1e-3},
-}
-
-
-@dataclass(frozen=True)
-class Trace:
-    """A record in SI units, IUPAC sign (oxidation positive).
-
-    Attributes:
-        time: s from the start of the experiment to each sample, ascending, shape (n,).
-        potential: V against the reference electrode, shape (n,).
-        current: A, shape (n,).
-        notes: What was read and what was assumed, in words.
-    """
-
-    time: np.ndarray
-    potential: np.ndarray
-    current: np.ndarray
-    notes: tuple[str, ...]
 
 
 def records(path: Path | str, meta_path: Path | str) -> list[tuple[Path, list[Path]]]:
@@ -116,6 +93,10 @@ def read(
             raise ArtifactError(f"{' with '.join(map(str, meta_paths))}: {error}") from None
         if number > 1:  # what is believed of the couples counts once
             found[-1].trust[:, prior.shared] = 0.0
+        try:
+            _check_current(trace, meta, found[-1].experiment, prior)
+        except ValueError as error:
+            raise ArtifactError(f"{record}: {error}") from None
         which = f"record {number}, {record.name}: " if len(files) > 1 else ""
         own = [f"metadata from {path.name}, too" for path in meta_paths[1:]]
         notes += [which + note for note in (*trace.notes, *own, *_said(trace, meta, found[-1]))]
@@ -135,6 +116,35 @@ def read(
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *found), notes
 
 
+def describe_all(path: Path, meta_path: Path | None) -> list[str]:
+    """What is understood of a record, or of each record of a folder, in words.
+
+    Args:
+        path: As in `read`.
+        meta_path: As in `read`; None where there is none.
+
+    Raises:
+        ArtifactError: As `read` does, but not for what only metadata can tell.
+    """
+    told = []
+    for record, meta_paths in records(path, meta_path or path):
+        meta = read_meta(*meta_paths) if meta_path else _own_meta(meta_paths[1:])
+        told += [f"{what}: {said}" for what, said in describe(record, meta)]
+    return told
+
+
+def _own_meta(paths: list[Path]) -> dict:
+    """What the YAML of a record alone says, where there is none for all records."""
+    return read_meta(*paths, whole=False) if paths else {}
+
+
+def _check_current(trace: Trace, meta: dict, experiments: Experiment, prior: Prior) -> None:
+    """Raise an error if the electrode of the one experiment cannot carry the current."""
+    experiment = jax.tree.map(lambda array: array[0], experiments)
+    bounds = current_bounds(trace.time, trace.potential, meta, experiment, prior)
+    check_current(float(np.abs(trace.current).max()), bounds, trace.current_unit)
+
+
 def _said(trace: Trace, meta: dict, record: Records) -> list[str]:
     """What is to be known of the time before the scan, and of samples that do not count."""
     hold, longest = meta.get("hold"), _LONGEST_HOLD * float(trace.time[-1])
@@ -150,201 +160,6 @@ def _said(trace: Trace, meta: dict, record: Records) -> list[str]:
             "reversals of a scan the double layer settles, or no reading is near"
         )
     return said
-
-
-def read_meta(*paths: Path | str) -> dict:
-    """Metadata of a measurement; `measurement.schema.yaml` says what the YAML may hold.
-
-    Args:
-        paths: Of the YAML; where there are several, the last has the last word on a key.
-
-    Raises:
-        ArtifactError: If a file is missing or says something that the schema does not allow.
-    """
-    meta = {}
-    for path in paths:
-        try:
-            said = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-            json.dumps(said, allow_nan=False, default=str)
-        except FileNotFoundError:
-            raise ArtifactError(f"{path}: no such file") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ArtifactError(f"{path}: not valid YAML ({error})") from None
-        except ValueError:
-            raise ArtifactError(f"{path}: holds a number that is not finite") from None
-        if not isinstance(said, dict):
-            raise ArtifactError(f"{path}: metadata: {said!r} is not of type 'object'")
-        meta |= said
-    import jsonschema  # here, since it takes a second to import
-
-    try:
-        jsonschema.validate(meta, yaml.safe_load(_META_SCHEMA.read_text(encoding="utf-8")))
-    except jsonschema.ValidationError as error:
-        where = ".".join(str(part) for part in error.absolute_path) or "metadata"
-        of = " with ".join(map(str, paths))
-        raise ArtifactError(f"{of}: {where}: {error.message}") from None
-    return meta
-
-
-def read_trace(path: Path | str, meta: dict) -> Trace:
-    """Read a record: CSV or other text, Gamry .DTA, EC-Lab .mpt or .mpr, CH Instruments .txt.
-
-    The n-th sample is the current at the end of the n-th interval: a record whose time starts at
-    zero, or has no time, is taken to have started one interval before its first sample.
-
-    Args:
-        path: Of the file.
-        meta: As from `read_meta`: columns, scan rate, sign and reference electrode count here.
-
-    Raises:
-        ArtifactError: If the file cannot be read, or what is in it is no experiment.
-    """
-    path = Path(path)
-    table = _read_table(path)
-    columns, notes = {}, []
-    for quantity in _NAMES:
-        wanted = meta.get("columns", {}).get(quantity)
-        heading, factor = _find_column(table, quantity, wanted, path)
-        if heading is not None:
-            values = pd.to_numeric(table[heading], errors="coerce").to_numpy(float)
-            columns[quantity] = factor * values
-            notes.append(f"{quantity} from the column {heading!r}")
-    for quantity in ("potential", "current"):
-        if quantity not in columns:
-            raise ArtifactError(
-                f"{path}: no column is recognised as the {quantity} among "
-                f"{', '.join(map(repr, table.columns))}; name it under columns.{quantity} in the "
-                f"metadata, with a unit of {', '.join(_UNITS[quantity])} in its heading"
-            )
-    potential, current = columns["potential"], columns["current"]
-    if meta.get("current_sign") == "reduction_positive":
-        current = -current
-        notes.append("sign of the current turned, so that oxidation is positive")
-    if "reference" in meta:
-        notes.append(f"potentials against {meta['reference']}")
-    if "time" in columns:
-        time = columns["time"]
-    else:
-        stated = columns.get("scan rate", np.full(1, np.nan))[0]
-        rate = meta.get("scan_rate_V_s", None if np.isnan(stated) else stated)
-        if rate is None:
-            raise ArtifactError(f"{path}: has no time; give scan_rate_V_s in the metadata")
-        time = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(potential)))]) / rate
-        notes.append(f"time from the potential at {rate:g} V/s")
-    _check(time, potential, current, path)
-    time = time - time[0] + np.median(np.diff(time))
-    return Trace(time, potential, current, tuple(notes))
-
-
-def _check(time: np.ndarray, potential: np.ndarray, current: np.ndarray, path: Path) -> None:
-    """Raise an error that names what keeps a record from being an experiment."""
-    for name, values in (("time", time), ("potential", potential), ("current", current)):
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            raise ArtifactError(f"{path}: {name} of sample {bad[0] + 1} is not a finite number")
-    if len(time) < _FEWEST:
-        raise ArtifactError(f"{path}: {len(time)} samples, at least {_FEWEST} are needed")
-    back = np.flatnonzero(np.diff(time) <= 0)
-    if len(back):
-        raise ArtifactError(f"{path}: time does not increase after sample {back[0] + 1}")
-    for name, values in (("potential", potential), ("current", current)):
-        if np.ptp(values) == 0:
-            raise ArtifactError(f"{path}: the {name} is the same throughout")
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise ArtifactError(f"{path}: no such file")
-    try:
-        if path.suffix.lower() == ".dta":
-            return _read_gamry(path)
-        if path.suffix.lower() == ".mpr":
-            return _read_ec_lab_binary(path)
-        return _read_text(path)
-    except ArtifactError:
-        raise
-    except Exception as error:
-        raise ArtifactError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
-
-
-def _read_gamry(path: Path) -> pd.DataFrame:
-    """All cycles of a Gamry file, one after another."""
-    import gamry_parser
-
-    curves = gamry_parser.read(path).curves
-    units = {"T": "time/s", "Vf": "Vf/V", "Im": "Im/A"}
-    return pd.DataFrame(
-        {
-            heading: np.concatenate([curve[name].to_numpy() for curve in curves])
-            for name, heading in units.items()
-        }
-    )
-
-
-def _read_ec_lab_binary(path: Path) -> pd.DataFrame:
-    try:
-        from galvani import BioLogic  # ty: ignore[import-not-found] an extra
-    except ImportError:
-        raise ArtifactError(
-            f"{path}: a binary .mpr needs the extra 'biologic' (uv sync --extra biologic); "
-            "EC-Lab also exports text (.mpt)"
-        ) from None
-    return pd.DataFrame(BioLogic.MPRfile(str(path)).data)
-
-
-def _read_text(path: Path) -> pd.DataFrame:
-    """A table in a text file, below whatever the instrument wrote before it."""
-    content = path.read_bytes()
-    try:
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        lines = content.decode("latin-1").splitlines()
-    for separator in ("\t", ";", ",", None):
-        first = next((n for n, line in enumerate(lines) if _is_row(line, separator)), None)
-        if first is not None:
-            break
-    else:
-        raise ArtifactError(f"{path}: holds no table of numbers")
-    heading = next((n for n in range(first - 1, -1, -1) if lines[n].strip()), None)
-    if heading is None:
-        raise ArtifactError(f"{path}: the columns have no headings")
-    body = [line for line in lines[first:] if line.strip()]
-    decimal = "," if separator != "," and any("," in line for line in body) else "."
-    return pd.read_csv(
-        StringIO("\n".join([lines[heading], *body])),
-        sep=separator or r"\s+",
-        decimal=decimal,
-        skipinitialspace=True,
-        index_col=False,
-    )
-
-
-def _is_row(line: str, separator: str | None) -> bool:
-    """Whether a line holds at least two numbers and nothing but numbers and blanks."""
-    fields = [field.strip() for field in line.rstrip("\t ").split(separator)]
-    filled = [field for field in fields if field]
-    return len(filled) >= 2 and all(_NUMBER.fullmatch(field) for field in filled)
-
-
-def _find_column(table: pd.DataFrame, quantity: str, wanted: str | None, path: Path):
-    """Heading of the column of a quantity and the factor to SI; (None, 1) if there is none."""
-    if wanted is not None and wanted not in table.columns:
-        raise ArtifactError(
-            f"{path}: columns.{quantity} is {wanted!r}, which is none of "
-            f"{', '.join(map(repr, table.columns))}"
-        )
-    for name in _NAMES[quantity]:
-        for heading in [wanted] if wanted else table.columns:
-            parts = _HEADING.fullmatch(_REFERENCE.sub("", str(heading)))
-            if parts and (wanted or parts["name"].strip(" <>").lower() == name.strip("<>")):
-                factor = _UNITS[quantity].get(parts["unit"])
-                if factor is not None:
-                    return heading, factor
-    if wanted is not None:
-        raise ArtifactError(
-            f"{path}: the heading {wanted!r} states none of the units {', '.join(_UNITS[quantity])}"
-        )
-    return None, 1.0
 
 
 def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
@@ -497,6 +312,7 @@ def write(
     count = int(experiment.present.any(-1).sum())
     meta = {
         "synthetic": True,
+        "cycle": "all",
         "electrode": {
             "radius_mm": 10 * float(experiment.radius),
             "shape": SHAPES[int(experiment.shape)],
