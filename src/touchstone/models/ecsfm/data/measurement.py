@@ -1,6 +1,7 @@
 """Measurements from disk: what a potentiostat wrote, and what the experimenter says about it."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -165,9 +166,10 @@ def _said(trace: Trace, meta: dict, record: Records) -> list[str]:
 def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """A trace at the ends of N equal intervals.
 
-    Each sample is the mean of the readings within half an interval of it, moved along the slope
-    there from their mean time to its own, for current and potential alike; it is interpolated if
-    the potential jumps, at a reversal of the scan, or if the readings are too few.
+    Each sample is the mean over half an interval to either side of the straight lines between
+    readings, moved along the slope where one side is cut off; for current and potential alike. So
+    samples differ smoothly, however many readings fall to each. A sample is interpolated if the
+    potential jumps, at a reversal of the scan, or if the readings are too few.
 
     Args:
         trace: The trace.
@@ -180,28 +182,32 @@ def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.
     duration = float(trace.time[-1])
     interval = duration / n_samples
     times = interval * np.arange(1, n_samples + 1)
-    first = np.searchsorted(trace.time, times - interval / 2)
-    last = np.searchsorted(trace.time, times + interval / 2)
-    count = last - first
+    start, end = (np.clip(times + h * interval, trace.time[0], duration) for h in (-0.5, 0.5))
+    count = np.searchsorted(trace.time, end) - np.searchsorted(trace.time, start)
     after = np.clip(np.searchsorted(trace.time, times), 1, len(trace.time) - 1)
     nearest = np.minimum(*(np.abs(trace.time[after - back] - times) for back in (0, 1)))
     mask = nearest <= max(interval / 2, np.median(np.diff(trace.time)))
     averaged = (count >= 2) & (not find_jumps(trace.potential))
-    start, end = (np.clip(times + h * interval, trace.time[0], duration) for h in (-0.5, 0.5))
-    width = np.where(averaged, end - start, 1.0)
-
-    def mean(values):
-        total = np.concatenate([[0.0], np.cumsum(values)])
-        return (total[last] - total[first]) / np.maximum(count, 1)
-
     turns = trace.time[_turns(trace)]
     averaged &= ~(np.abs(times[:, None] - turns) < _CORNER * interval).any(1)
+    width = np.where(averaged, end - start, 1.0)
     out = []
     for values in (trace.potential, trace.current):
-        rise = np.interp(end, trace.time, values) - np.interp(start, trace.time, values)
-        moved = mean(values) + rise / width * (times - mean(trace.time))
-        out.append(np.where(averaged, moved, np.interp(times, trace.time, values)))
+        at = partial(np.interp, xp=trace.time, fp=values)
+        area = np.concatenate([[0.0], np.cumsum(np.diff(trace.time) * (values[1:] + values[:-1]))])
+        until = (_area(trace.time, values, area / 2, each) for each in (start, end))
+        mean = -np.subtract(*until) / width
+        moved = mean + (at(end) - at(start)) / width * (times - (start + end) / 2)
+        out.append(np.where(averaged, moved, at(times)))
     return *out, mask, duration
+
+
+def _area(time: np.ndarray, values: np.ndarray, area: np.ndarray, until: np.ndarray) -> np.ndarray:
+    """Integral of straight lines between readings, whose own at the readings is given."""
+    k = np.clip(np.searchsorted(time, until, side="right") - 1, 0, len(time) - 2)
+    since = until - time[k]
+    slope = (values[k + 1] - values[k]) / (time[k + 1] - time[k])
+    return area[k] + since * (values[k] + slope * since / 2)
 
 
 def _turns(trace: Trace) -> np.ndarray:
