@@ -179,6 +179,7 @@ class Posterior(NamedTuple):
             quantity has its known value in all draws.
         weight: Of each draw; the weights of a case sum to one.
         prior_mean, prior_sd: Moments of the prior of each quantity's coordinate.
+        place: Of the posterior mean of each coordinate in its prior, as a quantile.
         prediction: What the draws predict.
         log_evidence: Of the observation; NaN where the engine does not know it.
         computation: Whether the draws may be believed to be those of the posterior.
@@ -188,6 +189,7 @@ class Posterior(NamedTuple):
     weight: Float[np.ndarray, "case draw"]
     prior_mean: Float[np.ndarray, "case quantity"]
     prior_sd: Float[np.ndarray, "case quantity"]
+    place: Float[np.ndarray, "case quantity"]
     prediction: Prediction
     log_evidence: Float[np.ndarray, " case"]
     computation: Computation

@@ -46,6 +46,7 @@ def posterior_of(prediction, draws=None, computation=None):
         np.full(shape, 1 / shape[1]),
         np.zeros((n, len(draws))),
         np.ones((n, len(draws))),
+        np.full((n, len(draws)), 0.5),
         prediction,
         np.full(n, -3.0),
         Computation.unchecked() if computation is None else computation,

@@ -35,6 +35,7 @@ def found(innovation, *, mask=None, left=0.01, estimate=(0.0, 0.0), known=(False
         np.full((n, 3), 1 / 3),
         np.zeros((n, 2)),
         np.tile([3**-0.5, 1.0], (n, 1)),
+        np.tile([(1 + estimate[0]) / 2, norm.cdf(estimate[1])], (n, 1)),
         prediction,
         np.zeros(n),
         Computation.unchecked(),

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import log_ndtr, ndtr
 
-from touchstone.reliability.scores import posterior_mean
 from touchstone.vocabulary import Cases, Posterior, Quantity
 
 WINDOW = 8  # observed samples within which a local misfit is looked for
@@ -91,13 +90,8 @@ def edge_probabilities(
 ) -> Float[np.ndarray, "case edge"]:
     """Prior probability of lying farther out than the posterior mean does; 1 where it is known."""
     index = [k for k, quantity in enumerate(quantities) if quantity.name in edges]
-    mean, sd = posterior.prior_mean[:, index], posterior.prior_sd[:, index]
-    known = cases.known[:, index]
-    estimate = posterior_mean(quantities, posterior)[:, index]
-    out = np.abs(estimate - mean) / np.where(known, 1.0, sd)
-    bounded = np.array([quantities[k].bounded for k in index])
-    outside = np.where(bounded, 1 - out / 3**0.5, 2 * ndtr(-out))
-    return np.where(known, 1.0, np.maximum(outside, 0.0))
+    place = posterior.place[:, index]
+    return np.where(cases.known[:, index], 1.0, 2 * np.minimum(place, 1 - place))
 
 
 def where(

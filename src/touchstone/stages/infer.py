@@ -135,6 +135,7 @@ def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -
         ],
         "outside_training": _numbered(outside),
         "notes": notes,
+        "cautions": model.cautions(cases, posterior),
         "computation": {
             "verdict": computation.decision,
             "reason": computation.reason,

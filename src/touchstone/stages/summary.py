@@ -142,11 +142,12 @@ def artefact_sentence(report: dict) -> str:
 
 def posterior_table(report: dict) -> list[list[str]]:
     """Each quantity with its median and 90 % interval, the interval of its prior, and its unit."""
-    rows = [["quantity", "median", "90 % interval", "prior 90 %", "unit"]]
+    rows = [["quantity", "median", "90 % interval", "prior 90 %", "unit", ""]]
     for row in report["posterior"]:
         of_record = f" (record {row['record']})" if row.get("record") else ""
         ends = ("{:.3g} to {:.3g}".format(*row[k]) for k in ("interval_90", "prior_interval_90"))
-        rows.append([row["quantity"] + of_record, f"{row['median']:.4g}", *ends, row["unit"]])
+        median = f"{row['median']:.3g}"
+        rows.append([row["quantity"] + of_record, median, *ends, row["unit"], row["remark"]])
     return rows
 
 
@@ -155,6 +156,7 @@ def answer_text(report: dict) -> str:
     sentences = [
         computation_sentence(report),
         model_sentence(report),
+        *(f"Caution: {caution}" for caution in report["cautions"]),
         f"Next: {next_sentence(report)}",
         artefact_sentence(report),
     ]

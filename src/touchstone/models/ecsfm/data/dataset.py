@@ -98,7 +98,8 @@ class Chunk:
         natural = natural_coordinates(prior, self)[rows]
         z = np.asarray(jax.vmap(prior.standard)(natural, experiment))
         current = np.asarray(1e-3 * self.current[rows], np.float32)
-        return Records(current, np.ones(current.shape, bool), experiment, z, np.ones(z.shape, bool))
+        everything = np.ones(current.shape, bool), np.ones(z.shape, bool)
+        return Records.without_belief(current, everything[0], experiment, z, everything[1])
 
     def arrays(self, provenance: dict) -> dict[str, np.ndarray]:
         """Content of the file, with where it comes from as JSON text."""

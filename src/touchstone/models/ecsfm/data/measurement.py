@@ -9,6 +9,7 @@ import pandas as pd
 import yaml
 
 from touchstone.io.artifacts import ArtifactError, atomic, files
+from touchstone.models.ecsfm.data import beliefs
 from touchstone.models.ecsfm.data.metadata import read_meta
 from touchstone.models.ecsfm.data.plausibility import check_current, current_bounds
 from touchstone.models.ecsfm.data.traces import Trace, describe, read_trace
@@ -33,17 +34,8 @@ _SAME_WINDOW = 0.1  # part of its width by which the windows of one system may d
 _COARSE = 64  # readings among which the turns of a scan are looked for
 _CORNER = 1.5  # sampling intervals about a reversal within which readings are not averaged
 _SETTLES, _ROUNDED = 0.09, 0.02  # parts of a sweep, after its start and before its reversal
+_NO_BELIEF = beliefs.Belief(0.0, math.inf)
 _LONGEST_HOLD = 1.0  # in durations of the scan: the samples of a record are as many as ever
-# Entries of a couple in the metadata, the parameter that each makes known, and its coordinate.
-_KNOWN = (
-    ("C_ox_mM", "C_ox", math.log),
-    ("C_red_mM", "C_red", math.log),
-    ("D_ox_cm2_s", "D_ox", math.log),
-    ("D_ratio", "D_ratio", math.log),
-    ("E0_V", "E0", float),
-    ("k0_cm_s", "k0", math.log),
-    ("alpha", "alpha", float),
-)
 
 
 def records(path: Path | str, meta_path: Path | str) -> list[tuple[Path, list[Path]]]:
@@ -103,6 +95,8 @@ def read(
             _check_current(trace, meta, found[-1].experiment, prior)
         except ValueError as error:
             raise ArtifactError(f"{record}: {error}") from None
+        if number > 1:  # what is believed of the couples counts once
+            found[-1].trust[:, prior.shared] = 0.0
         which = f"record {number}, {record.name}: " if len(files) > 1 else ""
         own = [f"metadata from {path.name}, too" for path in meta_paths[1:]]
         notes += [which + note for note in (*trace.notes, *own, *_said(trace, meta, found[-1]))]
@@ -256,23 +250,9 @@ def to_records(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Record
         raise ValueError(f"couples: {len(couples)} given, at most {prior.max_couples} are modelled")
     shape, radius = _electrode(meta["electrode"])
     present = np.zeros((prior.max_couples, 2), bool)
-    given = {}
     for k, couple in enumerate(couples):
         present[k] = couple["C_ox_mM"] != 0, couple["C_red_mM"] != 0
-        if not present[k].any():
-            raise ValueError(f"couples: neither form of couple {k + 1} is in the solution")
-        for key, name, natural in _KNOWN:
-            absent = key in ("C_ox_mM", "C_red_mM") and couple[key] == 0
-            if couple.get(key, "unknown") != "unknown" and not absent:
-                given[f"{name}_{k + 1}"] = natural(couple[key])
-    e0 = [couple.get("E0_V") for couple in couples]
-    stated = [value for value in e0 if value is not None]
-    if stated != e0[: len(stated)] or stated != sorted(stated):
-        raise ValueError("couples: E0_V must ascend, and needs that of the couples before")
-    if "resistance_ohm" in meta:
-        given["resistivity"] = math.log(SPREADS[shape] * radius * meta["resistance_ohm"])
-    if "capacitance_uF_cm2" in meta:
-        given["C_dl"] = math.log(meta["capacitance_uF_cm2"])
+    given, believed = beliefs.stated(meta, SPREADS[shape] * radius)
     potential, current, mask, duration = _after_hold(trace, meta.get("hold"), n_samples)
     temperature = meta.get("temperature_C", 25.0) + 273.15
     potential, duration, radius, temperature = (
@@ -284,7 +264,10 @@ def to_records(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Record
     natural = np.array([given.get(n, m) for n, m in zip(prior.names, mean, strict=True)])
     z = prior.standard(natural.astype(np.float32), experiment)
     known = is_given | ~np.asarray(prior.active(present))
-    record = Records(np.asarray(current, np.float32), mask, experiment, np.asarray(z), known)
+    belief = np.array([believed.get(name, _NO_BELIEF).mean for name in prior.names], np.float32)
+    trust = np.array([1 / believed.get(name, _NO_BELIEF).sd for name in prior.names], np.float32)
+    observed = np.asarray(current, np.float32)
+    record = Records(observed, mask, experiment, np.asarray(z), known, belief, trust)
     return jax.tree.map(lambda a: np.asarray(a)[None], record)
 
 

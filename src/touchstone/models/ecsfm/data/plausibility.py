@@ -124,7 +124,14 @@ def current_bounds(
     fastest, typical = float(rates.max()), float(np.median(rates))
     highest = {p.name: math.exp(p.location + p.scale) for p in prior.parameters if p.logarithmic}
     stated = [couple[key] for couple in meta["couples"] for key in ("C_ox_mM", "C_red_mM")]
-    concentration = sum(c if isinstance(c, int | float) else highest["C_ox_1"] for c in stated)
+    concentration = sum(
+        c
+        if isinstance(c, int | float)
+        else highest["C_ox_1"]
+        if c == "unknown"
+        else c["median"] * c["factor"]
+        for c in stated
+    )
     diffusion = highest["D_ox_1"]
     flux = math.sqrt(diffusion * fastest / (math.pi * _THERMAL)) + 4 * diffusion / (
         math.pi * radius

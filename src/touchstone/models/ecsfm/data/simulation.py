@@ -114,7 +114,7 @@ class Simulation:
         mask = _masks(rng, clean, settings.get("observed"))
         known = self.by_design | ~np.asarray(self.prior.active(experiment.present))
         return BaseCases(
-            Records(np.full_like(clean, np.nan), mask, experiment, z, known),
+            Records.without_belief(np.full_like(clean, np.nan), mask, experiment, z, known),
             signal=np.sqrt((clean**2).mean(1)),
             task=np.array(list(self.config["tasks"]))[draws.task],
         )

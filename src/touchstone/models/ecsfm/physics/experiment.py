@@ -78,6 +78,9 @@ class Records(NamedTuple):
         z: Standard coordinates of the parameters, shape (n, P): the truth where simulated;
             otherwise only the known ones count.
         known: Which parameters are known to inference (or do not exist), shape (n, P).
+        belief: What is believed of unknown ones from elsewhere: mean of the natural coordinate,
+            shape (n, P).
+        trust: One over its standard deviation; 0 where only the prior is believed, shape (n, P).
     """
 
     observed: AnyArray
@@ -85,6 +88,21 @@ class Records(NamedTuple):
     experiment: Experiment
     z: AnyArray
     known: AnyArray
+    belief: AnyArray
+    trust: AnyArray
+
+    @classmethod
+    def without_belief(
+        cls,
+        observed: AnyArray,
+        mask: AnyArray,
+        experiment: Experiment,
+        z: AnyArray,
+        known: AnyArray,
+    ) -> "Records":
+        """Records of whose parameters nothing is believed but the prior."""
+        nothing = np.zeros(z.shape, np.float32)
+        return cls(observed, mask, experiment, z, known, nothing, nothing)
 
     def take(self, index: Any) -> "Records":
         """Some of the records, by index or slice."""
