@@ -228,6 +228,22 @@ def test_a_run_killed_in_a_stage_ends_as_an_undisturbed_one(finished, copied):
     assert not list((copied / "results").rglob(".*.json*"))
 
 
+def test_a_released_artefact_answers_where_nothing_was_trained(tmp_path):
+    folder = project(tmp_path / "fresh", TOY)
+    released = folder / "my models" / TOY / "pretrained"
+    released.mkdir()
+    for name in ("manifest.json", "guardrail.json"):
+        (released / name).write_text("{}")
+    page = f"results/{TOY}/pretrained/notebooks/5_infer_example.html"
+    example = f"results/{TOY}/pretrained/datasets/example.csv"
+    assert planned(folder, "measurement") == {
+        f"{TOY}/pretrained: simulate the example measurement",
+        f"{TOY}/pretrained: infer {example}",
+        f"Render {page}",
+    }
+    assert f"{TOY}: train the model" in planned(folder)
+
+
 # What is refused ----------------------------------------------------------------------------------
 
 

@@ -79,6 +79,7 @@ def read(
     meta: Meta = None,
 ) -> None:
     """Say what is understood of a measurement's files, without inference."""
+    _keep_compilations()
     with _bad_input():
         from touchstone.stages import checkpoints, records
 
@@ -99,6 +100,7 @@ def example(
     out: Annotated[Path, typer.Option(help="Folder.")] = Path(),
 ) -> None:
     """Write a simulated record with its metadata, both marked as simulated."""
+    _keep_compilations()
     with _bad_input():
         from touchstone.io.artifacts import ArtifactError, assert_writable
         from touchstone.stages import randomness
@@ -252,4 +254,4 @@ def _keep_compilations() -> None:
     except artifacts.ArtifactError:
         return
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

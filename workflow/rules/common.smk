@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 from touchstone import contract
 from touchstone.io import artifacts, results
 from touchstone.io import settings as settings_
-from touchstone.stages import summary
+from touchstone.stages import checkpoints, records, summary
 
 try:
     MODELS = contract.folders()
@@ -29,8 +29,12 @@ MEASURED = config["measurement"]["model"] or config["models"][0]
 os.environ.update(PYTHONPATH=str(Path(workflow.basedir) / "src"))
 
 
+# What the released artefact of a model answers has a folder of its own.
+RELEASED = {f"{run}/{checkpoints.PRETRAINED}": m for m, run in RUNS.items()}
+
+
 wildcard_constraints:
-    run="|".join(re.escape(run) for run in RUNS.values()),
+    run="|".join(re.escape(run) for run in [*RELEASED, *RUNS.values()]),
     chunk=r"\d+",
     name=r"[\w.+-]+",
 
@@ -124,8 +128,20 @@ def audits(wildcards):
     ]
 
 
+def answering_run(model_id):
+    """Results of the artefact that answers users: the released one where none was trained here."""
+    run = RUNS[model_id]
+    try:
+        found = checkpoints.find(model_id, results.Results(Path("results") / run))
+    except artifacts.ArtifactError:  # this run makes one
+        return run
+    return f"{run}/{checkpoints.PRETRAINED}" if found.source == "pretrained" else run
+
+
 def checkpoint_folder(wildcards):
-    """Folder of the checkpoint: the override, or the one that the training makes."""
+    """Folder of the checkpoint: the override, the release, or the one that the training makes."""
+    if wildcards.run in RELEASED:
+        return str(MODELS[RELEASED[wildcards.run]] / checkpoints.PRETRAINED)
     given = override(wildcards, "CHECKPOINT")
     if given is None:
         return f"results/{wildcards.run}/checkpoints/trained"
@@ -140,13 +156,20 @@ def checkpoint(wildcards):
     return [str(file) for file in artifacts.files(folder)]
 
 
+def guardrail(wildcards):
+    """Report of the rule: beside a checkpoint that has one, else the one that this run fits."""
+    beside = Path(checkpoint_folder(wildcards)) / checkpoints.GUARDRAIL
+    if wildcards.run in RELEASED or beside.is_file():
+        return str(beside)
+    return f"results/{wildcards.run}/reports/posterior_failure_mode_report.json"
+
+
 def measurement_name(model_id):
     """Name under which the measurement of a model is reported."""
     data = config["measurement"]["data"]
     if not data or model_id != MEASURED:
         return "example"
-    path = Path(data).absolute()  # of ".", too, a name
-    return re.sub(r"[^\w.+-]", "_", path.name if path.is_dir() else path.stem)
+    return records.name_of(Path(data))
 
 
 def measurement_paths(wildcards):
@@ -199,7 +222,8 @@ def page_figures(model_id):
 
 def closing_words():
     """The verdicts, as text, once everything that was asked for is there."""
+    runs = {**RUNS, MEASURED: answering_run(MEASURED)}
     reports = {
-        Path(f"results/{run}/reports"): measurement_name(m) for m, run in RUNS.items()
+        Path(f"results/{run}/reports"): measurement_name(m) for m, run in runs.items()
     }
     return summary.text(reports, Path("results/report.html"))

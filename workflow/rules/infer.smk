@@ -2,9 +2,16 @@ rule infer:
     input:
         unpack(measurement),
         notebook="notebooks/5_infer.ipynb",
-        package=package("inference", "reliability", "stages/infer.py", "figures"),
+        package=package(
+            "inference",
+            "reliability",
+            "stages/checkpoints.py",
+            "stages/infer.py",
+            "stages/records.py",
+            "figures",
+        ),
         checkpoint=checkpoint,
-        guardrail="results/{run}/reports/posterior_failure_mode_report.json",
+        guardrail=guardrail,
     output:
         report="results/{run}/reports/infer_{name}.json",
         figure=report(
@@ -38,4 +45,4 @@ rule infer:
 
 rule measurement:
     input:
-        f"results/{RUNS[MEASURED]}/notebooks/5_infer_{measurement_name(MEASURED)}.html",
+        f"results/{answering_run(MEASURED)}/notebooks/5_infer_{measurement_name(MEASURED)}.html",

@@ -20,7 +20,7 @@ def residuals(ax: Axes, view: View, cases: Cases, posterior: Posterior, case: in
     scores = posterior.prediction.innovation[case][mask].clip(-_LARGEST, _LARGEST)
     for k, alpha in ((2, 0.15), (1, 0.3)):
         ax.axhspan(-k, k, color="#4477aa", alpha=alpha, lw=0)
-    ax.plot(view.x[mask], scores, ".", ms=3, color="black")
+    ax.plot(view.x[mask], scores, ".-", ms=3, mec="black", mfc="black", color="0.6", lw=0.5)
     ax.set(xlabel=view.x_label, ylabel="Whitened residual (sd)")
     return ax
 

@@ -125,9 +125,10 @@ def read(path: Path | str, kind: str | None = None) -> dict:
         )
     import jsonschema  # here, since it takes a second to import
 
-    error = jsonschema.exceptions.best_match(
-        jsonschema.Draft202012Validator(schema(report["kind"])).iter_errors(report)
-    )
+    errors = list(jsonschema.Draft202012Validator(schema(report["kind"])).iter_errors(report))
+    # Where a key is wrong, those that depend on it are "unevaluated", which would say nothing.
+    telling = [error for error in errors if error.validator != "unevaluatedProperties"]
+    error = jsonschema.exceptions.best_match(telling or errors)
     if error is not None:
         key = ".".join(map(str, error.absolute_path)) or "the report"
         raise artifacts.ArtifactError(f"{path}: {key}: {_short(error.message)}")
@@ -185,8 +186,13 @@ def plain(value: Any) -> Any:
 
 @cache
 def _revision() -> str | None:
-    """Git revision of the working tree, with `+changes` if it differs from its commit."""
+    """Git revision of the working tree, with `+changes` if it differs from its commit.
+
+    None of an installed package, also where its environment lies in a working tree of something
+    else.
+    """
     try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
         revision, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     except (OSError, subprocess.CalledProcessError):
         return None

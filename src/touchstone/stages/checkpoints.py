@@ -97,7 +97,8 @@ def find(model_id: str, results: Results, checkpoint: str | Path = "") -> Artefa
     """The artefact that answers users; nothing is loaded or verified here.
 
     A checkpoint that is given or named by the environment comes first, then what was trained
-    here, then the one that was released with the model.
+    here, then the one that was released with the model, which is of other data than those that
+    the environment may name.
 
     Args:
         model_id: Of the model.
@@ -122,7 +123,7 @@ def find(model_id: str, results: Results, checkpoint: str | Path = "") -> Artefa
         source = "override" if named == path else _source(folder, results, released)
     elif fitted.is_file() and results.checkpoints():
         folder, guardrail, source = results.newest_checkpoint(), fitted, "trained"
-    elif (released / artifacts.MANIFEST).is_file():
+    elif (released / artifacts.MANIFEST).is_file() and not override(model_id, "DATASET_CHUNK"):
         folder, guardrail, source = released, released / GUARDRAIL, "pretrained"
     else:
         raise ArtifactError(

@@ -63,13 +63,21 @@ def prepare(model: Model, results: Results, checkpoint: str | Path = "") -> Judg
     return Judge(artefact, checkpoints.load(model, results, artefact.checkpoint), guardrail)
 
 
+def example(model: Model, seed: int, results: Results) -> tuple[Path, Path]:
+    """The simulated measurement of a model and its metadata, written where they are not there."""
+    data, meta = results.example
+    if not data.is_file() or not meta.is_file():
+        model.example(randomness.generator(seed, "infer", 3), data, meta)
+    return data, meta
+
+
 def run(
     model: Model,
     settings: dict,
     results: Results,
     name: str,
     data: str | Path,
-    meta: str | Path,
+    meta: str | Path = "",
     checkpoint: str | Path = "",
 ) -> Inference:
     """Infer a measurement, judge its posterior, and write the report.
@@ -80,14 +88,14 @@ def run(
         results: Where a guardrail of this project is, and the report goes.
         name: Under which the measurement is reported.
         data: File of a record, or a folder of records of one system.
-        meta: YAML with what is known about it.
+        meta: YAML with what is known about it; empty takes the YAML of the same name.
         checkpoint: Folder; empty as in `checkpoints.find`.
 
     Raises:
         ArtifactError: If a file is missing, damaged, or no measurement of this model.
     """
     judge = prepare(model, results, checkpoint)
-    with records.prepared([Path(data)], Path(meta)) as source:
+    with records.prepared([Path(data)], Path(meta) if meta else None) as source:
         inference = answer(model, settings, judge, source)
     artifacts.write_json(results.report(f"infer_{name}"), inference.report)
     return inference

@@ -212,6 +212,7 @@ def text(folders: dict[Path, str], page: Path) -> str:
         if infer.exists():
             report = artifacts.read_json(infer)
             lines += ["", *_aligned(posterior_table(report)), "", verdict_sentence(report)]
+            lines += [artefact_sentence(report)]
     if page.exists():
         lines += ["", f"Report: {page}"]
     return "\n".join(lines)

@@ -91,12 +91,12 @@ def read(
             found.append(to_records(trace, meta, prior, n_samples))
         except ValueError as error:
             raise ArtifactError(f"{' with '.join(map(str, meta_paths))}: {error}") from None
+        if number > 1:  # what is believed of the couples counts once
+            found[-1].trust[:, prior.shared] = 0.0
         try:
             _check_current(trace, meta, found[-1].experiment, prior)
         except ValueError as error:
             raise ArtifactError(f"{record}: {error}") from None
-        if number > 1:  # what is believed of the couples counts once
-            found[-1].trust[:, prior.shared] = 0.0
         which = f"record {number}, {record.name}: " if len(files) > 1 else ""
         own = [f"metadata from {path.name}, too" for path in meta_paths[1:]]
         notes += [which + note for note in (*trace.notes, *own, *_said(trace, meta, found[-1]))]
