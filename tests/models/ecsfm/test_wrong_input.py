@@ -174,6 +174,14 @@ def test_a_current_within_a_factor_of_100_is_never_asked_about(tmp_path, factor)
     )
 
 
+@pytest.mark.parametrize("stated", ["unknown", {"median": 1.0, "factor": 1.1}])
+def test_a_concentration_in_doubt_bounds_the_current_too(tmp_path, stated):
+    couples = [{"C_ox_mM": stated, "C_red_mM": 0}]
+    infer_with(tmp_path, plain(), couples=couples)
+    with pytest.raises(ArtifactError, match="µA read as A"):
+        infer_with(tmp_path, plain(scale=(1, 1, 1e6)), couples=couples)
+
+
 def test_no_example_of_the_model_is_asked_about(tmp_path):
     model = load_model("ecsfm")
     for seed in range(3):
@@ -241,7 +249,11 @@ def test_numbers_are_written_as_people_write_them(tmp_path, number):
         (ELECTRODE + "couples: [{C_ox_mM: 1e9, C_red_mM: 0}]\n",
          r"couples\.0\.C_ox_mM is 1000000000\.0, expected .* in mM, .* to 10000, e\.g\. 1\.0"),
         (ELECTRODE + "couples: [{C_ox_mM: 1, C_red_mM: 0, D_ox_cm2_s: 1}]\n",
-         r"D_ox_cm2_s is 1, expected .* cm²/s from 1e-09 to 0\.001, e\.g\. 8\.0e-06"),
+         r"D_ox_cm2_s is 1, expected .* cm²/s, .* from 1e-09 to 0\.001, e\.g\. 8\.0e-06"),
+        (ELECTRODE + "couples: [{C_ox_mM: 1, C_red_mM: 0, D_ox_cm2_s: {median: 1, factor: 2}}]\n",
+         r"D_ox_cm2_s\.median is 1, expected a median in cm²/s from 1e-09 to 0\.001"),
+        (ELECTRODE + "couples: [{C_ox_mM: {median: 1}, C_red_mM: 0}]\n",
+         r"C_ox_mM is \{'median': 1\}, expected .*believed as \{median: 1\.0, factor: 1\.1\}"),
         (ELECTRODE + "couples: [{C_ox_mM: 1, C_red_mM: 0, E0_V: 5}]\n",
          r"E0_V is 5, expected .* in V .* from -4\.5 to 4\.5, e\.g\. -0\.18"),
         (ELECTRODE + COUPLES + "columns: {current: 3}\n",

@@ -124,13 +124,20 @@ def current_bounds(
     fastest, typical = float(rates.max()), float(np.median(rates))
     highest = {p.name: math.exp(p.location + p.scale) for p in prior.parameters if p.logarithmic}
     stated = [couple[key] for couple in meta["couples"] for key in ("C_ox_mM", "C_red_mM")]
-    concentration = sum(c if isinstance(c, int | float) else highest["C_ox_1"] for c in stated)
+    concentration = sum(_largest(value, highest["C_ox_1"]) for value in stated)
     diffusion = highest["D_ox_1"]
     flux = math.sqrt(diffusion * fastest / (math.pi * _THERMAL)) + 4 * diffusion / (
         math.pi * radius
     )
     most = area * (_FARADAY * _MM * concentration * flux + _CAPACITANCE[1] * fastest)
     return area * _CAPACITANCE[0] * typical / _ROOM, _ROOM * most
+
+
+def _largest(stated: float | str | dict, highest: float) -> float:
+    """The largest value of a concentration that is known, believed within a factor, or unknown."""
+    if isinstance(stated, dict):
+        return stated["median"] * stated["factor"]
+    return stated if isinstance(stated, int | float) else highest
 
 
 def check_current(largest: float, bounds: tuple[float, float], unit: str) -> None:
