@@ -77,7 +77,7 @@ def one_spike(white):
 
 
 def one_stretch(white):
-    return np.where((np.arange(N) >= 60) & (np.arange(N) < 68), 2.0 * np.sign(white), white)
+    return np.where((np.arange(N) >= 60) & (np.arange(N) < 68), white + 2.0, white)
 
 
 @pytest.mark.parametrize(

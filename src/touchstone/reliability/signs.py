@@ -18,7 +18,7 @@ WINDOW = 8  # observed samples within which a local misfit is looked for
 MEANING = {
     "sign_spread": "the samples scatter more than the noise that was inferred",
     "sign_largest": "single samples lie far from what those before them let expect",
-    "sign_local": "one stretch of the record is not explained",
+    "sign_local": "one stretch of the record errs to one side",
     "sign_correlation": "neighbouring samples err alike",
     "sign_uniformity": "the samples are not spread as the posterior lets expect",
     "sign_misfit": "what the model leaves unexplained is large beside the record",
@@ -69,8 +69,6 @@ def _of_innovations(e: Float[np.ndarray, " sample"]) -> dict[str, float]:
     n = len(e)
     square = e**2
     beyond = np.log(2) + log_ndtr(-np.abs(e).max())  # of one sample
-    window = min(WINDOW, n)
-    sums = np.convolve(square, np.ones(window), "valid")
     centred = e - e.mean()
     power = max((centred**2).sum(), np.finfo(float).tiny)
     ordered = np.sort(ndtr(e))
@@ -79,7 +77,7 @@ def _of_innovations(e: Float[np.ndarray, " sample"]) -> dict[str, float]:
     return {
         "sign_spread": (square.sum() - n) / np.sqrt(2 * n),
         "sign_largest": -(beyond + np.log(n)) / np.log(10),
-        "sign_local": (sums.max() - window) / np.sqrt(2 * window),
+        "sign_local": np.abs(_sums(e)).max(),
         "sign_correlation": abs((centred[1:] * centred[:-1]).sum() / power) * np.sqrt(n),
         "sign_uniformity": distance * np.sqrt(n),
     }
@@ -99,7 +97,12 @@ def where(
 ) -> tuple[int, int]:
     """First and last sample of the stretch that is explained worst."""
     at = np.flatnonzero(seen)
-    window = min(WINDOW, len(at))
-    sums = np.convolve(innovation[at] ** 2, np.ones(window), "valid")
-    first = int(sums.argmax())
-    return int(at[first]), int(at[first + window - 1])
+    first = int(np.abs(_sums(innovation[at])).argmax())
+    return int(at[first]), int(at[min(first + WINDOW, len(at)) - 1])
+
+
+def _sums(e: Float[np.ndarray, " sample"]) -> Float[np.ndarray, " window"]:
+    """Of the samples of each stretch, in standard deviations: what errs alike adds up, what is
+    merely noisier does not."""
+    window = min(WINDOW, len(e))
+    return np.convolve(e, np.ones(window), "valid") / np.sqrt(window)

@@ -199,7 +199,8 @@ def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.
         mean = -np.subtract(*until) / width
         moved = mean + (at(end) - at(start)) / width * (times - (start + end) / 2)
         out.append(np.where(averaged, moved, at(times)))
-    return *out, mask, duration
+    potential, current = out
+    return potential, current, mask, duration
 
 
 def _area(time: np.ndarray, values: np.ndarray, area: np.ndarray, until: np.ndarray) -> np.ndarray:

@@ -11,8 +11,11 @@ from touchstone.inference.batches import map_chunks
 from touchstone.inference.problem import simulated
 from touchstone.models.ecsfm.inference.records import Record, Simulation
 from touchstone.models.ecsfm.physics.experiment import Kind, Records
+from touchstone.models.ecsfm.physics.observation import HALF_LOG_2PI, Filtered
 from touchstone.models.ecsfm.physics.prior import Prior
 from touchstone.models.ecsfm.physics.waveforms import Waveform
+
+_FINEST = 1e-3  # of the rms of a record: errors that are smaller are of no interest
 
 
 def predict(
@@ -55,16 +58,20 @@ def _of_case(prior, marginal, key, z, weight, case: Records, waveform) -> tuple[
     kind = Kind.of(jax.tree.map(lambda a: a[None], case.experiment))
     simulation = Simulation(prior, kind, case.experiment, waveform, case.experiment)
     keys = np.asarray(jax.random.key_data(jax.random.split(key, len(z))))
+    dither = jax.random.normal(jax.random.fold_in(key, 1), case.observed.shape)
     of_draws = _of_draws_marginal if marginal else _of_draws
     current = map_chunks(simulated, simulation, z)
-    z, fit, sd, white, innovation = map_chunks(of_draws, Record(prior, case), z, current, keys)
+    z, fit, sd, white, innovation = map_chunks(
+        of_draws, (Record(prior, case), dither), z, current, keys
+    )
     mean = weight @ fit
     sd = np.sqrt(weight @ (fit - mean) ** 2 + weight @ sd**2)
     return z, mean, sd, np.sqrt(weight @ white**2), weight @ innovation
 
 
-def _of_draw(record: Record, z: Array, current: Array, key: Array, *, marginal: bool):
+def _of_draw(known: tuple[Record, Array], z: Array, current: Array, key: Array, *, marginal: bool):
     """Of one draw, what it predicts; its baseline is drawn first if that was marginalised."""
+    record, dither = known
     prior, case = record.prior, record.case
     natural = prior.natural(z, case.experiment)
     observation = prior.observation(natural, current, case.experiment)
@@ -77,8 +84,24 @@ def _of_draw(record: Record, z: Array, current: Array, key: Array, *, marginal: 
         )
         z = jnp.where(case.known, z, z.at[prior.baseline].set(drawn))
     observation = observation.with_baseline(z[prior.baseline])
-    innovation = observation.filter(case.observed, case.mask).residual
+    filtered = observation.filter(case.observed, case.mask)
+    innovation = _dithered(filtered, case, dither)
     return z, observation.mean, observation.sd, observation.white, innovation
+
+
+def _dithered(filtered: Filtered, case: Records, dither: Array) -> Array:
+    """Innovations as if more noise had been recorded, where there is hardly any, shape (N,).
+
+    No simulator and no instrument is right to the last digit. With the noise that is missing to
+    `_FINEST` of the record added, what is smaller does not show, and under the model innovations
+    are standard normal as before.
+    """
+    seen = case.mask.astype(case.observed.dtype)
+    rms = jnp.sqrt((seen * case.observed**2).sum() / seen.sum())
+    scale = jnp.exp(filtered.log_scale - HALF_LOG_2PI)
+    part = scale / jnp.maximum(scale, _FINEST * rms)
+    mixed = part * filtered.residual + jnp.sqrt(1 - part**2) * dither
+    return jnp.where(case.mask, mixed, 0.0)
 
 
 _of_draws, _of_draws_marginal = (
