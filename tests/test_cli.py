@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -119,13 +118,12 @@ def assert_refused(result, *words):
 @pytest.mark.parametrize("arguments", [["--help"], ["models"]])
 def test_what_needs_no_inference_does_not_import_jax(arguments):
     code = (
-        "import sys\nfrom touchstone.cli import app\n"
+        "import sys, time\nfrom touchstone.cli import app\n"
         f"try:\n    app({arguments!r})\nexcept SystemExit as end:\n    assert not end.code\n"
-        "assert {'jax', 'pandas', 'matplotlib', 'scipy'}.isdisjoint(sys.modules)"
+        "assert {'jax', 'pandas', 'matplotlib', 'scipy'}.isdisjoint(sys.modules)\n"
+        "assert time.process_time() < 2"  # about 0.4 s and 0.8 s where nothing else runs
     )
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert time.perf_counter() - started < 5  # a second where nothing else runs
     assert "infer" in done.stdout or TOY in done.stdout
 
 
@@ -385,6 +383,14 @@ def test_a_guardrail_of_another_checkpoint_is_refused(locally):
     assert_refused(infer("mine.csv"), "the guardrail was fitted for another checkpoint")
 
 
+def test_a_release_without_a_certificate_says_so(here):
+    folder = here / "models" / TOY / checkpoints.PRETRAINED
+    (folder / checkpoints.CERTIFICATE).unlink()
+    names = ["proposal.npz", checkpoints.GUARDRAIL]
+    artifacts.write_manifest(folder, names, {}, {"date": "2026-11-27T12:00:00+00:00"})
+    assert "pretrained on 2026-11-27, without a certificate" in infer("mine.csv").stdout
+
+
 def test_a_release_whose_manifest_is_gone_is_no_release(here):
     (here / "models" / TOY / checkpoints.PRETRAINED / "manifest.json").unlink()
     assert_refused(infer("mine.csv"), "no artefact was released")
@@ -395,7 +401,7 @@ def test_a_release_whose_manifest_is_gone_is_no_release(here):
     [
         (["nothing.csv"], ["nothing.csv: no such file"]),
         (["mine.csv", "--meta", "nothing.yaml"], ["nothing.yaml: no such file"]),
-        (["short.csv"], ["short.csv: expected 20 rows"]),
+        (["short.csv", "--out", "answers"], ["short.csv: expected 20 rows"]),
         (["words.csv"], ["words.csv: cannot be read as a measurement of example_decay"]),
         (["mine.csv", "--out", "mine.csv"], ["mine.csv: cannot be written to"]),
         (["mine.csv", "--out", "/proc/none"], ["/proc/none: cannot be written to"]),
