@@ -13,7 +13,7 @@ export MODEL TRACE META
 # MODEL, TRACE and META reach the configuration as JSON, whatever characters the paths hold.
 MEASUREMENT := import json, os; print(json.dumps({k: os.environ[v] for k, v in (("model", "MODEL"), ("data", "TRACE"), ("meta", "META")) if os.environ.get(v)}))
 
-.PHONY: help run tiny test test-all lab infer bench lint report docs setup
+.PHONY: help run tiny test test-all release lab infer bench lint report docs setup
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,11 @@ test: setup ## the tests of every behaviour
 
 test-all: setup ## all tests, the long ones included
 	@$(IN) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+release: setup ## train, certify and write the artefact that answers where nothing was trained: hours (MODEL=...)
+	@test -n "$(MODEL)" || { echo "make release: name a model, as in make release MODEL=ecsfm" >&2; exit 1; }
+	@$(IN) snakemake --configfile config/release.yaml --config "models=[$(MODEL)]" $(ARGS)
+	@$(IN) python workflow/scripts/release.py "$(MODEL)" config/release.yaml
 
 lab: setup ## JupyterLab on the notebooks
 	@JUPYTER_PREFER_ENV_PATH=1 $(IN) jupyter lab notebooks $(ARGS)

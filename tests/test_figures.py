@@ -106,7 +106,7 @@ def observation():
     prediction = Prediction(observed, np.full((1, 20), 0.1), *[observed] * 2, 0.5 + 0.4 * observed)
     weight = np.full((1, 4), 0.25)
     nothing = Computation.unchecked()
-    posterior = Posterior({}, weight, weight, weight, prediction, np.zeros(1), nothing)
+    posterior = Posterior({}, weight, weight, weight, weight, prediction, np.zeros(1), nothing)
     return View(x, "Time (s)", "Signal (V)", 1.0), cases, posterior
 
 
@@ -184,7 +184,7 @@ def test_the_figure_of_an_answer_shows_record_residuals_and_intervals(known):
 
 def test_a_sample_that_the_posterior_thought_impossible_is_clipped_not_lost():
     view, cases, posterior = observation()
-    prediction = posterior.prediction._replace(pit=np.linspace(0, 1, 20)[None])
+    prediction = posterior.prediction._replace(innovation=np.array([[-np.inf, *range(18), np.inf]]))
     ax = figures.residuals(
         plt.figure().subplots(), view, cases, posterior._replace(prediction=prediction), 0
     )

@@ -36,7 +36,7 @@ def posterior_of(n):
     wide = first[:, None] + np.zeros((n, 3))
     computation = Computation({"k_hat": first}, {"k_hat": first}, {"k_hat": first})
     return Posterior(
-        {"q": wide}, wide, wide, wide, Prediction(*[wide] * 5), first, computation
+        {"q": wide}, wide, wide, wide, wide, Prediction(*[wide] * 5), first, computation
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import yaml
 from touchstone.vocabulary import Cases, Check, Json, Posterior, Quantity, View
 
 _VARIABLE = "TOUCHSTONE_MODELS"
+_ALIKE = 0.15  # largest distance of two distribution functions that are called the same
 
 
 class ModelsError(ValueError):
@@ -229,13 +230,18 @@ class Model[Detail](ABC):
         """What of each case lies outside what was trained on, in words."""
         return [[] for _ in cases.observed]
 
+    def cautions(self, cases: Cases[Detail], posterior: Posterior) -> list[str]:
+        """What the data of a measurement can not tell apart, and what would, in words."""
+        return []
+
     def table(
         self, cases: Cases[Detail], posterior: Posterior, rng: np.random.Generator
     ) -> list[Json]:
         """Posterior of a measurement in the units of a reader, beside its prior.
 
         Rows have `quantity`, `record` (from 1, None if of all records), `unit`, `mean`, `median`,
-        `interval_90` and `prior_interval_90`.
+        `interval_90`,
+        `prior_interval_90` and `remark`; see `summary_of`.
         """
         several = len(cases.observed) > 1
         prior = self.prior(cases, 4000, rng)
@@ -255,13 +261,25 @@ class Model[Detail](ABC):
 
 
 def summary_of(draws: np.ndarray, weight: np.ndarray, prior: np.ndarray) -> Json:
-    """Mean, median and 90 % interval of weighted draws, and the 90 % interval of prior draws."""
+    """Mean, median and 90 % interval of weighted draws, the 90 % interval of prior draws, and a
+    remark: "not informed" where both say the same, "at least" or "at most" where one side is all
+    that the data say, else empty."""
     low, median, high = np.quantile(draws, [0.05, 0.5, 0.95], weights=weight, method="inverted_cdf")
+    levels = np.quantile(prior, np.linspace(0.05, 0.95, 19))
+    below = weight @ (draws[:, None] < levels)
+    remark = ""
+    if np.abs(below - np.linspace(0.05, 0.95, 19)).max() < _ALIKE:
+        remark = "not informed"
+    elif high > levels[-1] and low > levels[0]:
+        remark = f"at least {low:.3g}"
+    elif low < levels[0] and high < levels[-1]:
+        remark = f"at most {high:.3g}"
     return {
         "mean": float(weight @ draws),
         "median": float(median),
         "interval_90": [float(low), float(high)],
-        "prior_interval_90": [float(end) for end in np.quantile(prior, [0.05, 0.95])],
+        "prior_interval_90": [float(levels[0]), float(levels[-1])],
+        "remark": remark,
     }
 
 

@@ -111,15 +111,22 @@ class Prediction(NamedTuple):
         cdf: Probability of a new observation less than each observed sample.
         log_density: Of a new observation at each observed sample, counted in standard deviations
             of the noise, so that it does not depend on the unit.
-        pit: Probability of less than each observed sample given those before it (its probability
-            integral transform): uniform on average where the noise is what the posterior says.
+        innovation: What each observed sample adds to those before it, in standard deviations of
+            what the posterior lets expect: standard normal where the noise is what it says.
     """
 
     mean: Float[np.ndarray, "case sample"]
     sd: Float[np.ndarray, "case sample"]
     cdf: Float[np.ndarray, "case sample"]
     log_density: Float[np.ndarray, "case sample"]
-    pit: Float[np.ndarray, "case sample"]
+    innovation: Float[np.ndarray, "case sample"]
+
+    @property
+    def pit(self) -> Float[np.ndarray, "case sample"]:
+        """Probability of less than each observed sample given those before it."""
+        from scipy.special import ndtr  # here, since what needs no inference waits for it
+
+        return ndtr(self.innovation)
 
 
 class Computation(NamedTuple):
@@ -172,6 +179,7 @@ class Posterior(NamedTuple):
             quantity has its known value in all draws.
         weight: Of each draw; the weights of a case sum to one.
         prior_mean, prior_sd: Moments of the prior of each quantity's coordinate.
+        place: Of the posterior mean of each coordinate in its prior, as a quantile.
         prediction: What the draws predict.
         log_evidence: Of the observation; NaN where the engine does not know it.
         computation: Whether the draws may be believed to be those of the posterior.
@@ -181,6 +189,7 @@ class Posterior(NamedTuple):
     weight: Float[np.ndarray, "case draw"]
     prior_mean: Float[np.ndarray, "case quantity"]
     prior_sd: Float[np.ndarray, "case quantity"]
+    place: Float[np.ndarray, "case quantity"]
     prediction: Prediction
     log_evidence: Float[np.ndarray, " case"]
     computation: Computation

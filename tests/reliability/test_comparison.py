@@ -33,6 +33,7 @@ def posterior_of(*each, r_hat=None):
         np.full((n, n_draws), 1 / n_draws),
         np.zeros((n, 3)),
         np.full((n, 3), 2.0),
+        np.full((n, 3), 0.5),
         Prediction(flat, flat, flat, flat, flat),
         np.full(n, np.nan),
         Computation({"r_hat": r_hat, "seconds": r_hat}, {"r_hat": np.full(n, R_HAT)}, {}),

@@ -33,7 +33,7 @@ def gaussian(observed, mean, sd, noise):
     """Prediction of Gaussian samples, with noise of a standard deviation for each case."""
     cdf = norm.cdf(observed, mean, sd)
     log_density = norm.logpdf(observed, mean, sd) + np.log(noise)[:, None]
-    return Prediction(mean, sd, cdf, log_density, cdf)
+    return Prediction(mean, sd, cdf, log_density, norm.ppf(cdf))
 
 
 def posterior_of(prediction, draws=None, computation=None):
@@ -46,6 +46,7 @@ def posterior_of(prediction, draws=None, computation=None):
         np.full(shape, 1 / shape[1]),
         np.zeros((n, len(draws))),
         np.ones((n, len(draws))),
+        np.full((n, len(draws)), 0.5),
         prediction,
         np.full(n, -3.0),
         Computation.unchecked() if computation is None else computation,
@@ -165,7 +166,7 @@ def test_the_two_bands_count_what_each_holds_among_the_observed_samples():
     flat = np.zeros((1, 4))
     cdf, pit = np.array([[0.5, 0.04, 0.96, 0.5]]), np.array([[0.5, 0.06, 0.94, 0.99]])
     cases = cases_of(flat, np.array([[True, True, True, False]]))
-    got = coverage_90(cases, posterior_of(Prediction(flat, flat + 1, cdf, flat, pit)))
+    got = coverage_90(cases, posterior_of(Prediction(flat, flat + 1, cdf, flat, norm.ppf(pit))))
     assert {name: values.tolist() for name, values in got.items()} == {
         "coverage_90": [pytest.approx(1 / 3)],
         "coverage_90_ahead": [1.0],

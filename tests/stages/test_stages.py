@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import kstest
 
@@ -12,7 +11,8 @@ from touchstone.contract import load_model
 from touchstone.io import reports, settings
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results
-from touchstone.reliability.guardrail import Rule
+from touchstone.reliability.decision import Decision
+from touchstone.reliability.signs import MEANING
 from touchstone.stages import guardrail, infer, randomness, simulate, stress, summary, train
 from touchstone.vocabulary import Computation
 
@@ -123,7 +123,8 @@ def test_a_measurement_that_drifts_is_escalated(done, tmp_path):
     np.savetxt(tmp_path / "drifts.csv", drifting, delimiter=",", header="time/s,signal/V")
     report = done.infer("drifts", tmp_path / "drifts.csv", done.results.example[1]).report
     assert report["verdict"] == "escalate"
-    assert "below" in report["reason"] or "above" in report["reason"]
+    assert "worst at Time (s)" in report["reason"]
+    assert report["score"] > report["threshold"]
 
 
 def test_a_damaged_measurement_is_refused_by_name_and_leaves_no_report(done, tmp_path):
@@ -173,29 +174,50 @@ def test_the_closing_words_hold_the_verdict_and_every_quantity(done):
 
 # Verdicts -----------------------------------------------------------------------------------------
 
-GOOD = {"reliability_score": 80.0, "pred_calibration_error": 0.1}
+# One case in 10 ** x is above x.
+USUAL = [-1.0, 0.0, np.log10(5), 1 / np.log(10)]
+RULE = Decision(dict.fromkeys(MEANING, USUAL), 2.0, 0.05, 0.05, 300, 700)
+
+
+def judged(*records, outside=None, places=None):
+    """Verdict on records, each with the signs that are not zero."""
+    found = {name: np.array([record.get(name, 0.0) for record in records]) for name in MEANING}
+    places = places or [" (here)"] * len(records)
+    return infer.judge_model(found, places, outside or [[] for _ in records], RULE)
 
 
 @pytest.mark.parametrize(
     ("change", "outside", "decision", "words"),
     [
-        ({}, [], "accept", "80.0 (threshold 60.0)"),
-        ({"reliability_score": 59.0}, [], "escalate", "reliability score is 59.0, below 60.0"),
-        ({"pred_calibration_error": 0.3}, [], "escalate", "error is 0.300, above 0.200"),
+        ({}, [], "accept", "no sign of misfit is beyond the limit of 1 in 100"),
+        ({"sign_misfit": 1.9}, [], "accept", "what is left unexplained, is as in 1 in 79"),
+        (
+            {"sign_misfit": 3.1},
+            [],
+            "escalate",
+            "unexplained is large beside the record, as in 1 in 1,",
+        ),
+        ({"sign_local": 3.1}, [], "escalate", "one stretch of the record is not explained (here)"),
         ({}, ["the duration is 3 s"], "escalate", "outside the trained range: the duration is 3 s"),
     ],
 )
 def test_any_reason_escalates_and_is_told(change, outside, decision, words):
-    verdict = infer.judge_model(pd.DataFrame([GOOD | change]), outside, Rule(60.0, 0.2))
-    assert verdict.decision == decision
-    assert words in verdict.reason
+    got = judged(change, outside=[outside])
+    assert got.verdict.decision == decision
+    assert words in got.verdict.reason
+    assert (got.score > RULE.threshold) == (decision == "escalate")
 
 
 def test_one_record_of_several_escalates_and_is_named():
-    metrics = pd.DataFrame([GOOD, GOOD | {"reliability_score": 10.0}])
-    verdict = infer.judge_model(metrics, [], Rule(60.0, 0.2))
-    assert verdict.decision == "escalate"
-    assert verdict.reason == "record 2: the reliability score is 10.0, below 60.0"
+    got = judged({}, {"sign_edge": 5.0})
+    assert got.verdict.decision == "escalate"
+    assert got.verdict.reason.startswith("record 2: an estimate lies at the edge of its prior")
+
+
+def test_the_worst_of_several_is_allowed_to_be_worse():
+    change = {"sign_edge": 2.5}
+    assert judged(change).verdict.decision == "escalate"
+    assert judged(*[{}] * 9, change).verdict.decision == "accept"
 
 
 @pytest.mark.parametrize("value", [0.9, np.nan])

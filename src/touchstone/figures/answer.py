@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import norm
 
 from touchstone.figures.posterior import intervals, predictive, trade_off
 from touchstone.vocabulary import Cases, Posterior, Quantity, View
@@ -18,7 +17,7 @@ _LARGEST = 6.0  # normal scores beyond which they are clipped
 def residuals(ax: Axes, view: View, cases: Cases, posterior: Posterior, case: int) -> Axes:
     """Normal scores of each sample given those before it: standard normal under a right model."""
     mask = cases.mask[case]
-    scores = norm.ppf(posterior.prediction.pit[case][mask]).clip(-_LARGEST, _LARGEST)
+    scores = posterior.prediction.innovation[case][mask].clip(-_LARGEST, _LARGEST)
     for k, alpha in ((2, 0.15), (1, 0.3)):
         ax.axhspan(-k, k, color="#4477aa", alpha=alpha, lw=0)
     ax.plot(view.x[mask], scores, ".-", ms=3, mec="black", mfc="black", color="0.6", lw=0.5)

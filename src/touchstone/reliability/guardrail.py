@@ -1,7 +1,7 @@
-"""The rule that accepts or escalates: two thresholds, fitted on some cases, scored on others.
+"""The historical rule, two thresholds fitted on some cases, and how any rule is scored on others.
 
-A case is escalated if its reliability score is below one threshold or its calibration error above
-the other: the historical rule, kept as the baseline that any better one has to beat.
+It escalates a case whose reliability score is below one threshold, or whose calibration error is
+above the other. It does not decide: it is the baseline that what does has to beat.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Fit the rule that accepts or escalates on some base cases, and score it on the others."""
+"""Calibrate the rule that accepts or escalates, and score it beside others."""
 
 import time
 from typing import NamedTuple
@@ -6,12 +6,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from touchstone.io import artifacts, reports
+from touchstone.io import reports
 from touchstone.io.results import Results
 from touchstone.reliability import control, guardrail
+from touchstone.reliability.decision import Decision, calibrate
+from touchstone.reliability.signs import MEANING
 from touchstone.stages import randomness
 
 TRIVIAL = "max_abs_observed"  # the score that needs no thought: how large the observation is
+_USUAL_PART = 0.3  # of the calibration cases: they say what is usual, the others set the threshold
 
 
 class Guarded(NamedTuple):
@@ -19,59 +22,85 @@ class Guarded(NamedTuple):
 
     Attributes:
         report: As written.
-        rule: The rule.
-        scored: Rows that it was not fitted on, with whether each was `flagged`.
+        decision: The rule that decides.
+        historical: The rule of two thresholds that it is compared with.
+        scored: Rows that neither has seen, with the `score` of each and whether it is `flagged`.
     """
 
     report: dict
-    rule: guardrail.Rule
+    decision: Decision
+    historical: guardrail.Rule
     scored: pd.DataFrame
 
 
 def run(settings: dict, results: Results) -> Guarded:
-    """Fit and score the rule on the score table of the stress stage.
+    """Calibrate the rule on the score table of the stress stage, and score it.
 
-    The split is by base case: all variants of one experiment are on one side.
+    The rule sees only the calibration cases. Those that it is compared with are fitted on some of
+    the base cases, and all are scored on the others; all variants of one experiment are on one
+    side.
 
     Args:
-        settings: `seed`; `alpha`, the highest false-alarm rate on the cases fitted on; and
-            `fit_part`, the part of the base cases that is fitted on.
+        settings: `seed`; `alpha`, the highest false-alarm rate; `delta`, the chance that it is
+            exceeded; and `fit_part`, the part of the base cases that others are fitted on.
         results: Where the score table is, and the report goes.
     """
     started = time.perf_counter()
     seed, source = settings["seed"], results.report("stress_report")
-    table = artifacts.read_json(source)
+    table = reports.read(source, "stress_report")
     runs = pd.DataFrame(table["runs"])
     rng = randomness.generator(seed, "guardrail")
+    decision = _calibrate(runs[runs["split"] == "calibration"], settings, rng)
+    runs = runs[runs["split"] != "calibration"]
     fitted_on = guardrail.halves(runs["case_index"].nunique(), settings["fit_part"], rng)
     runs["stressed"] = runs["split"].str.startswith("stress_")
+    runs["score"] = decision.score(_signs(runs))
     is_fitted = fitted_on[runs["case_index"]]
     rules = _fit(runs[is_fitted & (runs["split"] != "control")], settings["alpha"])
     held = runs[~is_fitted]
-    scores = _score(held, {name: flag(held) for name, flag in rules.items()})
-    rule, scored = rules["guardrail"].rule, held.assign(flagged=rules["guardrail"](held))
-    best = scores.pop("guardrail")
+    scored = held.assign(flagged=held["score"] > decision.threshold)
+    scores = _score(
+        held,
+        {"decision": scored["flagged"].to_numpy()}
+        | {name: flag(held) for name, flag in rules.items()},
+    )
+    historical, ours = rules["historical pair"].rule, scores.pop("decision")
+    n_scored = int((~fitted_on).sum())
     body = {
         "model_id": table["model_id"],
         **{name: table[name] for name in ("config", "split_summary", "runs")},
+        "decision": decision.to_json(),
+        "decision_score": {**ours, "n_scored_cases": n_scored},
         "best_guardrail": {
-            **rule._asdict(),
+            **historical._asdict(),
             "alpha": settings["alpha"],
             "n_fitted_cases": int(fitted_on.sum()),
-            "n_scored_cases": int((~fitted_on).sum()),
-            **best,
+            "n_scored_cases": n_scored,
+            **scores.pop("historical pair"),
         },
         "baselines": scores,
-        "by_variant": _by_variant(scored, best["fpr"]["high"]),
+        "by_variant": _by_variant(scored, ours["fpr"]["high"]),
         "control": {"stress": table["control"], "guardrail": control.of_rule(scored)},
     }
     lineage = reports.lineage(
-        {name: settings[name] for name in ("alpha", "fit_part")}, seed, {"stress": source}
+        {name: settings[name] for name in ("alpha", "delta", "fit_part")}, seed, {"stress": source}
     )
     timing = {"guardrail_s": time.perf_counter() - started}
     name = "posterior_failure_mode_report"
     report = reports.write(results.report(name), name, body, lineage, timing)
-    return Guarded(report, rule, scored)
+    return Guarded(report, decision, historical, scored)
+
+
+def _signs(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    return {name: rows[name].to_numpy(float) for name in MEANING}
+
+
+def _calibrate(rows: pd.DataFrame, settings: dict, rng: np.random.Generator) -> Decision:
+    """The decision: some cases say what is usual, the others set the threshold."""
+    usual = guardrail.halves(len(rows), _USUAL_PART, rng)
+    found = _signs(rows)
+    parts = ({name: values[which] for name, values in found.items()} for which in (usual, ~usual))
+    return calibrate(*parts, settings["alpha"], settings["delta"])
 
 
 class _Flags(NamedTuple):
@@ -96,7 +125,7 @@ def _fit(rows: pd.DataFrame, alpha: float) -> dict:
     )
     largest = guardrail.fit_threshold(-rows[TRIVIAL].to_numpy(), stressed, alpha)
     return {
-        "guardrail": _Flags(rule),
+        "historical pair": _Flags(rule),
         TRIVIAL: lambda held: (-held[TRIVIAL] > largest).to_numpy(),
         "flag everything": lambda held: np.ones(len(held), bool),
         "flag nothing": lambda held: np.zeros(len(held), bool),

@@ -10,8 +10,9 @@ import pandas as pd
 from touchstone.contract import Model
 from touchstone.io import artifacts, reports
 from touchstone.io.results import Results
-from touchstone.reliability.guardrail import Rule
+from touchstone.reliability.decision import CERTAIN, Decision
 from touchstone.reliability.scores import coverage_90, predictive_metrics
+from touchstone.reliability.signs import LOCAL, MEANING, NAMES, signs, where
 from touchstone.stages import checkpoints, randomness, records
 from touchstone.vocabulary import Cases, Posterior, Verdict
 
@@ -113,25 +114,36 @@ def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -
         ArtifactError: If a file is no measurement of this model.
     """
     seed, budget = settings["seed"], settings["infer"]
-    guardrail = judge.guardrail["best_guardrail"]
-    rule = Rule(guardrail["rel_thr"], guardrail["cal_thr"])
+    decision = Decision.from_json(judge.guardrail["decision"])
     cases, notes = records.read(model, source)
     started = time.perf_counter()
     posterior = model.infer(
         cases, randomness.generator(seed, "infer", 0), method=model.methods[0], budget=budget
     )
     timing = {"infer_s": time.perf_counter() - started}
-    metrics = pd.DataFrame(predictive_metrics(cases, posterior) | coverage_90(cases, posterior))
-    outside = _numbered(model.outside_training(cases))
-    computation, verdict = judge_computation(posterior), judge_model(metrics, outside, rule)
+    found = signs(model.quantities, model.config["edges"], cases, posterior)
+    metrics = pd.DataFrame(
+        predictive_metrics(cases, posterior) | coverage_90(cases, posterior) | found
+    )
+    outside, places = model.outside_training(cases), _places(model, cases, posterior)
+    computation = judge_computation(posterior)
+    judged = judge_model(found, places, outside, decision)
+    rate = judge.guardrail["decision_score"]["fpr"]
     body = {
         "model_id": model.model_id,
         "measurement": source.measurement,
-        "verdict": verdict.decision,
-        "reason": verdict.reason,
-        "false_alarm_rate": {k: guardrail["fpr"][k] for k in ("value", "low", "high", "n")},
-        "outside_training": outside,
+        "verdict": judged.verdict.decision,
+        "reason": judged.verdict.reason,
+        "score": judged.score,
+        "threshold": decision.threshold,
+        "promise": {"alpha": decision.alpha, "delta": decision.delta},
+        "false_alarm_rate": rate,
+        "signs": [
+            {name: value[k] for name, value in judged.unusual.items()} for k in range(len(places))
+        ],
+        "outside_training": _numbered(outside),
         "notes": notes,
+        "cautions": model.cautions(cases, posterior),
         "computation": {
             "verdict": computation.decision,
             "reason": computation.reason,
@@ -160,30 +172,76 @@ def judge_computation(posterior: Posterior) -> Verdict:
     return Verdict("accept" if sound.all() else "escalate", computation.reason(worst))
 
 
-def judge_model(metrics: pd.DataFrame, outside: list[str], rule: Rule) -> Verdict:
-    """Whether the model explains the measurement: every record, inside what was trained on.
+class Judged(NamedTuple):
+    """How a model does on the records of a measurement.
+
+    Attributes:
+        verdict: Whether it explains all of them.
+        score: Of the record that is explained worst, as `Decision.score`, less what the worst of
+            several has by chance.
+        unusual: How unusual each sign is, by its name, shape (record,) each.
+    """
+
+    verdict: Verdict
+    score: float
+    unusual: dict[str, np.ndarray]
+
+
+def judge_model(
+    found: dict[str, np.ndarray], places: list[str], outside: list[list[str]], decision: Decision
+) -> Judged:
+    """Whether the model explains a measurement: every record, and inside what was trained on.
 
     Args:
-        metrics: Of each record.
-        outside: What lies outside of the training, in words.
-        rule: The guardrail.
+        found: Signs, by name, shape (record,) each.
+        places: Where each record is explained worst, in words.
+        outside: What of each record lies outside of the training, in words.
+        decision: The rule.
     """
-    reliability, error = metrics["reliability_score"], metrics["pred_calibration_error"]
-    low = [f"the reliability score is {r:.1f}, below {rule.rel_thr:.1f}" for r in reliability]
-    high = [f"the calibration error is {e:.3f}, above {rule.cal_thr:.3f}" for e in error]
-    found = [
-        [low[k]] * bool(reliability[k] < rule.rel_thr) + [high[k]] * bool(error[k] > rule.cal_thr)
-        for k in range(len(metrics))
+    unusual = decision.unusual(found)
+    # The worst of several records is unusual more often than one is (Bonferroni).
+    several = np.log10(len(places))
+    scores = np.max(list(unusual.values()), axis=0) - several
+    limit = _one_in(decision.threshold)
+    reasons = [
+        [f"outside the trained range: {what}" for what in outside[k]]
+        + [
+            f"{MEANING[name]}{places[k] if name in LOCAL else ''}, as in {_one_in(values[k])} "
+            f"simulated records (the limit is {limit})"
+            for name, values in sorted(unusual.items(), key=lambda item: -item[1][k])
+            if values[k] - several > decision.threshold
+        ]
+        for k in range(len(places))
     ]
-    reasons = [f"outside the trained range: {what}" for what in outside] + _numbered(found)
-    if reasons:
-        return Verdict("escalate", "; ".join(reasons))
-    return Verdict(
-        "accept",
-        f"the reliability score is {reliability.min():.1f} (threshold {rule.rel_thr:.1f}), the "
-        f"calibration error {error.max():.3f} (threshold {rule.cal_thr:.3f})"
-        + (" at worst" if len(metrics) > 1 else ""),
-    )
+    if any(reasons):
+        decided = Verdict("escalate", "; ".join(_numbered(reasons)))
+    else:
+        name = max(unusual, key=lambda each: unusual[each].max())
+        decided = Verdict(
+            "accept",
+            f"no sign of misfit is beyond the limit of {limit} simulated records; the most unusual "
+            f"one, {NAMES[name]}, is as in {_one_in(unusual[name].max())}",
+        )
+    certain = CERTAIN if any(map(len, outside)) else 0.0
+    return Judged(decided, float(max(scores.max(), certain)), unusual)
+
+
+def _one_in(score: float) -> str:
+    """A part of cases in words, from its -log10."""
+    number = 10 ** min(score, 6.0)
+    if score > 6:
+        return "fewer than 1 in a million"
+    return f"1 in {number:.1f}" if number < 10 else f"1 in {float(f'{number:.2g}'):,.0f}"
+
+
+def _places(model: Model, cases: Cases, posterior: Posterior) -> list[str]:
+    """Where each record is explained worst, in words."""
+    found = []
+    for k, innovation in enumerate(posterior.prediction.innovation):
+        first, last = where(innovation, cases.mask[k])
+        view = model.view(cases, k)
+        found.append(f" (worst at {view.x_label}: {view.x[first]:.3g} to {view.x[last]:.3g})")
+    return found
 
 
 def _numbered(of_records: list[list[str]]) -> list[str]:

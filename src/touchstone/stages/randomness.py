@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_STAGES = ("simulate", "train", "stress", "guardrail", "infer")
+_STAGES = ("simulate", "train", "stress", "guardrail", "infer", "release")
 
 
 def generator(seed: int, stage: str, *index: int) -> np.random.Generator:

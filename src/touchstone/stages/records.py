@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from touchstone.contract import Model
-from touchstone.io import artifacts
+from touchstone.io import artifacts, plain_yaml
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.settings import measurement_paths
 from touchstone.vocabulary import Cases
@@ -163,10 +163,7 @@ def _reader(model: Model, measurement: str) -> Generator[None]:
 
 
 def _parsed(meta: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(meta.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{meta}: not valid YAML ({error})") from None
+    content = plain_yaml.load(meta)
     if not isinstance(content, dict):
         raise ArtifactError(f"{meta}: the metadata is not a list of keys and values")
     return content

@@ -11,6 +11,7 @@ from touchstone.io import reports
 from touchstone.io.results import Results, override
 from touchstone.reliability import comparison, control
 from touchstone.reliability.scores import judge
+from touchstone.reliability.signs import signs
 from touchstone.stages import randomness
 from touchstone.stages.checkpoints import load
 from touchstone.vocabulary import Cases, Posterior
@@ -22,7 +23,8 @@ class Variant(NamedTuple):
     """One way in which all base cases are observed.
 
     Attributes:
-        split: "in_distribution", "control" (a stress of severity 0) or "stress_" and its group.
+        split: "in_distribution", "control" (a stress of severity 0), "stress_" and its group, or
+            "calibration": the training family again, other cases, for the guardrail alone.
         family: Name of the stress; None in distribution.
         severity: In [0, 1].
     """
@@ -46,7 +48,7 @@ class Stress(NamedTuple):
 
     Attributes:
         report: As written.
-        outcomes: Of every variant, by the model's first method.
+        outcomes: Of every variant but the calibration, by the model's first method.
         runs: All rows of `outcomes`.
         by_method: Rows of the compared cases in distribution, of every method.
         reference: Posterior of the first cases by the reference; None if not asked for.
@@ -84,6 +86,7 @@ def run(model: Model, settings: dict, results: Results, checkpoint: str | Path =
     Args:
         model: The model.
         settings: `seed`; `stress` with `n_cases`, `severities`, `cases` (how they are observed),
+            `n_calibration` (further cases of the training family, observed as in the training),
             `n_compared` (first cases that all methods infer) and `n_reference` (of these, those
             that the reference infers); `budgets` by method.
         results: Where the report and the chains go.
@@ -98,6 +101,9 @@ def run(model: Model, settings: dict, results: Results, checkpoint: str | Path =
         timing[f"{method}_s"] = time.perf_counter() - started
         return outcomes
 
+    started = time.perf_counter()
+    calibration = _calibration(model, settings, sizes["n_calibration"])
+    timing["calibration_s"] = time.perf_counter() - started
     outcomes = inferred(ours, sizes["n_cases"])
     runs = _rows(outcomes)
     n_compared = min(sizes["n_compared"], sizes["n_cases"])
@@ -117,7 +123,7 @@ def run(model: Model, settings: dict, results: Results, checkpoint: str | Path =
         "split_summary": summary(runs),
         "control": control.paired(runs),
         "separation": control.separation(runs, SCORES),
-        "runs": runs.to_dict("records"),
+        "runs": _rows([*outcomes, calibration]).to_dict("records"),
         "others": [_other(method, _rows(each)) for method, each in others.items()],
         "reference": {
             "cases": beside.drop(columns="reference_seconds", errors="ignore").to_dict("records"),
@@ -158,10 +164,37 @@ def _outcomes(model: Model, settings: dict, method: str, n: int) -> list[Outcome
             budget=settings["budgets"][method],
             label=f"{method} {variant.family or variant.split} {variant.severity:g}",
         )
-        runs = judge(model.quantities, model.config["watched"], cases, posterior)
-        who = {"case_index": range(n), "kind": cases.kind, **variant._asdict()}
-        outcomes.append(Outcome(variant, cases, posterior, pd.DataFrame(who).join(runs)))
+        outcomes.append(_judged(model, variant, cases, posterior, 0))
     return outcomes
+
+
+def _calibration(model: Model, settings: dict, n: int) -> Outcome:
+    """Cases of the training family, numbered after the base cases."""
+    seed, ours = settings["seed"], model.methods[0]
+    cases = model.cases(
+        n, randomness.generator(seed, "stress", 4), randomness.generator(seed, "stress", 5), {}
+    )
+    posterior = model.infer(
+        cases,
+        randomness.generator(seed, "stress", 6),
+        method=ours,
+        budget=settings["budgets"][ours],
+        label=f"{ours} calibration",
+    )
+    variant = Variant("calibration", None, 0.0)
+    return _judged(model, variant, cases, posterior, settings["stress"]["n_cases"])
+
+
+def _judged(
+    model: Model, variant: Variant, cases: Cases, posterior: Posterior, first: int
+) -> Outcome:
+    """An outcome, whose cases are numbered from `first`."""
+    config = model.config
+    index = range(first, first + len(cases.kind))
+    who = {"case_index": index, "kind": cases.kind, **variant._asdict()}
+    runs = judge(model.quantities, config["watched"], cases, posterior)
+    found = signs(model.quantities, config["edges"], cases, posterior)
+    return Outcome(variant, cases, posterior, pd.DataFrame(who | dict(runs) | found))
 
 
 def _rows(outcomes: list[Outcome]) -> pd.DataFrame:

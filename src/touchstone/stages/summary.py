@@ -44,19 +44,27 @@ def control_sentence(report: dict) -> str:
 
 
 def rule_sentence(report: dict) -> str:
-    """The rule, and how it does beside the size of the observation."""
-    best, size = report["best_guardrail"], report["baselines"]["max_abs_observed"]
-    ours, theirs = best["tpr"], size["tpr"]
+    """The rule, its promise, and how it does beside others."""
+    rule, ours = report["decision"], report["decision_score"]
+    others = {
+        "the historical pair of thresholds": report["best_guardrail"],
+        "the size of the observation alone": report["baselines"]["max_abs_observed"],
+    }
+
+    def rates(score):
+        recall, false = (
+            _RATE.format(*(score[rate][end] for end in ("value", "low", "high")))
+            for rate in ("tpr", "fpr")
+        )
+        return f"recall {recall}, false alarms {false}"
+
+    limit = f"1 in {10 ** rule['threshold']:.3g}"
     return (
-        f"Rule: escalate below a reliability of {best['rel_thr']:.1f} or above a calibration error "
-        f"of {best['cal_thr']:.3f}. On {best['n_scored_cases']} base cases it never saw: recall "
-        + _RATE.format(ours["value"], ours["low"], ours["high"])
-        + ", false alarms "
-        + _RATE.format(*(best["fpr"][name] for name in ("value", "low", "high")))
-        + "; the size of the observation alone: recall "
-        + _RATE.format(theirs["value"], theirs["low"], theirs["high"])
-        + ", false alarms "
-        + _RATE.format(*(size["fpr"][name] for name in ("value", "low", "high")))
+        f"Rule: escalate where a sign of misfit is as in fewer than {limit} simulated cases; "
+        f"false alarms at most {rule['alpha']:g} with probability "
+        f"{1 - rule['delta']:.3g} ({rule['n_calibrated']} cases of calibration). On "
+        f"{ours['n_scored_cases']} base cases it never saw: {rates(ours)}"
+        + "".join(f"; {name}: {rates(score)}" for name, score in others.items())
         + "."
     )
 
@@ -134,11 +142,12 @@ def artefact_sentence(report: dict) -> str:
 
 def posterior_table(report: dict) -> list[list[str]]:
     """Each quantity with its median and 90 % interval, the interval of its prior, and its unit."""
-    rows = [["quantity", "median", "90 % interval", "prior 90 %", "unit"]]
+    rows = [["quantity", "median", "90 % interval", "prior 90 %", "unit", ""]]
     for row in report["posterior"]:
         of_record = f" (record {row['record']})" if row.get("record") else ""
         ends = ("{:.3g} to {:.3g}".format(*row[k]) for k in ("interval_90", "prior_interval_90"))
-        rows.append([row["quantity"] + of_record, f"{row['median']:.4g}", *ends, row["unit"]])
+        median = f"{row['median']:.3g}"
+        rows.append([row["quantity"] + of_record, median, *ends, row["unit"], row["remark"]])
     return rows
 
 
@@ -147,6 +156,7 @@ def answer_text(report: dict) -> str:
     sentences = [
         computation_sentence(report),
         model_sentence(report),
+        *(f"Caution: {caution}" for caution in report["cautions"]),
         f"Next: {next_sentence(report)}",
         artefact_sentence(report),
     ]

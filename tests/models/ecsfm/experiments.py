@@ -17,6 +17,7 @@ from scipy.special import ndtri
 
 import touchstone.models.ecsfm as ecsfm
 from touchstone.models.ecsfm.data import family
+from touchstone.models.ecsfm.physics.experiment import SHAPES
 from touchstone.models.ecsfm.physics.prior import Prior
 from touchstone.models.ecsfm.physics.waveforms import find_jumps
 
@@ -109,7 +110,10 @@ class Family:
         corner = rng.choice([1e-4, 1 - 1e-4], draws.quantile.shape)
         quantile = np.where(np.arange(n)[:, None] % 2, corner, draws.quantile)
         z = ndtri(quantile).astype(np.float32)
-        self.experiment, self.task = draws.experiment, draws.task
+        # Finite volumes have one dimension: a disc is solved as the plane that it nearly is.
+        planar, disc = (SHAPES.index(name) for name in ("planar", "disc"))
+        shape = np.where(draws.experiment.shape == disc, planar, draws.experiment.shape)
+        self.experiment, self.task = draws.experiment._replace(shape=shape), draws.task
 
         @jax.jit
         @jax.vmap
@@ -141,7 +145,8 @@ class Family:
             "radius": 1 / electrode.curvature if electrode.curvature > 0 else None,
             "resistance": cell.resistance,
             "capacitance": cell.capacitance,
-            "substeps": 6,
+            # After a jump the double layer charges in a small part of an interval.
+            "substeps": 24 if find_jumps(record) else 6,
         }
 
 

@@ -22,7 +22,7 @@ from touchstone.models.ecsfm.data.dataset import (
     parameter_rows,
 )
 from touchstone.models.ecsfm.inference import training
-from touchstone.models.ecsfm.physics.experiment import Experiment
+from touchstone.models.ecsfm.physics.experiment import SHAPES, Experiment
 from touchstone.models.ecsfm.physics.prior import RECORD, Prior
 
 CONFIG = yaml.safe_load((Path(ecsfm.__file__).parent / "config.yaml").read_text(encoding="utf-8"))
@@ -70,11 +70,16 @@ COMPOSITIONS = [
 ]  # which of (O, R) of each couple are in the cell
 
 
-def chunk_of(z, present, curvature=0.0):
+def chunk_of(z, present, shape="planar"):
     """One experiment with these standard coordinates, its natural ones, and a chunk of it."""
-    numbers = {"duration": 3.0, "radius": 0.2, "curvature": curvature, "temperature": 300.0}
+    numbers = {
+        "duration": np.float32(3.0),
+        "radius": np.float32(0.2),
+        "shape": np.array(SHAPES.index(shape)),
+        "temperature": np.float32(300.0),
+    }
     potential, present = np.sin(7 * TIME).astype(np.float32), np.array(present, bool)
-    experiment = Experiment(potential, *map(np.float32, numbers.values()), present)
+    experiment = Experiment(potential, *numbers.values(), present)
     values = np.asarray(natural(z, experiment))
     cell = PRIOR.instrument(values, experiment)
     capacitance = 1e6 * cell.capacitance
@@ -98,10 +103,10 @@ def chunk_of(z, present, curvature=0.0):
 @given(
     z=hnp.arrays(np.float32, PRIOR.size, elements=st.floats(-3, 3, width=32)),
     present=st.sampled_from(COMPOSITIONS),
-    curvature=st.sampled_from([0.0, 5.0]),
+    shape=st.sampled_from(SHAPES),
 )
-def test_parameters_come_back_from_a_chunk_on_disk(tmp_path, z, present, curvature):
-    experiment, values, chunk = chunk_of(z, present, curvature)
+def test_parameters_come_back_from_a_chunk_on_disk(tmp_path, z, present, shape):
+    experiment, values, chunk = chunk_of(z, present, shape)
     loaded = load(tmp_path, chunk.arrays({"seed": 1}))
     there = jax.tree.map(lambda a: a[0], loaded.experiment)
     jax.tree.map(np.testing.assert_array_equal, there, experiment)
@@ -146,7 +151,7 @@ def test_rows_of_a_file_hold_what_the_design_says(present):
 def test_a_chunk_by_others_loads_with_the_documented_defaults_marked_assumed(tmp_path):
     chunk = load(tmp_path, by_others())
     assert len(chunk) == N
-    geometry, cell = ("radius", "curvature"), ("resistance", "capacitance")
+    geometry, cell = ("radius", "shape"), ("resistance", "capacitance")
     assert set(chunk.assumed) == {"duration", "temperature", *geometry, *cell}
     experiment = chunk.experiment
     np.testing.assert_allclose(experiment.duration, 8.0)
@@ -206,6 +211,52 @@ def test_a_missing_key_is_named(tmp_path, key):
 def test_what_is_no_data_is_refused_and_the_key_named(tmp_path, key, value):
     with pytest.raises(ArtifactError, match=rf"chunk\.npz: (i .* and )?{key} "):
         load(tmp_path, by_others(**{key: value}))
+
+
+def with_block(block, value, n_species=2):
+    """Parameters of a chunk by others, one block of which is changed in case 3."""
+    rows = by_others(n_species)["p"]
+    rows.reshape(N, 7, n_species)[3, block] = value
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        (
+            "p",
+            with_block(6, 5.0),
+            r"p: alpha is 5 in case 3, expected between 0 and 1, e\.g\. 0\.5",
+        ),
+        ("p", with_block(6, 0.0), r"p: alpha is 0 in case 3"),
+        ("p", with_block(6, 1.0), r"p: alpha is 1 in case 3"),
+        ("p", with_block(2, -1.0), r"p: a concentration is -1 in case 3"),
+        ("p", with_block(0, 1e-5), r"p: ln D_ox is 1e-05 in case 3, expected -30 to 0"),
+        ("p", with_block(1, 8.0), r"p: ln D_red is 8 in case 3"),
+        ("p", with_block(4, 250.0), r"p: E0 is 250 in case 3, expected -20 to 20 V"),
+        ("resistance", np.full(N, -100.0), r"resistance is -100 in case 0, .* ohm"),
+        ("resistance", np.zeros(N), r"resistance is 0 in case 0"),
+        ("capacitance", np.zeros(N), r"capacitance is 0 in case 0"),
+        ("temperature", np.full(N, 25.0), r"temperature is 25 in case 0, expected 200 to 500 K"),
+        ("temperature", np.full(N, -1.0), r"temperature is -1 in case 0"),
+        ("duration", np.full(N, -8.0), r"duration is -8 in case 0, .* s"),
+        ("radius", np.zeros(N), r"radius is 0 in case 0, .* cm"),
+        ("shape", np.full(N, 9), r"shape must be indices into planar, disc, hemisphere, sphere"),
+        ("noise_std", np.full(N, -1.0), r"noise_std is -1 in case 0"),
+        ("i", np.outer(np.arange(N) != 2, TIME), r"i is zero at every sample of case 2"),
+        ("i", np.full((N, SAMPLES), 1e39), r"i reaches 1e\+39 in case 0"),
+        ("e", np.full((N, SAMPLES), 300.0), r"e reaches 300 in case 0, expected ±20 V; .* mV"),
+    ],
+)
+def test_absurd_content_is_refused_with_its_key(tmp_path, key, value, sentence):
+    with pytest.raises(ArtifactError, match=rf"chunk\.npz: {sentence}"):
+        load(tmp_path, by_others(**{key: value}))
+
+
+def test_what_stands_for_a_couple_that_is_absent_does_not_matter(tmp_path):
+    rows = by_others()["p"]
+    rows.reshape(N, 7, 2)[:, :, 1] = 0.0
+    assert len(load(tmp_path, by_others(p=rows))) == N
 
 
 def test_a_truncated_chunk_is_refused_by_name(tmp_path):
@@ -326,7 +377,7 @@ def test_a_level_fills_the_central_part_of_every_range_and_no_more(level, part):
 @pytest.mark.parametrize(
     ("technique", "swing", "duration"),
     [  # peak to peak in V, and s; 64 samples of square waves are 8 periods
-        ("cv", (0.4, 1.6), (2 * 0.4 / 5, 4 * 2 * 1.6 / 0.005)),
+        ("cv", (0.4, 1.6), (2 * 0.4 / 5, 2 * 4 * 2 * 1.6 / 0.005)),  # a hold is as long as the scan
         ("ca", (0.3, 1.2), (0.1, 100)),
         ("swv", (0.3, 1.0 + 2 * 0.08), (8 / 100, 8 / 2)),
         ("eis_low", (2 * 0.005, 2 * 0.08), (4 / 10, 16 / 0.05)),

@@ -86,7 +86,7 @@ def on_disk(file, *about):
     ],
 )
 def test_readings_are_those_in_the_file(file, above, separator, potential, current, unit, n):
-    trace = read_trace(file, {"scan_rate_V_s": 0.1})
+    trace = read_trace(file, {"scan_rate_V_s": 0.1, "cycle": "all"})
     text = file.read_text(encoding="latin-1")
     lines = (text.replace(",", ".") if file.suffix == ".mpt" else text).splitlines()
     assert len(trace.time) == len(trace.potential) == len(trace.current) == n
@@ -160,7 +160,7 @@ def test_a_series_of_scan_rates_shows_reduction_first_and_takes_its_time_from_th
 
 @measured
 def test_the_current_of_a_decimal_comma_file_is_in_milliampere():
-    trace = read_trace(DATA / EC_LAB, {})
+    trace = read_trace(DATA / EC_LAB, {"cycle": "all"})
     assert trace.current[0] == pytest.approx(-2.604324994466466e-6)
     assert trace.potential[0] == pytest.approx(0.87869531)
     assert np.diff(trace.time)[0] == pytest.approx(0.666, abs=2e-3)
@@ -221,9 +221,9 @@ def test_other_columns_in_any_order_do_not_matter(tmp_path):
 
 
 def test_whole_numbers_before_the_first_decimal_comma_do_not_matter(tmp_path):
-    rows = [f"{k + 1};{-0.5 * k:g};{k % 7}".replace(".", ",") for k in range(N)]
+    rows = [f"{k + 1};{-0.05 * k:g};{k % 7}".replace(".", ",") for k in range(N)]
     trace = read(tmp_path, "\n".join(["t/s;E/V;I/mA", *rows]))
-    np.testing.assert_allclose(trace.potential, -0.5 * np.arange(N))
+    np.testing.assert_allclose(trace.potential, -0.05 * np.arange(N), atol=1e-12)
 
 
 @pytest.mark.parametrize("wanted", ["WE(1).Current (A)", "Current (A vs nothing)"])
@@ -299,7 +299,7 @@ def spoiled(values, index, value):
         ),
         (plain().replace("potential/V", "potential/K"), "recognised as the potential among"),
         (plain().replace("time/s", "index"), "has no time; give scan_rate_V_s in the metadata"),
-        (plain() + "1,2,3,4,5,6\n", "cannot be read"),
+        (plain() + "1,2,3,4,5,6\n", "line 62 has 6 values below 3 headings"),
         (b"\x00\x01\x02\xff" * 50, "holds no table of numbers"),
     ],
 )
@@ -327,7 +327,7 @@ def test_a_column_that_the_metadata_name_must_be_there_and_have_a_unit(
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("trace.dta", "EXPLAIN\nTAG\tCV\n", "cannot be read|no column is recognised"),
+        ("trace.dta", "EXPLAIN\nTAG\tCV\n", "holds no curve"),
         ("trace.mpr", "BIO-LOGIC MODULAR FILE", r"needs the extra 'biologic'|cannot be read"),
     ],
 )
@@ -387,7 +387,7 @@ def test_a_series_has_its_couples_in_common(series):
         ("scan 4.yml", "scan_rate_V_s: 1", r"scan 4\.yml: there is no record of this name"),
         ("scan 1.YML", "scan_rate_V_s: 1", r"scan 1.*: scan 1.* has the same name"),
         ("scan 1.txt", "E/V,i/A", r"scan 1\.txt: scan 1\.csv has the same name"),
-        ("scan 3.csv", "E/V,i/A,t/s\n" + "".join(f"{k},{k % 7},{k}\n" for k in range(30)),
+        ("scan 3.csv", "E/V,i/uA,t/s\n" + "".join(f"{k / 9},{k % 7},{k}\n" for k in range(30)),
          r"scan 3\.csv: its potentials are others than the -0\.3 to 0\.3 V of scan 0\.csv"),
     ],
 )  # fmt: skip
@@ -414,7 +414,9 @@ def test_a_series_without_records_is_named(series):
 
 @pytest.mark.parametrize("said", ["3", "- 1", ""])
 def test_metadata_that_are_no_mapping_are_refused(tmp_path, said):
-    with pytest.raises(ArtifactError, match=r"meta\.yaml: metadata: .* is not of type 'object'"):
+    with pytest.raises(
+        ArtifactError, match=r"meta\.yaml: metadata: .* is no mapping of keys to values"
+    ):
         meta_of(tmp_path, said)
 
 
@@ -435,23 +437,41 @@ def test_metadata_of_only_an_electrode_and_a_couple_are_enough(tmp_path):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("", "metadata: None is not of type 'object'"),
+        ("", "metadata: None is no mapping of keys"),
         ("a: [1", "not valid YAML"),
-        ({"couples": META["couples"]}, "'electrode' is a required property"),
-        ({**META, "scanrate": 0.1}, "'scanrate' was unexpected"),
-        ({**META, "electrode": {"radius_mm": "1.5 mm"}}, r"electrode\.radius_mm: .*not of type"),
-        ({**META, "electrode": {"radius_mm": 0}}, r"electrode\.radius_mm: 0 is less than"),
-        ({**META, "electrode": {"radius_mm": True}}, r"electrode\.radius_mm: .*not of type"),
-        ({**META, "electrode": {"radius_mm": math.nan}}, "number that is not finite"),
-        ({**META, "electrode": {"radius_mm": 1, "shape": "cube"}}, r"electrode\.shape: 'cube'"),
-        ({**META, "couples": []}, "couples: .*"),
-        ({**META, "couples": [{"C_ox_mM": 1}]}, r"couples\.0: 'C_red_mM' is a required"),
-        ({**META, "couples": [{"C_ox_mM": -1, "C_red_mM": 0}]}, r"couples\.0\.C_ox_mM: -1"),
-        ({**META, "couples": [{"C_ox_mM": "1 mM", "C_red_mM": 0}]}, r"couples\.0\.C_ox_mM: '1 mM'"),
-        ({**META, "couples": [{"C_ox_mM": 1, "C_red_mM": 0, "alpha": 1}]}, r"couples\.0\.alpha: 1"),
-        ({**META, "temperature_C": 298.15}, "temperature_C: 298.15 is greater than"),
-        ({**META, "current_sign": "up"}, "current_sign: 'up' is not one of"),
-        ({**META, "columns": {"volts": "E"}}, "columns: .*'volts' was unexpected"),
+        ({"couples": META["couples"]}, "metadata: electrode is missing: .*radius_mm: 1.5"),
+        ({**META, "scanrate": 0.1}, "'scanrate' is no key here, .*scan_rate_V_s is meant"),
+        (
+            {**META, "electrode": {"radius_mm": "1.5 mm"}},
+            r"electrode\.radius_mm is '1.5 mm', .* in mm",
+        ),
+        ({**META, "electrode": {"radius_mm": 0}}, r"electrode\.radius_mm is 0, .* 0\.0001 to 50"),
+        ({**META, "electrode": {"radius_mm": True}}, r"electrode\.radius_mm is True, expected"),
+        (
+            {**META, "electrode": {"radius_mm": math.nan}},
+            "radius_mm holds a number that is not",
+        ),
+        (
+            {**META, "electrode": {"radius_mm": 1, "shape": "cube"}},
+            r"electrode\.shape is 'cube', expected disc or",
+        ),
+        ({**META, "couples": []}, r"couples is \[\], expected a list"),
+        ({**META, "couples": [{"C_ox_mM": 1}]}, r"couples\.0: C_red_mM is missing"),
+        (
+            {**META, "couples": [{"C_ox_mM": -1, "C_red_mM": 0}]},
+            r"couples\.0\.C_ox_mM is -1, .* unknown",
+        ),
+        (
+            {**META, "couples": [{"C_ox_mM": "1 mM", "C_red_mM": 0}]},
+            r"couples\.0\.C_ox_mM is '1 mM'",
+        ),
+        (
+            {**META, "couples": [{"C_ox_mM": 1, "C_red_mM": 0, "alpha": 1}]},
+            r"couples\.0\.alpha is 1",
+        ),
+        ({**META, "temperature_C": 298.15}, "temperature_C is 298.15, .* to 100"),
+        ({**META, "current_sign": "up"}, "current_sign is 'up', expected oxidation_positive or"),
+        ({**META, "columns": {"volts": "E"}}, "columns: 'volts' is no key here"),
     ],
 )
 def test_metadata_that_say_what_they_may_not_are_refused_with_the_entry(
@@ -489,7 +509,7 @@ def test_what_the_metadata_state_is_known_and_nothing_else():
     assert {name: natural[name] for name in expected} == pytest.approx(expected, abs=1e-3)
     np.testing.assert_array_equal(case.experiment.present, [[True, True], [False, False]])
     np.testing.assert_allclose(case.observed, CURRENT, rtol=1e-6)
-    assert case.mask.all()
+    assert case.mask.mean() > 0.85  # but for where the double layer settles
 
 
 def test_a_formal_potential_of_zero_volt_is_known():
@@ -499,11 +519,22 @@ def test_a_formal_potential_of_zero_volt_is_known():
 
 
 @pytest.mark.parametrize(
-    ("shape", "area", "curvature"), [("disc", math.pi, 0), ("sphere", 4 * math.pi, 1 / 0.15)]
+    ("shape", "area", "curvature"),
+    [
+        ("planar", math.pi, 0),
+        ("disc", math.pi, 1 / 0.15),
+        ("hemisphere", 2 * math.pi, 1 / 0.15),
+        ("sphere", 4 * math.pi, 1 / 0.15),
+    ],
 )
 def test_the_electrode_is_what_the_metadata_say(shape, area, curvature):
-    electrode = {"radius_mm": 1.5, "shape": shape}
-    case, _, _ = case_of(META["couples"], electrode=electrode, temperature_C=30)
+    by_radius = {"radius_mm": 1.5, "shape": shape}
+    by_area = {"area_mm2": area * 1.5**2, "shape": shape}
+    case, other = (
+        case_of(META["couples"], electrode=electrode, temperature_C=30)[0]
+        for electrode in (by_radius, by_area)
+    )
+    assert float(other.experiment.radius) == pytest.approx(0.15, rel=1e-5)
     assert float(case.experiment.area) == pytest.approx(area * 0.15**2, rel=1e-5)
     assert case.experiment.curvature == pytest.approx(curvature)
     assert case.experiment.temperature == pytest.approx(303.15)
@@ -562,12 +593,32 @@ def test_a_record_of_the_wanted_length_is_left_alone():
     assert mask.all()
 
 
+def test_samples_at_the_start_and_the_reversals_do_not_count():
+    case, _, _ = case_of(META["couples"])
+    out = np.flatnonzero(~case.mask)
+    turn = int(np.argmax(np.abs(POTENTIAL - POTENTIAL[0])))
+    assert 0 in out and turn in out
+    sweep = N // 2
+    assert all(k < 0.1 * sweep or -0.03 * sweep < k - turn < 0.1 * sweep for k in out)
+
+
+def test_a_hold_before_the_scan_is_a_part_of_the_record_that_nobody_saw():
+    hold = {"potential_V": 0.6, "seconds": TIME[-1] / 3}
+    case, _, _ = case_of(META["couples"], hold=hold)
+    n_held = N // 4
+    assert not case.mask[:n_held].any()
+    np.testing.assert_allclose(case.experiment.potential[:n_held], 0.6, rtol=1e-6)
+    assert case.experiment.duration == pytest.approx(TIME[-1] * 4 / 3, rel=1e-2)
+    np.testing.assert_allclose(case.experiment.potential[-1], POTENTIAL[-1], rtol=1e-5)
+
+
 def test_readings_are_averaged_so_that_their_noise_shrinks():
     n, n_samples = 64_000, 640
     time = np.arange(1, n + 1) / n
     noise = np.random.default_rng(0).standard_normal(n)
     _, current, _, _ = to_record(Trace(time, np.sin(7 * time), noise, ()), n_samples)
-    assert np.std(current[:-1]) == pytest.approx(0.1, rel=0.15)  # 100 readings a sample
+    usual = 1.4826 * np.median(np.abs(current))  # the scan turns twice, where they are not
+    assert usual == pytest.approx(0.1, rel=0.15)  # 100 readings a sample
 
 
 def test_a_jump_of_the_potential_is_not_averaged_away():
@@ -613,7 +664,6 @@ def test_the_example_reads_back_as_it_was_written(example):
     np.testing.assert_allclose(case.observed, current, atol=1e-6 * np.abs(current).max())
     np.testing.assert_allclose(case.experiment.potential, potential, atol=1e-6)
     assert case.experiment.duration == pytest.approx(time[-1])
-    assert case.mask.all()
     assert any("current/uA" in note for note in notes)
 
 

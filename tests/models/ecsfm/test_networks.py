@@ -26,7 +26,7 @@ roughness, landmarks = jax.jit(networks.roughness), jax.jit(networks.landmarks)
 @jax.jit
 def context(observed, mask):
     """Of a sweep, A, with one couple of which nothing is known."""
-    numbers = map(jnp.float32, (10.0, 0.15, 0.0, 298.15))
+    numbers = (jnp.float32(10.0), jnp.float32(0.15), 0, jnp.float32(298.15))
     experiment = Experiment(0.4 * X, *numbers, jnp.array([[True, False], [False, False]]))
     n_settings = len(networks.settings(experiment))
     normaliser = networks.Normaliser(jnp.zeros(n_settings), jnp.ones(n_settings), 0.0, 1.0)

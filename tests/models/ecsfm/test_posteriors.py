@@ -307,7 +307,7 @@ def test_concentration_and_diffusion_coefficient_trade_along_a_ridge(model):
     """A planar voltammogram knows C sqrt(D), and either alone hardly."""
     records = simulated({"k0_1": 2.0, "discrepancy": -2.0, "resistivity": -1.0}).detail
     form = "C_ox_1" if records.experiment.present[0, 0, 0] else "C_red_1"
-    flat = records.experiment._replace(curvature=np.zeros(1, np.float32))
+    flat = records.experiment._replace(shape=np.zeros(1, int))
     known = records.known & (np.array(NAMES) != form)
     posterior = infer(model, as_cases(records._replace(experiment=flat, known=known)))
     c, d = (draws(posterior, name)[0] for name in (form, "D_ox_1"))
@@ -358,7 +358,7 @@ def test_a_posterior_sees_samples_where_those_before_them_let_expect(model):
     base = base_cases(5, {"observed": 0.5, "noise": None})
     # Of one kind: what else there is would be compiled for a few cases each.
     experiment = base.records.experiment
-    alike = ~experiment.present[:, 1].any(1) & (experiment.curvature == 0)
+    alike = ~experiment.present[:, 1].any(1) & (experiment.shape == 0)
     records = observed(base, 5, np.flatnonzero(alike)[:16]).detail
     unknown = np.isin(NAMES, ("D_ox_1", "offset", "slope", "noise"))
     cases = as_cases(records._replace(known=records.known | ~unknown))

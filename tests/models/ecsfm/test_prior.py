@@ -36,8 +36,9 @@ couples = jax.jit(PRIOR.couples)
 def experiment(n_couples=S, low=-0.1, high=0.9, forms=(True, True)):
     """One with the first couples present, and a sweep from `low` to `high`."""
     present = np.outer(np.arange(S) < n_couples, forms)
-    numbers = (10.0, 0.15, 0.0, 298.15)
-    return Experiment(jnp.linspace(low, high, 50), *map(jnp.float32, numbers), jnp.asarray(present))
+    potential, temperature = jnp.linspace(low, high, 50), jnp.float32(298.15)
+    duration, radius = jnp.float32(10.0), jnp.float32(0.15)
+    return Experiment(potential, duration, radius, 0, temperature, jnp.asarray(present))
 
 
 @cache
@@ -173,9 +174,9 @@ def test_the_middle_of_the_prior_in_units_of_the_simulator():
         assert getattr(couple, name) == pytest.approx(value, rel=1e-5)
     cell = PRIOR.instrument(values, here)
     assert float(cell.resistance) == pytest.approx(np.sqrt(5 * 200) / (4 * 0.15), rel=1e-5)
-    assert float(cell.capacitance) == pytest.approx(1e-6 * np.sqrt(5 * 100), rel=1e-5)
+    assert float(cell.capacitance) == pytest.approx(1e-6 * np.sqrt(5 * 200), rel=1e-5)
     record = PRIOR.observation(values, jnp.full(here.potential.shape, -2e-6), here)
-    assert float(record.white) == pytest.approx(2e-6 * 0.01, rel=1e-5)
+    assert float(record.white) == pytest.approx(2e-6 * np.sqrt(1e-4 * 0.1), rel=1e-5)
     assert float(record.discrepancy) == pytest.approx(2e-6 * np.sqrt(0.001 * 0.2), rel=1e-5)
     assert float(record.correlation) == pytest.approx(0.1, rel=1e-5)
     np.testing.assert_allclose(record.sizes, 2e-6 * 0.05, rtol=1e-5)

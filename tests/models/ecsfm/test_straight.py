@@ -24,7 +24,7 @@ def straight(n_couples=2, forms=(True, False), sign=-1.0):
     """Of a step from -0.2 to 0.6 V whose current flows after it."""
     present = np.outer(np.arange(2) < n_couples, forms)
     potential = jnp.where(jnp.arange(N) < 20, -0.2, 0.6)
-    numbers = map(jnp.float32, (10.0, 0.15, 0.0, 298.15))
+    numbers = (jnp.float32(10.0), jnp.float32(0.15), 0, jnp.float32(298.15))
     experiment = Experiment(potential, *numbers, jnp.asarray(present))
     current = sign * jnp.where(jnp.arange(N) < 20, 0.0, 1e-6)
     return Straight.of(PRIOR, experiment, current, jnp.ones(N, bool))

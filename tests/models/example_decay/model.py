@@ -185,14 +185,16 @@ class ExampleDecay(Model[None]):
         mean, sd = signal.mean(1), np.sqrt(signal.var(1) + self.noise**2)
         cdf = norm.cdf(cases.observed, mean, sd)
         log_density = norm.logpdf(cases.observed, mean, sd) + np.log(self.noise)
-        pit = norm.cdf(cases.observed[:, None], signal, self.noise).mean(1)
+        innovation = ((cases.observed[:, None] - signal) / self.noise).mean(1)
         n, n_draws = draws.shape[:2]
+        place = (draws.mean(1) - self.location) / self.scale / 2 + 0.5
         return Posterior(
             self.named(draws),
             np.full((n, n_draws), 1 / n_draws),
             np.tile(self.location, (n, 1)),
             np.tile(self.scale / np.sqrt(3), (n, 1)),
-            Prediction(mean, sd, cdf, log_density, pit),
+            place,
+            Prediction(mean, sd, cdf, log_density, innovation),
             evidence,
             computation,
         )

@@ -8,7 +8,7 @@ import numpy as np
 
 from touchstone.contract import Fit, Model, Simulated, summary_of
 from touchstone.io import artifacts
-from touchstone.models.ecsfm.data import dataset, measurement
+from touchstone.models.ecsfm.data import cautions, dataset, measurement
 from touchstone.models.ecsfm.data.simulation import Simulation
 from touchstone.models.ecsfm.inference import networks, training
 from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
@@ -103,6 +103,10 @@ class Ecsfm(Model[Records]):
         cases = self._cases(records, "measurement")
         return cases._replace(system=np.zeros(len(records.observed), int)), notes
 
+    def describe(self, data: Path, meta: Path | None) -> list[str]:
+        """What is understood of the files of a measurement; see `measurement.describe`."""
+        return measurement.describe_all(data, meta)
+
     def _load_chunk(self, file: Path, n_points: int) -> dataset.Chunk:
         return dataset.load_chunk(file, n_points, self.prior_of_parameters.max_couples)
 
@@ -175,8 +179,7 @@ class Ecsfm(Model[Records]):
         """Draws of the prior of each case, given what is known."""
         records, size = cases.detail, self.prior_of_parameters.size
         z = rng.standard_normal((len(records.z), n_draws, size)).astype(np.float32)
-        z = np.where(records.known[:, None], records.z[:, None], z)
-        return self.inferrer.values(z, records.experiment)
+        return self.inferrer.prior_values(z, records)
 
     def outside_training(self, cases: Cases[Records]) -> list[list[str]]:
         """What of each record lies outside the range that the networks were trained on."""
@@ -208,6 +211,10 @@ class Ecsfm(Model[Records]):
             return View(potential, "Potential (V)", "Current (µA)", 1e6)
         part = np.arange(1, len(potential) + 1) / len(potential)
         return View(np.asarray(experiment.duration[index] * part), "Time (s)", "Current (µA)", 1e6)
+
+    def cautions(self, cases: Cases[Records], posterior: Posterior) -> list[str]:
+        """Errors of the metadata that a parameter would absorb; see `data.cautions`."""
+        return cautions.of_records(self.prior_of_parameters, cases, posterior)
 
     def table(
         self, cases: Cases[Records], posterior: Posterior, rng: np.random.Generator

@@ -8,15 +8,16 @@ import jax
 import numpy as np
 
 from touchstone.io.artifacts import ArtifactError, load_arrays
-from touchstone.models.ecsfm.physics.experiment import Experiment, Records
+from touchstone.models.ecsfm.data.chunk_checks import check_contents, check_shapes
+from touchstone.models.ecsfm.physics.experiment import SHAPES, Experiment, Records
 from touchstone.models.ecsfm.physics.prior import BLOCKS, RECORD, Prior
 
 KEYS = ("i", "e", "p", "task_id", "stage_id", "task_names", "stage_names")
-# What a chunk by others is taken to be where it does not say: a disc of 0.01 cm^2 and 8 s.
+# What a chunk by others is taken to be where it does not say: a plane of 0.01 cm^2 and 8 s.
 ASSUMED = {
     "duration": 8.0,  # s
     "radius": float(np.sqrt(0.01 / np.pi)),  # cm
-    "curvature": 0.0,  # 1/cm
+    "shape": SHAPES.index("planar"),
     "temperature": 298.15,  # K
     "resistance": 100.0,  # ohm
     "capacitance": 20.0,  # uF/cm^2
@@ -65,9 +66,15 @@ class Chunk:
     @property
     def experiment(self) -> Experiment:
         """The experiments, as a batch."""
-        numbers = (self.settings[n] for n in ("duration", "radius", "curvature", "temperature"))
-        arrays = (np.asarray(a, np.float32) for a in (self.potential, *numbers))
-        return Experiment(*arrays, self.present)
+        potential, duration, radius, temperature = (
+            np.asarray(each, np.float32)
+            for each in (
+                self.potential,
+                *(self.settings[name] for name in ("duration", "radius", "temperature")),
+            )
+        )
+        shape = np.asarray(self.settings["shape"], int)
+        return Experiment(potential, duration, radius, shape, temperature, self.present)
 
     def by_task(self) -> dict[str, np.ndarray]:
         """Rows of each task that there is, those of the widest curriculum level first."""
@@ -91,7 +98,8 @@ class Chunk:
         natural = natural_coordinates(prior, self)[rows]
         z = np.asarray(jax.vmap(prior.standard)(natural, experiment))
         current = np.asarray(1e-3 * self.current[rows], np.float32)
-        return Records(current, np.ones(current.shape, bool), experiment, z, np.ones(z.shape, bool))
+        everything = np.ones(current.shape, bool), np.ones(z.shape, bool)
+        return Records.without_belief(current, everything[0], experiment, z, everything[1])
 
     def arrays(self, provenance: dict) -> dict[str, np.ndarray]:
         """Content of the file, with where it comes from as JSON text."""
@@ -129,28 +137,13 @@ def load_chunk(path: Path | str, n_samples: int, max_couples: int) -> Chunk:
     missing = [key for key in KEYS if key not in raw]
     if missing:
         raise ArtifactError(f"{path}: lacks the keys {', '.join(missing)}")
-    if raw["i"].ndim != 2 or raw["e"].shape != raw["i"].shape or raw["i"].size == 0:
-        raise ArtifactError(
-            f"{path}: i {raw['i'].shape} and e {raw['e'].shape} must be one shape (cases, samples)"
-        )
+    try:
+        check_shapes(raw)
+        check_contents(raw)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}") from None
     n = len(raw["i"])
-    if raw["p"].ndim != 2 or raw["p"].shape[1] % 7 or len(raw["p"]) != n or raw["p"].size == 0:
-        raise ArtifactError(f"{path}: p has shape {raw['p'].shape}, expected ({n}, 7 x species)")
-    for key in ("i", "e", "p", "task_id", "stage_id", "aug_id", *_SETTINGS):
-        if key in raw and raw[key].dtype.kind not in "fiu":
-            raise ArtifactError(f"{path}: {key} holds {raw[key].dtype}, expected numbers")
-        if key in raw and not np.isfinite(raw[key]).all():
-            raise ArtifactError(f"{path}: {key} holds values that are not finite")
-    for key in ("task_id", "stage_id", "aug_id", *_SETTINGS):
-        if key in raw and raw[key].shape != (n,):
-            raise ArtifactError(f"{path}: {key} has shape {raw[key].shape}, expected ({n},)")
-    for key, names in (("task_id", "task_names"), ("stage_id", "stage_names")):
-        if not np.isin(raw[key], np.arange(raw[names].size)).all():
-            raise ArtifactError(f"{path}: {key} must be indices into {names}")
     settings = {name: raw.get(name, np.full(n, value)) for name, value in _SETTINGS.items()}
-    for name in ("duration", "radius", "temperature"):
-        if (settings[name] <= 0).any():
-            raise ArtifactError(f"{path}: {name} must be positive")
     parameters, fits = _order_couples(raw["p"], max_couples)
     if not fits.any():
         raise ArtifactError(f"{path}: every experiment has none or more than {max_couples} couples")
@@ -195,7 +188,7 @@ def natural_coordinates(prior: Prior, chunk: Chunk) -> np.ndarray:
     for form in (c_ox, c_red):
         present = blocks[:, form] > 0
         blocks[:, form] = np.log(np.where(present, blocks[:, form], 1.0))
-    resistivity = np.log(4 * chunk.settings["radius"] * chunk.settings["resistance"])
+    resistivity = np.log(np.asarray(chunk.experiment.spread) * chunk.settings["resistance"])
     c_dl = np.log(chunk.settings["capacitance"])
     record = np.array([parameter.location for parameter in prior.parameters[-len(RECORD) :]])
     rest = np.tile(record, (len(chunk), 1))

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from touchstone.models.ecsfm.physics.experiment import Experiment
+from touchstone.models.ecsfm.physics.experiment import SHAPES, Experiment
 from touchstone.models.ecsfm.physics.prior import BLOCKS
 
 _EDGE = 1e-7  # a quantile nearer to 0 or 1 has no finite standard coordinate in float32
@@ -81,16 +81,14 @@ def draw(
             )
             potential[chosen], duration[chosen] = _TECHNIQUES[technique](settings, n_samples)
     potential += _range(config["centre"], central())[:, None]
-    radius = _range(config["settings"]["radius"], central())
-    sphere = rng.random(n) < config["sphere_probability"]
-    numbers = (
-        potential,
-        duration,
-        radius,
-        np.where(sphere, 1 / radius, 0.0),
-        _range(config["settings"]["temperature"], central()),
+    experiment = Experiment(
+        np.asarray(potential, np.float32),
+        np.asarray(duration, np.float32),
+        np.asarray(_range(config["settings"]["radius"], central()), np.float32),
+        rng.choice(len(SHAPES), n, p=[config["shapes"][name] for name in SHAPES]),
+        np.asarray(_range(config["settings"]["temperature"], central()), np.float32),
+        present,
     )
-    experiment = Experiment(*(np.asarray(value, np.float32) for value in numbers), present)
     return Draws(experiment, np.clip(quantile, _EDGE, 1 - _EDGE), task, level)
 
 
@@ -149,9 +147,13 @@ def _times(n_samples: int) -> np.ndarray:
 def _cv(draw: _Settings, n_samples: int):
     start, other = draw.ends()
     cycles = draw["cycles"]
-    phase = _times(n_samples) * 2 * cycles[:, None] % 2
+    held = np.round(draw["hold"] * n_samples)[:, None] / n_samples
+    phase = np.maximum(_times(n_samples) - held, 0) / (1 - held) * 2 * cycles[:, None] % 2
     potential = start[:, None] + (other - start)[:, None] * (1 - np.abs(1 - phase))
-    return potential, 2 * cycles * np.abs(other - start) / draw["scan_rate"]
+    # One in two holds where the scan starts; the others convert the solution there first.
+    at = np.where(draw.rng.random(len(draw)) < 0.5, start, other)[:, None]
+    potential = np.where(_times(n_samples) <= held, at, potential)
+    return potential, 2 * cycles * np.abs(other - start) / draw["scan_rate"] / (1 - held[:, 0])
 
 
 def _ca(draw: _Settings, n_samples: int):

@@ -1,10 +1,6 @@
 """Measurements from disk: what a potentiostat wrote, and what the experimenter says about it."""
 
-import json
 import math
-import re
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import jax
@@ -13,57 +9,33 @@ import pandas as pd
 import yaml
 
 from touchstone.io.artifacts import ArtifactError, atomic, files
-from touchstone.models.ecsfm.physics.experiment import Experiment, Records
+from touchstone.models.ecsfm.data import beliefs
+from touchstone.models.ecsfm.data.metadata import read_meta
+from touchstone.models.ecsfm.data.plausibility import check_current, current_bounds
+from touchstone.models.ecsfm.data.traces import Trace, describe, read_trace
+from touchstone.models.ecsfm.physics.experiment import AREAS, SHAPES, SPREADS, Experiment, Records
 from touchstone.models.ecsfm.physics.prior import Prior
-from touchstone.models.ecsfm.physics.waveforms import find_jumps
+from touchstone.models.ecsfm.physics.waveforms import find_jumps, is_sweep
 
-_META_SCHEMA = Path(__file__).with_name("measurement.schema.yaml")
+__all__ = [
+    "Trace",
+    "describe",
+    "describe_all",
+    "read",
+    "read_meta",
+    "read_trace",
+    "records",
+    "to_record",
+    "to_records",
+    "write",
+]
+
 _SAME_WINDOW = 0.1  # part of its width by which the windows of one system may differ
-_FEWEST = 24  # samples that a measurement must have
-_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
-# A heading such as "Potential, V", "<I>/mA", "Time (s)" or "current_uA": a name, then a unit.
-_HEADING = re.compile(r"\s*(?P<name>.+?)\s*[/,(\[_ ]\s*(?P<unit>[^\s/,()\[\]_]+(/s)?)\s*[)\]]?\s*")
-_REFERENCE = re.compile(r"\s+vs\b[^()\[\]]*", re.IGNORECASE)  # "E (V vs. Ag/AgCl)" is in V
-_NAMES = {
-    "time": ("time", "t", "elapsed time"),
-    "potential": ("ewe", "vf", "potential", "e", "voltage", "working electrode potential"),
-    "current": ("<i>", "i", "im", "i1", "current", "working electrode current"),
-    "scan rate": ("scan rate", "column 3"),
-}
-_UNITS = {
-    "time": {"s": 1.0, "sec": 1.0, "ms": 1e-3, "min": 60.0},
-    "potential": {"V": 1.0, "mV": 1e-3},
-    "current": {"A": 1.0, "mA": 1e-3, "µA": 1e-6, "μA": 1e-6, "uA": 1e-6, "nA": 1e-9, "pA": 1e-12},
-    "scan rate": {"V/s": 1.0, "mV/s": 1e-3},
-}
-
-# Entries of a couple in the metadata, the parameter that each makes known, and its coordinate.
-_KNOWN = (
-    ("C_ox_mM", "C_ox", math.log),
-    ("C_red_mM", "C_red", math.log),
-    ("D_ox_cm2_s", "D_ox", math.log),
-    ("D_ratio", "D_ratio", math.log),
-    ("E0_V", "E0", float),
-    ("k0_cm_s", "k0", math.log),
-    ("alpha", "alpha", float),
-)
-
-
-@dataclass(frozen=True)
-class Trace:
-    """A record in SI units, IUPAC sign (oxidation positive).
-
-    Attributes:
-        time: s from the start of the experiment to each sample, ascending, shape (n,).
-        potential: V against the reference electrode, shape (n,).
-        current: A, shape (n,).
-        notes: What was read and what was assumed, in words.
-    """
-
-    time: np.ndarray
-    potential: np.ndarray
-    current: np.ndarray
-    notes: tuple[str, ...]
+_COARSE = 64  # readings among which the turns of a scan are looked for
+_CORNER = 1.5  # sampling intervals about a reversal within which readings are not averaged
+_SETTLES, _ROUNDED = 0.09, 0.02  # parts of a sweep, after its start and before its reversal
+_NO_BELIEF = beliefs.Belief(0.0, math.inf)
+_LONGEST_HOLD = 1.0  # in durations of the scan: the samples of a record are as many as ever
 
 
 def records(path: Path | str, meta_path: Path | str) -> list[tuple[Path, list[Path]]]:
@@ -119,9 +91,15 @@ def read(
             found.append(to_records(trace, meta, prior, n_samples))
         except ValueError as error:
             raise ArtifactError(f"{' with '.join(map(str, meta_paths))}: {error}") from None
+        if number > 1:  # what is believed of the couples counts once
+            found[-1].trust[:, prior.shared] = 0.0
+        try:
+            _check_current(trace, meta, found[-1].experiment, prior)
+        except ValueError as error:
+            raise ArtifactError(f"{record}: {error}") from None
         which = f"record {number}, {record.name}: " if len(files) > 1 else ""
         own = [f"metadata from {path.name}, too" for path in meta_paths[1:]]
-        notes += [which + note for note in (*trace.notes, *own)]
+        notes += [which + note for note in (*trace.notes, *own, *_said(trace, meta, found[-1]))]
         window = np.sort(trace.potential)[[0, -1]]
         if number == 1:
             couples, first_window, first = meta["couples"], window, record.name
@@ -138,199 +116,50 @@ def read(
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *found), notes
 
 
-def read_meta(*paths: Path | str) -> dict:
-    """Metadata of a measurement; `measurement.schema.yaml` says what the YAML may hold.
+def describe_all(path: Path, meta_path: Path | None) -> list[str]:
+    """What is understood of a record, or of each record of a folder, in words.
 
     Args:
-        paths: Of the YAML; where there are several, the last has the last word on a key.
+        path: As in `read`.
+        meta_path: As in `read`; None where there is none.
 
     Raises:
-        ArtifactError: If a file is missing or says something that the schema does not allow.
+        ArtifactError: As `read` does, but not for what only metadata can tell.
     """
-    meta = {}
-    for path in paths:
-        try:
-            said = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-            json.dumps(said, allow_nan=False, default=str)
-        except FileNotFoundError:
-            raise ArtifactError(f"{path}: no such file") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ArtifactError(f"{path}: not valid YAML ({error})") from None
-        except ValueError:
-            raise ArtifactError(f"{path}: holds a number that is not finite") from None
-        if not isinstance(said, dict):
-            raise ArtifactError(f"{path}: metadata: {said!r} is not of type 'object'")
-        meta |= said
-    import jsonschema  # here, since it takes a second to import
-
-    try:
-        jsonschema.validate(meta, yaml.safe_load(_META_SCHEMA.read_text(encoding="utf-8")))
-    except jsonschema.ValidationError as error:
-        where = ".".join(str(part) for part in error.absolute_path) or "metadata"
-        of = " with ".join(map(str, paths))
-        raise ArtifactError(f"{of}: {where}: {error.message}") from None
-    return meta
+    told = []
+    for record, meta_paths in records(path, meta_path or path):
+        meta = read_meta(*meta_paths) if meta_path else _own_meta(meta_paths[1:])
+        told += [f"{what}: {said}" for what, said in describe(record, meta)]
+    return told
 
 
-def read_trace(path: Path | str, meta: dict) -> Trace:
-    """Read a record: CSV or other text, Gamry .DTA, EC-Lab .mpt or .mpr, CH Instruments .txt.
-
-    The n-th sample is the current at the end of the n-th interval: a record whose time starts at
-    zero, or has no time, is taken to have started one interval before its first sample.
-
-    Args:
-        path: Of the file.
-        meta: As from `read_meta`: columns, scan rate, sign and reference electrode count here.
-
-    Raises:
-        ArtifactError: If the file cannot be read, or what is in it is no experiment.
-    """
-    path = Path(path)
-    table = _read_table(path)
-    columns, notes = {}, []
-    for quantity in _NAMES:
-        wanted = meta.get("columns", {}).get(quantity)
-        heading, factor = _find_column(table, quantity, wanted, path)
-        if heading is not None:
-            values = pd.to_numeric(table[heading], errors="coerce").to_numpy(float)
-            columns[quantity] = factor * values
-            notes.append(f"{quantity} from the column {heading!r}")
-    for quantity in ("potential", "current"):
-        if quantity not in columns:
-            raise ArtifactError(
-                f"{path}: no column is recognised as the {quantity} among "
-                f"{', '.join(map(repr, table.columns))}; name it under columns.{quantity} in the "
-                f"metadata, with a unit of {', '.join(_UNITS[quantity])} in its heading"
-            )
-    potential, current = columns["potential"], columns["current"]
-    if meta.get("current_sign") == "reduction_positive":
-        current = -current
-        notes.append("sign of the current turned, so that oxidation is positive")
-    if "reference" in meta:
-        notes.append(f"potentials against {meta['reference']}")
-    if "time" in columns:
-        time = columns["time"]
-    else:
-        stated = columns.get("scan rate", np.full(1, np.nan))[0]
-        rate = meta.get("scan_rate_V_s", None if np.isnan(stated) else stated)
-        if rate is None:
-            raise ArtifactError(f"{path}: has no time; give scan_rate_V_s in the metadata")
-        time = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(potential)))]) / rate
-        notes.append(f"time from the potential at {rate:g} V/s")
-    _check(time, potential, current, path)
-    time = time - time[0] + np.median(np.diff(time))
-    return Trace(time, potential, current, tuple(notes))
+def _own_meta(paths: list[Path]) -> dict:
+    """What the YAML of a record alone says, where there is none for all records."""
+    return read_meta(*paths, whole=False) if paths else {}
 
 
-def _check(time: np.ndarray, potential: np.ndarray, current: np.ndarray, path: Path) -> None:
-    """Raise an error that names what keeps a record from being an experiment."""
-    for name, values in (("time", time), ("potential", potential), ("current", current)):
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            raise ArtifactError(f"{path}: {name} of sample {bad[0] + 1} is not a finite number")
-    if len(time) < _FEWEST:
-        raise ArtifactError(f"{path}: {len(time)} samples, at least {_FEWEST} are needed")
-    back = np.flatnonzero(np.diff(time) <= 0)
-    if len(back):
-        raise ArtifactError(f"{path}: time does not increase after sample {back[0] + 1}")
-    for name, values in (("potential", potential), ("current", current)):
-        if np.ptp(values) == 0:
-            raise ArtifactError(f"{path}: the {name} is the same throughout")
+def _check_current(trace: Trace, meta: dict, experiments: Experiment, prior: Prior) -> None:
+    """Raise an error if the electrode of the one experiment cannot carry the current."""
+    experiment = jax.tree.map(lambda array: array[0], experiments)
+    bounds = current_bounds(trace.time, trace.potential, meta, experiment, prior)
+    check_current(float(np.abs(trace.current).max()), bounds, trace.current_unit)
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise ArtifactError(f"{path}: no such file")
-    try:
-        if path.suffix.lower() == ".dta":
-            return _read_gamry(path)
-        if path.suffix.lower() == ".mpr":
-            return _read_ec_lab_binary(path)
-        return _read_text(path)
-    except ArtifactError:
-        raise
-    except Exception as error:
-        raise ArtifactError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
-
-
-def _read_gamry(path: Path) -> pd.DataFrame:
-    """All cycles of a Gamry file, one after another."""
-    import gamry_parser
-
-    curves = gamry_parser.read(path).curves
-    units = {"T": "time/s", "Vf": "Vf/V", "Im": "Im/A"}
-    return pd.DataFrame(
-        {
-            heading: np.concatenate([curve[name].to_numpy() for curve in curves])
-            for name, heading in units.items()
-        }
-    )
-
-
-def _read_ec_lab_binary(path: Path) -> pd.DataFrame:
-    try:
-        from galvani import BioLogic  # ty: ignore[import-not-found] an extra
-    except ImportError:
-        raise ArtifactError(
-            f"{path}: a binary .mpr needs the extra 'biologic' (uv sync --extra biologic); "
-            "EC-Lab also exports text (.mpt)"
-        ) from None
-    return pd.DataFrame(BioLogic.MPRfile(str(path)).data)
-
-
-def _read_text(path: Path) -> pd.DataFrame:
-    """A table in a text file, below whatever the instrument wrote before it."""
-    content = path.read_bytes()
-    try:
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        lines = content.decode("latin-1").splitlines()
-    for separator in ("\t", ";", ",", None):
-        first = next((n for n, line in enumerate(lines) if _is_row(line, separator)), None)
-        if first is not None:
-            break
-    else:
-        raise ArtifactError(f"{path}: holds no table of numbers")
-    heading = next((n for n in range(first - 1, -1, -1) if lines[n].strip()), None)
-    if heading is None:
-        raise ArtifactError(f"{path}: the columns have no headings")
-    body = [line for line in lines[first:] if line.strip()]
-    decimal = "," if separator != "," and any("," in line for line in body) else "."
-    return pd.read_csv(
-        StringIO("\n".join([lines[heading], *body])),
-        sep=separator or r"\s+",
-        decimal=decimal,
-        skipinitialspace=True,
-        index_col=False,
-    )
-
-
-def _is_row(line: str, separator: str | None) -> bool:
-    """Whether a line holds at least two numbers and nothing but numbers and blanks."""
-    fields = [field.strip() for field in line.rstrip("\t ").split(separator)]
-    filled = [field for field in fields if field]
-    return len(filled) >= 2 and all(_NUMBER.fullmatch(field) for field in filled)
-
-
-def _find_column(table: pd.DataFrame, quantity: str, wanted: str | None, path: Path):
-    """Heading of the column of a quantity and the factor to SI; (None, 1) if there is none."""
-    if wanted is not None and wanted not in table.columns:
-        raise ArtifactError(
-            f"{path}: columns.{quantity} is {wanted!r}, which is none of "
-            f"{', '.join(map(repr, table.columns))}"
+def _said(trace: Trace, meta: dict, record: Records) -> list[str]:
+    """What is to be known of the time before the scan, and of samples that do not count."""
+    hold, longest = meta.get("hold"), _LONGEST_HOLD * float(trace.time[-1])
+    said = ["before the scan the solution is as in the bulk (say otherwise under hold)"]
+    if hold is not None:
+        said = [f"held at {hold['potential_V']:g} V for {hold['seconds']:g} s before the scan"]
+        if hold["seconds"] > longest:
+            said[0] += f", of which the last {longest:.3g} s are simulated"
+    left_out = np.count_nonzero(~record.mask & (record.observed != 0))
+    if left_out:
+        said.append(
+            f"{left_out} of {record.mask.size} samples do not count: after the start and the "
+            "reversals of a scan the double layer settles, or no reading is near"
         )
-    for name in _NAMES[quantity]:
-        for heading in [wanted] if wanted else table.columns:
-            parts = _HEADING.fullmatch(_REFERENCE.sub("", str(heading)))
-            if parts and (wanted or parts["name"].strip(" <>").lower() == name.strip("<>")):
-                factor = _UNITS[quantity].get(parts["unit"])
-                if factor is not None:
-                    return heading, factor
-    if wanted is not None:
-        raise ArtifactError(
-            f"{path}: the heading {wanted!r} states none of the units {', '.join(_UNITS[quantity])}"
-        )
-    return None, 1.0
+    return said
 
 
 def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
@@ -338,7 +167,7 @@ def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.
 
     Each sample is the mean of the readings within half an interval of it, moved along the slope
     there from their mean time to its own, for current and potential alike; it is interpolated if
-    the potential jumps or the readings are too few.
+    the potential jumps, at a reversal of the scan, or if the readings are too few.
 
     Args:
         trace: The trace.
@@ -365,12 +194,49 @@ def to_record(trace: Trace, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.
         total = np.concatenate([[0.0], np.cumsum(values)])
         return (total[last] - total[first]) / np.maximum(count, 1)
 
+    turns = trace.time[_turns(trace)]
+    averaged &= ~(np.abs(times[:, None] - turns) < _CORNER * interval).any(1)
     out = []
     for values in (trace.potential, trace.current):
         rise = np.interp(end, trace.time, values) - np.interp(start, trace.time, values)
         moved = mean(values) + rise / width * (times - mean(trace.time))
         out.append(np.where(averaged, moved, np.interp(times, trace.time, values)))
     return *out, mask, duration
+
+
+def _turns(trace: Trace) -> np.ndarray:
+    """Readings at which the scan of a voltammogram is reversed; none of any other record."""
+    coarse = trace.potential[np.linspace(0, len(trace.potential) - 1, _COARSE).astype(int)]
+    if not is_sweep(coarse):
+        return np.zeros(0, int)
+    low, high = coarse.min(), coarse.max()
+    outer = np.abs(trace.potential - (low + high) / 2) > 0.25 * (high - low)
+    parts = np.split(np.arange(len(outer)), np.flatnonzero(np.diff(outer)) + 1)
+    extremes = [
+        part[np.argmax(np.abs(trace.potential[part] - (low + high) / 2))]
+        for part in parts
+        if outer[part[0]]
+    ]
+    return np.array([k for k in extremes if 0 < k < len(outer) - 1], int)
+
+
+def _unsettled(trace: Trace, n_samples: int) -> np.ndarray:
+    """Samples of a voltammogram that do not count, shape (N,): the double layer settles.
+
+    No electrode charges as quite one capacitor does, and there is little else to be seen after
+    the start of a sweep and at its end.
+    """
+    turns, duration = _turns(trace), trace.time[-1]
+    if not len(turns):
+        return np.zeros(n_samples, bool)
+    times = duration * np.arange(1, n_samples + 1) / n_samples
+    ends = np.concatenate([[0.0], trace.time[turns], [duration]])
+    length = np.diff(ends)[:, None]
+    begun, left = times - ends[:-1, None], ends[1:, None] - times
+    last = np.arange(len(length))[:, None] == len(length) - 1
+    early = (begun > -1e-9 * length) & (begun <= _SETTLES * length)
+    late = (left >= 0) & (left < _ROUNDED * length) & ~last
+    return (early | late).any(0)
 
 
 def to_records(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Records:
@@ -382,38 +248,53 @@ def to_records(trace: Trace, meta: dict, prior: Prior, n_samples: int) -> Record
     couples = meta["couples"]
     if len(couples) > prior.max_couples:
         raise ValueError(f"couples: {len(couples)} given, at most {prior.max_couples} are modelled")
-    radius = 0.1 * meta["electrode"]["radius_mm"]
+    shape, radius = _electrode(meta["electrode"])
     present = np.zeros((prior.max_couples, 2), bool)
-    given = {}
     for k, couple in enumerate(couples):
         present[k] = couple["C_ox_mM"] != 0, couple["C_red_mM"] != 0
-        if not present[k].any():
-            raise ValueError(f"couples: neither form of couple {k + 1} is in the solution")
-        for key, name, natural in _KNOWN:
-            absent = key in ("C_ox_mM", "C_red_mM") and couple[key] == 0
-            if couple.get(key, "unknown") != "unknown" and not absent:
-                given[f"{name}_{k + 1}"] = natural(couple[key])
-    e0 = [couple.get("E0_V") for couple in couples]
-    stated = [value for value in e0 if value is not None]
-    if stated != e0[: len(stated)] or stated != sorted(stated):
-        raise ValueError("couples: E0_V must ascend, and needs that of the couples before")
-    if "resistance_ohm" in meta:
-        given["resistivity"] = math.log(4 * radius * meta["resistance_ohm"])
-    if "capacitance_uF_cm2" in meta:
-        given["C_dl"] = math.log(meta["capacitance_uF_cm2"])
-    potential, current, mask, duration = to_record(trace, n_samples)
-    sphere = meta["electrode"].get("shape") == "sphere"
+    given, believed = beliefs.stated(meta, SPREADS[shape] * radius)
+    potential, current, mask, duration = _after_hold(trace, meta.get("hold"), n_samples)
     temperature = meta.get("temperature_C", 25.0) + 273.15
-    numbers = (duration, radius, 1 / radius if sphere else 0.0, temperature)
-    arrays = (np.asarray(value, np.float32) for value in (potential, *numbers))
-    experiment = Experiment(*arrays, present)
+    potential, duration, radius, temperature = (
+        np.asarray(value, np.float32) for value in (potential, duration, radius, temperature)
+    )
+    experiment = Experiment(potential, duration, radius, np.asarray(shape), temperature, present)
     mean, _ = prior.moments(experiment)
     is_given = np.isin(prior.names, list(given))
     natural = np.array([given.get(n, m) for n, m in zip(prior.names, mean, strict=True)])
     z = prior.standard(natural.astype(np.float32), experiment)
     known = is_given | ~np.asarray(prior.active(present))
-    record = Records(np.asarray(current, np.float32), mask, experiment, np.asarray(z), known)
+    belief = np.array([believed.get(name, _NO_BELIEF).mean for name in prior.names], np.float32)
+    trust = np.array([1 / believed.get(name, _NO_BELIEF).sd for name in prior.names], np.float32)
+    observed = np.asarray(current, np.float32)
+    record = Records(observed, mask, experiment, np.asarray(z), known, belief, trust)
     return jax.tree.map(lambda a: np.asarray(a)[None], record)
+
+
+def _electrode(electrode: dict) -> tuple[int, float]:
+    """Index of the shape, and the radius in cm, which may follow from the area."""
+    shape = SHAPES.index(electrode.get("shape", "disc"))
+    if "radius_mm" in electrode:
+        return shape, 0.1 * electrode["radius_mm"]
+    return shape, 0.1 * math.sqrt(electrode["area_mm2"] / (math.pi * AREAS[shape]))
+
+
+def _after_hold(
+    trace: Trace, hold: dict | None, n_samples: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """As `to_record`, after a time at one potential of which nothing was recorded."""
+    scan = float(trace.time[-1])
+    held = min(hold["seconds"], _LONGEST_HOLD * scan) if hold else 0.0
+    n_held = round(n_samples * held / (held + scan))
+    potential, current, mask, duration = to_record(trace, n_samples - n_held)
+    mask &= ~_unsettled(trace, n_samples - n_held)
+    before = np.zeros(n_held)
+    return (
+        np.concatenate([before + (hold["potential_V"] if hold else 0.0), potential]),
+        np.concatenate([before, current]),
+        np.concatenate([before > 0, mask]),
+        duration * n_samples / (n_samples - n_held),
+    )
 
 
 def write(
@@ -431,9 +312,10 @@ def write(
     count = int(experiment.present.any(-1).sum())
     meta = {
         "synthetic": True,
+        "cycle": "all",
         "electrode": {
             "radius_mm": 10 * float(experiment.radius),
-            "shape": "sphere" if experiment.curvature > 0 else "disc",
+            "shape": SHAPES[int(experiment.shape)],
         },
         "temperature_C": float(experiment.temperature) - 273.15,
         "couples": [

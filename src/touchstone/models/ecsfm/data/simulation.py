@@ -22,7 +22,7 @@ from touchstone.models.ecsfm.physics.readings import readable, readings
 _BATCH = 64  # experiments of a call of the simulator
 _FEWEST_OBSERVED = 8  # samples of a record of which chance observes none
 _EXAMPLE_SAMPLES = 1000
-_NUMBERS = ("duration", "radius", "curvature", "temperature")  # of an experiment, in a chunk
+_NUMBERS = ("duration", "radius", "shape", "temperature")  # of an experiment, in a chunk
 
 
 class BaseCases(NamedTuple):
@@ -114,7 +114,7 @@ class Simulation:
         mask = _masks(rng, clean, settings.get("observed"))
         known = self.by_design | ~np.asarray(self.prior.active(experiment.present))
         return BaseCases(
-            Records(np.full_like(clean, np.nan), mask, experiment, z, known),
+            Records.without_belief(np.full_like(clean, np.nan), mask, experiment, z, known),
             signal=np.sqrt((clean**2).mean(1)),
             task=np.array(list(self.config["tasks"]))[draws.task],
         )

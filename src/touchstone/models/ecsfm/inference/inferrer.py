@@ -13,7 +13,7 @@ from touchstone.inference.importance import AGREEMENT
 from touchstone.models.ecsfm.inference import chains
 from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
 from touchstone.models.ecsfm.inference.posteriors import BATCH, MARGINAL, Draws, Posteriors
-from touchstone.models.ecsfm.physics.experiment import Experiment, Records
+from touchstone.models.ecsfm.physics.experiment import Records
 from touchstone.models.ecsfm.physics.forward import Forward
 from touchstone.vocabulary import Cases, Computation, Posterior, Prediction
 
@@ -112,9 +112,13 @@ class Inferrer:
         posterior = self._posterior(records, z, weight, prediction, nothing, None)
         return posterior._replace(computation=sampled.computation)
 
-    def values(self, z: np.ndarray, experiment: Experiment) -> dict[str, np.ndarray]:
-        """Values of standard coordinates, shape (n, draws, P), by name of the parameter."""
-        natural = np.asarray(self._natural(z, experiment))
+    def prior_values(self, z: np.ndarray, records: Records) -> dict[str, np.ndarray]:
+        """As `values`, of draws of the prior, with what is known and believed of each record."""
+        z = np.where(records.known[:, None], records.z[:, None], z)
+        natural = np.asarray(self._natural(z, records.experiment))
+        trust, believed = records.trust[:, None], records.trust[:, None] > 0
+        draws = records.belief[:, None] + z / np.where(believed, trust, 1.0)
+        natural = np.where(believed, draws, natural)
         return {q.name: q.value(natural[:, :, k]) for k, q in enumerate(self.prior.parameters)}
 
     @cached_property
@@ -126,12 +130,17 @@ class Inferrer:
         return jax.jit(jax.vmap(jax.vmap(self.prior.standard, in_axes=(0, None))))
 
     @cached_property
+    def prior_standard(self):
+        """Standard coordinates of natural ones, shape (n, P)."""
+        return jax.jit(jax.vmap(self.prior.standard))
+
+    @cached_property
     def _moments(self):
         return jax.jit(jax.vmap(self.prior.moments))
 
     def _predict(self, key, records: Records, z, weight, marginal: bool, label: str | None):
         """Draws with their baselines, and what they predict, by the exact simulator."""
-        z, mean, sd, noise, pit = map_batches(
+        z, mean, sd, noise, innovation = map_batches(
             partial(self.posteriors.predict, marginal, key),
             np.arange(len(z)),
             z,
@@ -143,7 +152,7 @@ class Inferrer:
         )
         score = (records.observed - mean) / sd
         log_density = -0.5 * score**2 - np.log(sd / noise[:, None]) - 0.5 * np.log(2 * np.pi)
-        return z, Prediction(mean, sd, ndtr(score), log_density, pit)
+        return z, Prediction(mean, sd, ndtr(score), log_density, innovation)
 
     def _posterior(
         self,
@@ -154,11 +163,21 @@ class Inferrer:
         log_evidence: np.ndarray,
         drawn: Draws | None,
     ) -> Posterior:
-        moments = self._moments(records.experiment)
+        believed = records.trust > 0
+        mean, sd = (np.asarray(moment) for moment in self._moments(records.experiment))
+        mean = np.where(believed, records.belief, mean)
+        sd = np.where(believed, 1 / np.where(believed, records.trust, 1.0), sd)
+        natural = np.asarray(self._natural(z, records.experiment))
+        estimate = np.einsum("nd,ndp->np", weight, natural).astype(np.float32)
+        standard = np.asarray(self.prior_standard(estimate, records.experiment))
+        place = ndtr(np.where(believed, (estimate - mean) / sd, standard))
+        draws = {q.name: q.value(natural[:, :, k]) for k, q in enumerate(self.prior.parameters)}
         return Posterior(
-            self.values(z, records.experiment),
+            draws,
             weight,
-            *(np.asarray(moment) for moment in moments),
+            mean,
+            sd,
+            place,
             prediction,
             log_evidence,
             Computation.unchecked() if drawn is None else _computation(drawn),

@@ -20,7 +20,7 @@ from touchstone.models.ecsfm.physics.experiment import Experiment
 from touchstone.models.ecsfm.physics.kinetics import FARADAY, inverse_thermal_voltage
 from touchstone.models.ecsfm.physics.prior import RECORD, Prior
 
-VERSION = 2  # of the contexts: networks that learnt from others are no use
+VERSION = 3  # of the contexts: networks that learnt from others are no use
 # The numbers of `settings` that have a trained range, in their order.
 SETTINGS = ("ln duration/s", "ln radius/cm", "ln curvature", "temperature/K", "ln half-window·F/RT")
 _D, _C = 1e-5, 1e-6  # cm^2/s, mol/cm^3
@@ -82,6 +82,7 @@ def settings(experiment: Experiment) -> Array:
             experiment.temperature,
             jnp.log(half * inverse_thermal_voltage(jnp.asarray(experiment.temperature))),
             *experiment.present.astype(jnp.float32).ravel(),
+            experiment.electrode.edge,
         ]
     )
 

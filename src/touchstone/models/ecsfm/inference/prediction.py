@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.scipy.special import ndtr
 
 from touchstone.inference.batches import map_chunks
 from touchstone.inference.problem import simulated
@@ -40,8 +39,7 @@ def predict(
 
     Returns:
         The draws; the mean and standard deviation of a new observation, (n, N) each; the standard
-        deviation of its white noise, (n,); and the probability of less than each observed sample,
-        given those before it, (n, N).
+        deviation of its white noise, (n,); and the innovation of each observed sample, (n, N).
     """
     each = []
     for number in range(len(z)):
@@ -59,10 +57,10 @@ def _of_case(prior, marginal, key, z, weight, case: Records, waveform) -> tuple[
     keys = np.asarray(jax.random.key_data(jax.random.split(key, len(z))))
     of_draws = _of_draws_marginal if marginal else _of_draws
     current = map_chunks(simulated, simulation, z)
-    z, fit, sd, white, pit = map_chunks(of_draws, Record(prior, case), z, current, keys)
+    z, fit, sd, white, innovation = map_chunks(of_draws, Record(prior, case), z, current, keys)
     mean = weight @ fit
     sd = np.sqrt(weight @ (fit - mean) ** 2 + weight @ sd**2)
-    return z, mean, sd, np.sqrt(weight @ white**2), weight @ pit
+    return z, mean, sd, np.sqrt(weight @ white**2), weight @ innovation
 
 
 def _of_draw(record: Record, z: Array, current: Array, key: Array, *, marginal: bool):
@@ -79,8 +77,8 @@ def _of_draw(record: Record, z: Array, current: Array, key: Array, *, marginal: 
         )
         z = jnp.where(case.known, z, z.at[prior.baseline].set(drawn))
     observation = observation.with_baseline(z[prior.baseline])
-    pit = ndtr(observation.filter(case.observed, case.mask).residual)
-    return z, observation.mean, observation.sd, observation.white, pit
+    innovation = observation.filter(case.observed, case.mask).residual
+    return z, observation.mean, observation.sd, observation.white, innovation
 
 
 _of_draws, _of_draws_marginal = (

@@ -12,7 +12,7 @@ from touchstone.models.ecsfm.inference.straight import Straight
 from touchstone.models.ecsfm.physics.arrays import AnyArray
 from touchstone.models.ecsfm.physics.experiment import Experiment, Kind, Records
 from touchstone.models.ecsfm.physics.forward import Forward
-from touchstone.models.ecsfm.physics.observation import Filtered
+from touchstone.models.ecsfm.physics.observation import HALF_LOG_2PI, Filtered
 from touchstone.models.ecsfm.physics.prior import Prior
 from touchstone.models.ecsfm.physics.waveforms import Waveform
 
@@ -53,7 +53,9 @@ class Record(eqx.Module):
     case: Records
 
     def residuals(self, current: Array, z: Array) -> tuple[Array, Array]:
-        """Residuals about a simulated current, and the logarithms of their scales, (N,) each.
+        """Residuals about a simulated current, and the logarithms of their scales, (N + P,) each.
+
+        After the samples come the parameters, about what is believed of them.
 
         The scales are in units of the rms of what was observed, so that the evidence does not
         depend on the unit of the current.
@@ -61,7 +63,19 @@ class Record(eqx.Module):
         filtered = self.filtered(current, z)
         seen = self.case.mask.astype(self.case.observed.dtype)
         unit = jnp.sqrt((seen * self.case.observed**2).sum() / seen.sum())
-        return filtered.residual, filtered.log_scale - seen * jnp.log(unit)
+        log_scale = filtered.log_scale - seen * jnp.log(unit)
+        of_belief, its_log_scale = self._believed(z)
+        return (
+            jnp.concatenate([filtered.residual, of_belief]),
+            jnp.concatenate([log_scale, its_log_scale]),
+        )
+
+    def _believed(self, z: Array) -> tuple[Array, Array]:
+        """The same of what is believed of the parameters from elsewhere, (P,) each."""
+        case, trust = self.case, jnp.asarray(self.case.trust)
+        natural = self.prior.natural(z, case.experiment)
+        log_scale = HALF_LOG_2PI - jnp.log(jnp.where(trust > 0, trust, 1.0))
+        return trust * (natural - case.belief), jnp.where(trust > 0, log_scale, 0.0)
 
     def filtered(self, current: Array, z: Array) -> Filtered:
         """The record about a simulated current, the baseline marginalised where not known."""

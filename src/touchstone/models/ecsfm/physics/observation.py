@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Key
 
 from touchstone.models.ecsfm.physics.arrays import AnyArray, Number
 
-_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class Observation(NamedTuple):
@@ -128,7 +128,7 @@ class Observation(NamedTuple):
         (*_, mean, (v11, v12, v22)), (residual, variance) = jax.lax.scan(
             advance, start, (*samples, mask)
         )
-        log_scale = jnp.log(self.white) + 0.5 * jnp.log(variance) + _HALF_LOG_2PI
+        log_scale = jnp.log(self.white) + 0.5 * jnp.log(variance) + HALF_LOG_2PI
         return Filtered(
             jnp.where(mask, residual / jnp.sqrt(variance), 0.0),
             jnp.where(mask, log_scale, 0.0),

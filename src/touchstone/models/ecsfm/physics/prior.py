@@ -132,7 +132,7 @@ class Prior:
     ) -> Instrument:
         """Uncompensated resistance of the electrode in its electrolyte, and double layer."""
         resistivity, c_dl = self._take(natural, "resistivity", "C_dl")
-        return Instrument(jnp.exp(resistivity) / (4 * experiment.radius), 1e-6 * jnp.exp(c_dl))
+        return Instrument(jnp.exp(resistivity) / experiment.spread, 1e-6 * jnp.exp(c_dl))
 
     def observation(
         self,

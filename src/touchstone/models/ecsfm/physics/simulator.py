@@ -37,12 +37,14 @@ class Electrode(NamedTuple):
     Attributes:
         area: Geometric area, cm^2.
         temperature: K.
-        curvature: 1/radius of a sphere, 1/cm; None or 0 for a plane (None is faster).
+        curvature: 1/radius of a sphere or disc, 1/cm; None or 0 for a plane (None is faster).
+        edge: 1 for a disc in a plane, over whose edge more diffuses; 0 for a sphere.
     """
 
     area: Number
     temperature: Number = 298.15
     curvature: Number | None = None
+    edge: Number = 0.0
 
 
 class Response(NamedTuple):
@@ -67,7 +69,7 @@ class _Side(NamedTuple):
     sign: int  # of what a flux adds to its concentration
     bulk: Array  # mol/cm^3
     root_d: Array  # sqrt(D duration), cm
-    bend: Array | None  # that over the radius of a sphere
+    bend: Array | None  # that over the radius of a sphere or disc
     weights: Sequence[Array]  # of the memories in sqrt(D) K
 
 
@@ -117,10 +119,13 @@ def simulate(
     # Time is counted in durations: D, k and the flux scale with it, concentrations do not.
     each = [jax.tree.map(lambda a, s=s: a[s], couples) for s in range(couples.e0.shape[0])]
 
+    edge = jnp.asarray(electrode.edge, dtype)
+    own = transport.Own.of(edge)
+
     def side(sign: int, bulk: Float[Array, ""], d: Float[Array, ""]) -> _Side:
         root_d = jnp.sqrt(d * duration)
         bend = None if electrode.curvature is None else root_d * electrode.curvature
-        weights = memory.kernel_weights(jnp.zeros((), dtype) if bend is None else bend)
+        weights = memory.kernel_weights(zero if bend is None else bend, edge)
         return _Side(sign, bulk, root_d, bend, tuple(weights))
 
     sides = [(side(1, c.c_ox, c.d_ox), side(-1, c.c_red, c.d_red)) for c in each]
@@ -137,7 +142,10 @@ def simulate(
             side: _Side, faded: Sequence[Float[Array, ""]], flux: Float[Array, ""]
         ) -> tuple[Float[Array, ""], Float[Array, ""]]:
             """Concentration without the new flux, and its response to it."""
-            own_start, own_end = transport.own_weights(step, side.bend)
+            if side.bend is None:
+                own_start, own_end = transport.own_weights_of_plane(step)
+            else:
+                own_start, own_end = own.weights(step, side.bend)
             past = sum(w * m for w, m in zip(side.weights, faded, strict=True))
             past = past + own_start * flux
             return side.bulk + side.sign * past / side.root_d, own_end / side.root_d

@@ -1,0 +1,122 @@
+"""The decision to accept or to escalate: one score, one threshold, one promised false-alarm rate.
+
+How unusual a sign is, is -log10 of the part of simulated cases in which it is as high; the score of
+a case is that of its most unusual sign. On other simulated cases, used for nothing else, a
+threshold is set by split conformal prediction (Vovk 2012, conditional on the calibration): the
+false-alarm rate of the rule is at most alpha, with probability 1 - delta over those cases, for all
+observations that are exchangeable with them. Every reason to escalate is inside the score, so that
+none adds alarms that were not counted.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import betainc
+
+# Upper quantiles of a sign by which it is known; beyond the last its tail is exponential.
+LEVELS = (1.0, 0.5, 0.2)
+CERTAIN = 99.0  # score of what can not come from the model's family at all
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The rule.
+
+    Attributes:
+        usual: Of each sign, its quantiles at `LEVELS`, then the mean excess over the last.
+        threshold: Of the score: escalate above.
+        alpha: Promised false-alarm rate.
+        delta: Chance, over the calibration, that the rate is higher.
+        n_usual: Cases that say what is usual.
+        n_calibrated: Cases that the threshold is of.
+    """
+
+    usual: dict[str, list[float]]
+    threshold: float
+    alpha: float
+    delta: float
+    n_usual: int
+    n_calibrated: int
+
+    def unusual(self, signs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """-log10 of the part of cases of the model's family in which each sign is as high.
+
+        A sign that is not a number is as unusual as can be: what cannot be judged is not accepted.
+        """
+        found = {}
+        for name, usual in self.usual.items():
+            value = _surprise(np.asarray(signs[name], float), usual)
+            found[name] = np.where(np.isfinite(signs[name]), value, CERTAIN)
+        return found
+
+    def score(self, signs: dict[str, np.ndarray]) -> Float[np.ndarray, " case"]:
+        """Of the most unusual sign of each case."""
+        return np.max(list(self.unusual(signs).values()), axis=0)
+
+    def to_json(self) -> dict:
+        """As a report holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: dict) -> "Decision":
+        """From a report."""
+        return cls(**{name: found[name] for name in cls.__dataclass_fields__})
+
+
+def calibrate(
+    usual: dict[str, np.ndarray],
+    calibration: dict[str, np.ndarray],
+    alpha: float,
+    delta: float,
+) -> Decision:
+    """A decision from the signs of simulated cases, none of them in both parts.
+
+    Args:
+        usual: Signs, by name, of the cases that say what is usual, shape (n,) each.
+        calibration: Signs of the cases that set the threshold, shape (m,) each.
+        alpha: Promised false-alarm rate.
+        delta: Chance that it is exceeded.
+
+    Returns:
+        The decision. Where the cases are too few for the promise, the threshold is the highest
+        score seen, and the decision's delta is the one that this buys.
+    """
+    known = {name: _known(values[np.isfinite(values)]) for name, values in usual.items()}
+    n_usual = len(next(iter(usual.values())))
+    n = len(next(iter(calibration.values())))
+    rank = max(largest_rank(n, alpha, delta), 1)
+    blank = Decision(known, np.inf, alpha, delta, n_usual, n)
+    threshold = float(np.sort(blank.score(calibration))[-rank])
+    bought = 1 - float(betainc(rank, n + 1 - rank, alpha))
+    return Decision(known, threshold, alpha, max(delta, bought), n_usual, n)
+
+
+def largest_rank(n: int, alpha: float, delta: float) -> int:
+    """Rank from the top of the score that is the threshold, among n; 0 if n is too small.
+
+    Above the k-th highest of n scores lies a part of the family that is Beta(k, n + 1 - k).
+    """
+    ranks = np.arange(1, n + 1)
+    enough = betainc(ranks, n + 1 - ranks, alpha) >= 1 - delta
+    return int(np.count_nonzero(enough))  # a higher threshold promises more
+
+
+def _known(values: Float[np.ndarray, " case"]) -> list[float]:
+    """What is kept of a sign; see `Decision.usual`."""
+    quantiles = np.quantile(values, [1 - level for level in LEVELS])
+    excess = values[values > quantiles[-1]] - quantiles[-1]
+    # Where all are alike, anything higher is unheard of.
+    least = 1e-9 * max(1.0, float(np.abs(quantiles).max()))
+    return [*quantiles.tolist(), max(float(excess.mean()) if len(excess) else 0.0, least)]
+
+
+def _surprise(value: Float[np.ndarray, " case"], usual: list[float]) -> Float[np.ndarray, " case"]:
+    """-log10 of the upper tail: linear between the levels, then that of an exponential law."""
+    height = -np.log10(LEVELS)
+    *quantiles, excess = usual
+    # Equal quantiles would have no slope.
+    at = np.array(quantiles) + excess * 1e-6 * np.arange(len(quantiles))
+    beyond = height[-1] + (value - at[-1]) / (excess * np.log(10))
+    inside = np.interp(value, at, height)
+    return np.minimum(np.where(value > at[-1], beyond, inside), CERTAIN)

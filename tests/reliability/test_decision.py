@@ -1,0 +1,96 @@
+"""The rule that decides: its promise holds, whatever the signs are distributed like."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import beta, binom
+
+from touchstone.reliability.decision import Decision, calibrate, largest_rank
+
+UNHURRIED = settings(deadline=None)
+NAMES = ("first", "second", "third")
+# Of very different shapes: what is usual of a sign is learnt, not supposed.
+LAWS = {
+    "first": lambda rng, n: rng.standard_normal(n),
+    "second": lambda rng, n: rng.exponential(3.0, n),
+    "third": lambda rng, n: rng.integers(0, 4, n) + 0.0,  # with ties
+}
+
+
+def drawn(rng, n):
+    """Signs of cases of the family, which hang together."""
+    common = rng.standard_normal(n)
+    return {name: LAWS[name](rng, n) + 0.3 * common for name in NAMES}
+
+
+@pytest.mark.parametrize(
+    ("n", "alpha", "delta", "rank"),
+    [(1000, 0.05, 0.05, 39), (58, 0.05, 0.05, 0), (59, 0.05, 0.05, 1), (14, 0.1, 0.05, 0)],
+)
+def test_the_threshold_has_the_rank_that_keeps_the_promise(n, alpha, delta, rank):
+    """59 is the least number for 95 % coverage with 95 % confidence (Wilks 1941)."""
+    assert largest_rank(n, alpha, delta) == rank
+
+
+@UNHURRIED
+@given(n=st.integers(1, 3000), alpha=st.floats(0.01, 0.5), delta=st.floats(0.01, 0.5))
+def test_the_rank_is_the_largest_by_the_binomial_law(n, alpha, delta):
+    """More than n - k of n cases lie below the alpha quantile with the probability promised."""
+    rank = largest_rank(n, alpha, delta)
+    if rank:
+        assert binom.cdf(rank - 1, n, alpha) <= delta + 1e-9
+    assert binom.cdf(rank, n, alpha) > delta - 1e-9
+
+
+def test_false_alarms_follow_the_law_of_the_calibration():
+    rng = np.random.default_rng(1)
+    alpha, delta, n = 0.1, 0.1, 150
+    rates = []
+    for _ in range(300):
+        rule = calibrate(drawn(rng, 100), drawn(rng, n), alpha, delta)
+        rates.append((rule.score(drawn(rng, 4000)) > rule.threshold).mean())
+    rank = largest_rank(n, alpha, delta)
+    assert np.mean(np.array(rates) > alpha) < delta + 3 * np.sqrt(delta * (1 - delta) / 300)
+    assert np.mean(rates) == pytest.approx(beta(rank, n + 1 - rank).mean(), abs=0.005)
+
+
+def test_too_few_cases_say_what_they_buy():
+    rng = np.random.default_rng(2)
+    rule = calibrate(drawn(rng, 50), drawn(rng, 20), 0.05, 0.05)
+    assert rule.delta == pytest.approx(0.95**20)
+    assert rule.delta > 0.05
+
+
+@UNHURRIED
+@given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(NAMES), more=st.floats(0, 100))
+def test_a_higher_sign_is_never_less_unusual(seed, name, more):
+    rng = np.random.default_rng(seed)
+    rule = calibrate(drawn(rng, 60), drawn(rng, 60), 0.1, 0.05)
+    signs = drawn(rng, 5)
+    higher = {**signs, name: signs[name] + more}
+    assert (rule.score(higher) >= rule.score(signs)).all()
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_how_unusual_a_sign_is_reaches_beyond_what_was_seen(name):
+    rng = np.random.default_rng(3)
+    rule = calibrate(drawn(rng, 4000), drawn(rng, 1000), 0.05, 0.05)
+    fresh = drawn(rng, 1_000_000)
+    for part in (0.3, 0.03, 0.003):
+        value = np.quantile(fresh[name], 1 - part)
+        one = {each: np.full(1, np.median(fresh[each])) for each in NAMES} | {name: value[None]}
+        assert rule.unusual(one)[name][0] == pytest.approx(-np.log10(part), abs=0.45)
+
+
+def test_what_is_no_number_is_not_accepted():
+    rng = np.random.default_rng(4)
+    rule = calibrate(drawn(rng, 60), drawn(rng, 60), 0.1, 0.05)
+    signs = drawn(rng, 1) | {"first": np.array([np.nan])}
+    assert rule.score(signs)[0] > rule.threshold
+
+
+def test_a_rule_comes_back_from_its_report():
+    rng = np.random.default_rng(5)
+    rule = calibrate(drawn(rng, 60), drawn(rng, 60), 0.1, 0.05)
+    assert Decision.from_json(rule.to_json()) == rule
