@@ -20,7 +20,7 @@ from touchstone.cli import app
 from touchstone.contract import load_model
 from touchstone.io import artifacts, reports, settings
 from touchstone.io.results import Results
-from touchstone.stages import checkpoints, guardrail, randomness, simulate, stress, train
+from touchstone.stages import checkpoints, guardrail, randomness, release, simulate, stress, train
 
 ROOT = Path(__file__).parents[1]
 TOY = "example_decay"
@@ -39,41 +39,35 @@ def of_stage(stage):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A project in which the toy model was trained, with its guardrail and an example."""
+    """A project in which the toy model was trained and released, and a record and its metadata."""
     project = tmp_path_factory.mktemp("project")
-    model, results = load_model(TOY), Results(project / "results" / TOY)
-    simulate.run(model, of_stage("simulate"), results, 0)
-    train.run(model, of_stage("train"), results, [], [results.report("simulate_0")])
-    stress.run(model, of_stage("stress"), results)
-    guardrail.run(of_stage("guardrail"), results)
-    model.example(
-        randomness.generator(2026, "infer", 3), project / "mine.csv", project / "mine.yaml"
-    )
+    skipped = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "tests/models" / TOY, project / "models" / TOY, ignore=skipped)
+    with pytest.MonkeyPatch.context() as patch:
+        use_models_of(project, patch)
+        model, results = load_model(TOY), Results(project / "results" / TOY)
+        simulate.run(model, of_stage("simulate"), results, 0)
+        train.run(model, of_stage("train"), results, [], [results.report("simulate_0")])
+        stress.run(model, of_stage("stress"), results)
+        guardrail.run(of_stage("guardrail"), results)
+        release.run(model, of_stage("stress"), results, 40)
+    rng = randomness.generator(2026, "infer", 3)
+    model.example(rng, project / "mine.csv", project / "mine.yaml")
     return project
 
 
-def released(trained: Path, folder: Path) -> Path:
-    """A copy of the toy model in a folder of models, with what was trained as its release."""
-    skipped = shutil.ignore_patterns("__pycache__")
-    model = shutil.copytree(ROOT / "tests/models" / TOY, folder / TOY, ignore=skipped)
-    results, target = Results(trained / "results" / TOY), model / checkpoints.PRETRAINED
-    target.mkdir()
-    shutil.copy(results.checkpoint / "proposal.npz", target)
-    shutil.copy(results.report("posterior_failure_mode_report"), target / checkpoints.GUARDRAIL)
-    lineage = {"date": "2026-11-28T12:00:00+00:00"}
-    artifacts.write_json(target / checkpoints.CERTIFICATE, {"lineage": lineage})
-    names = ["proposal.npz", checkpoints.GUARDRAIL, checkpoints.CERTIFICATE]
-    artifacts.write_manifest(target, names, {}, lineage)
-    return target
+def use_models_of(folder, monkeypatch):
+    """Find the models of this folder, and not those beside the tests."""
+    package = str(Path(touchstone.models.__file__).parent)
+    monkeypatch.setattr(touchstone.models, "__path__", [package, str(folder / "models")])
+    monkeypatch.setenv("TOUCHSTONE_MODELS", str(folder / "models"))
 
 
 @pytest.fixture
 def here(trained, tmp_path, monkeypatch):
     """A folder with a record and its metadata, for which a released model answers."""
-    released(trained, tmp_path / "models")
-    package = str(Path(touchstone.models.__file__).parent)
-    monkeypatch.setattr(touchstone.models, "__path__", [package, str(tmp_path / "models")])
-    monkeypatch.setenv("TOUCHSTONE_MODELS", str(tmp_path / "models"))
+    shutil.copytree(trained / "models", tmp_path / "models")
+    use_models_of(tmp_path, monkeypatch)
     for file in ("mine.csv", "mine.yaml"):
         shutil.copy(trained / file, tmp_path / file)
     monkeypatch.chdir(tmp_path)
@@ -85,6 +79,12 @@ def locally(here, trained):
     """The same, where the model was trained, too."""
     shutil.copytree(trained / "results", here / "results")
     return here
+
+
+def date():
+    """Day of the certificate of the released model."""
+    file = Path("models") / TOY / checkpoints.PRETRAINED / checkpoints.CERTIFICATE
+    return artifacts.read_json(file)["lineage"]["date"][: len("2026-01-01")]
 
 
 def call(*arguments):
@@ -135,7 +135,7 @@ def test_the_entry_point_is_the_application():
 def test_models_are_listed_with_the_artefact_that_answers(here):
     result = call("models")
     assert result.exit_code == 0
-    assert f"{TOY}: A decaying signal\n  pretrained, certificate of 2026-11-28" in result.stdout
+    assert f"{TOY}: A decaying signal\n  pretrained, certificate of {date()}" in result.stdout
 
 
 # Answers ------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_an_accepted_record_gets_a_table_two_sentences_and_the_next_step(here):
     assert sound.startswith("ACCEPT: the computation is sound")
     assert explained.startswith("ACCEPT: the model explains this record")
     assert then.startswith("Next: ")
-    assert artefact.startswith(f"Artefact of {TOY}: pretrained, certificate of 2026-11-28.")
+    assert artefact.startswith(f"Artefact of {TOY}: pretrained, certificate of {date()}.")
     assert sorted(here.iterdir()) == before  # nothing is written without --out
 
 
@@ -202,7 +202,7 @@ def test_files_are_written_whole_and_the_page_reads_offline(here):
     assert not re.findall(r"<script|<link|@import|(?:src|href)=[\"'](?!data:)", text)
     assert "data:image/png;base64," in text
     assert "ACCEPT: the model explains this record" in text
-    assert "certificate of 2026-11-28" in text
+    assert f"certificate of {date()}" in text
     if (chromium := shutil.which("chromium")) is None:
         pytest.skip("no chromium to open it with")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"]
@@ -313,7 +313,7 @@ def test_what_was_trained_here_comes_before_the_release(locally):
 
 
 def test_an_override_comes_before_both(locally, trained, monkeypatch):
-    given = released(trained, locally / "elsewhere")
+    given = shutil.copytree(trained / "models" / TOY / "pretrained", locally / "elsewhere")
     monkeypatch.setenv("EXAMPLE_DECAY_CHECKPOINT", str(given))
     assert source_of(infer("mine.csv", "--json")) == "override"
     assert f"override {given}" in call("models").stdout
@@ -369,6 +369,14 @@ def test_an_edited_file_of_a_release_is_refused(here, name):
     edited(folder / name, "lineage", "seed", value=1)
     assert_refused(infer("mine.csv"), f"{name}: differs from its sha256 in manifest.json")
     assert_refused(call("verify", folder), name)
+
+
+def test_a_certificate_that_is_none_is_refused_though_it_is_hashed(here):
+    folder = here / "models" / TOY / checkpoints.PRETRAINED
+    edited(folder / checkpoints.CERTIFICATE, "false_alarms", "rate", "value", value=0.0)
+    names = ["proposal.npz", checkpoints.GUARDRAIL, checkpoints.CERTIFICATE]
+    artifacts.write_manifest(folder, names, {}, {})
+    assert_refused(infer("mine.csv"), "certificate.json: sha256")
 
 
 def test_an_edited_stress_report_is_refused(locally):

@@ -184,6 +184,8 @@ def guardrail_of(artefact: Artefact) -> dict:
         if not (folder / artifacts.MANIFEST).is_file():
             raise ArtifactError(f"{folder}: no {artifacts.MANIFEST} vouches for its {GUARDRAIL}")
         artifacts.verify(folder, beside)
+        if artefact.certificate:
+            reports.read(artefact.certificate, "certificate")
         return reports.read(file, _RULE)
     report = reports.read(file, _RULE)
     stress, manifest = file.with_name(f"{_STRESS}.json"), folder / artifacts.MANIFEST
