@@ -25,5 +25,9 @@ rule all:
         "results/report.html",
 
 
+onstart:
+    hold_results()
+
+
 onsuccess:
     logger.info(closing_words(), extra={"event": "closing_words"})

@@ -1,5 +1,6 @@
 """The workflow as a user runs it, tiny, with two models, in a folder whose name holds a space."""
 
+import fcntl
 import json
 import os
 import re
@@ -266,6 +267,18 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(setting, told, finished):
     run = snakemake(finished, "--dry-run", "--config", setting)
     assert run.returncode != 0
     assert told in said(run)
+
+
+def test_a_run_beside_another_is_refused_with_a_sentence(tmp_path):
+    folder = project(tmp_path, TOY)
+    (folder / "results").mkdir()
+    with (folder / "results/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run = snakemake(folder, "--until", "example")
+    assert run.returncode != 0
+    assert "Another run is at work in this folder" in said(run)
+    assert "Traceback" not in said(run)
+    assert not list((folder / "results").rglob("example*"))
 
 
 # Measurements -------------------------------------------------------------------------------------

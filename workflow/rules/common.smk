@@ -1,4 +1,5 @@
 # What all rules share: the checked settings, where results lie, and how a notebook is run.
+import fcntl
 import os
 import re
 from pathlib import Path
@@ -218,6 +219,24 @@ def page_figures(model_id):
     names += [f"infer_{measurement_name(model_id)}"]
     names += ["calibration"] if trains(model_id) else []
     return [f"results/{RUNS[model_id]}/figures/{name}.png" for name in names]
+
+
+def hold_results():
+    """Refuse a run beside another one, which would remove what the first is writing.
+
+    The system frees the lock when this process ends, however it ends.
+    """
+    global RESULTS_LOCK
+    try:
+        os.makedirs("results", exist_ok=True)
+        RESULTS_LOCK = open("results/.lock", "w")
+        fcntl.flock(RESULTS_LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise WorkflowError(
+            "Another run is at work in this folder; wait until it has ended."
+        ) from None
+    except OSError as error:
+        raise WorkflowError(f"results: cannot be written ({error.strerror})") from None
 
 
 def closing_words():

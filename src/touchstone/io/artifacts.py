@@ -42,14 +42,14 @@ def atomic(path: Path | str) -> Generator[Path]:
 
 
 def assert_writable(folder: Path) -> None:
-    """Make a folder, and see that files can be written to it, before anything takes long.
+    """See that files can be written to a folder, before anything takes long; makes nothing.
 
     Raises:
-        ArtifactError: If they cannot.
+        ArtifactError: If they cannot, there or where the folder would be made.
     """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise ArtifactError(f"{folder}: cannot be written to ({error.strerror})") from None
 

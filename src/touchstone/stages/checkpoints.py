@@ -51,7 +51,8 @@ class Artefact(NamedTuple):
     def facts(self) -> dict[str, str | None]:
         """What the lineage of an answer says of the artefact."""
         path = str(self.checkpoint) if self.source in ("override", "given") else None
-        return {"source": self.source, "path": path, "date": self.date}
+        certificate = str(self.certificate) if self.certificate else None
+        return {"source": self.source, "path": path, "date": self.date, "certificate": certificate}
 
     @property
     def words(self) -> str:
@@ -65,8 +66,10 @@ def words(facts: dict[str, str | None]) -> str:
     match facts["source"]:
         case "trained":
             return f"trained here on {day}"
-        case "pretrained":
+        case "pretrained" if facts["certificate"]:
             return f"pretrained, certificate of {day}"
+        case "pretrained":
+            return f"pretrained on {day}, without a certificate"
     return f"{facts['source']} {facts['path']}, trained on {day}"
 
 
@@ -181,6 +184,8 @@ def guardrail_of(artefact: Artefact) -> dict:
         if not (folder / artifacts.MANIFEST).is_file():
             raise ArtifactError(f"{folder}: no {artifacts.MANIFEST} vouches for its {GUARDRAIL}")
         artifacts.verify(folder, beside)
+        if artefact.certificate:
+            reports.read(artefact.certificate, "certificate")
         return reports.read(file, _RULE)
     report = reports.read(file, _RULE)
     stress, manifest = file.with_name(f"{_STRESS}.json"), folder / artifacts.MANIFEST

@@ -141,7 +141,7 @@ def artefact_sentence(report: dict) -> str:
 
 
 def posterior_table(report: dict) -> list[list[str]]:
-    """Each quantity with its median and 90 % interval, the interval of its prior, and its unit."""
+    """Each quantity: median, 90 % interval, that of its prior, unit, and what is to be remarked."""
     rows = [["quantity", "median", "90 % interval", "prior 90 %", "unit", ""]]
     for row in report["posterior"]:
         of_record = f" (record {row['record']})" if row.get("record") else ""
@@ -149,6 +149,14 @@ def posterior_table(report: dict) -> list[list[str]]:
         median = f"{row['median']:.3g}"
         rows.append([row["quantity"] + of_record, median, *ends, row["unit"], row["remark"]])
     return rows
+
+
+def _narrow_table(report: dict) -> list[list[str]]:
+    """The same for a terminal: a remark, which says what of the interval counts, in its place."""
+    return [
+        [quantity, median, remark or interval, *others]
+        for quantity, median, interval, *others, remark in posterior_table(report)
+    ]
 
 
 def answer_text(report: dict) -> str:
@@ -161,7 +169,7 @@ def answer_text(report: dict) -> str:
         artefact_sentence(report),
     ]
     title = report["measurement"]
-    paragraphs = ["\n".join(_aligned(posterior_table(report))), *map(_filled, sentences)]
+    paragraphs = ["\n".join(_aligned(_narrow_table(report))), *map(_filled, sentences)]
     return "\n\n".join([title, *paragraphs])
 
 
@@ -211,7 +219,7 @@ def text(folders: dict[Path, str], page: Path) -> str:
         infer = folder / f"infer_{measurement}.json"
         if infer.exists():
             report = artifacts.read_json(infer)
-            lines += ["", *_aligned(posterior_table(report)), "", verdict_sentence(report)]
+            lines += ["", *_aligned(_narrow_table(report)), "", verdict_sentence(report)]
             lines += [artefact_sentence(report)]
     if page.exists():
         lines += ["", f"Report: {page}"]
