@@ -230,6 +230,11 @@ class Model[Detail](ABC):
         """What of each case lies outside what was trained on, in words."""
         return [[] for _ in cases.observed]
 
+    def alternatives(self, cases: Cases[Detail]) -> dict[str, Cases[Detail]]:
+        """A measurement under other settings, by what would have to be so, such as "the current
+        had the other sign": where the model does not explain it, some of these might."""
+        return {}
+
     def cautions(self, cases: Cases[Detail], posterior: Posterior) -> list[str]:
         """What the data of a measurement can not tell apart, and what would, in words."""
         return []

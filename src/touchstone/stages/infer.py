@@ -16,6 +16,8 @@ from touchstone.reliability.signs import LOCAL, MEANING, NAMES, signs, where
 from touchstone.stages import checkpoints, randomness, records
 from touchstone.vocabulary import Cases, Posterior, Verdict
 
+_LEAST_GAIN = 5.0  # in log evidence, of an alternative that is worth a word
+
 
 class Inference(NamedTuple):
     """What came of the stage.
@@ -129,6 +131,9 @@ def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -
     computation = judge_computation(posterior)
     judged = judge_model(found, places, outside, decision)
     rate = judge.guardrail["decision_score"]["fpr"]
+    others = []
+    if judged.verdict.decision == "escalate":
+        others = explain(model, cases, posterior, randomness.generator(seed, "infer", 4), budget)
     body = {
         "model_id": model.model_id,
         "measurement": source.measurement,
@@ -143,6 +148,7 @@ def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -
         ],
         "outside_training": _numbered(outside),
         "notes": notes,
+        "alternatives": others,
         "cautions": model.cautions(cases, posterior),
         "computation": {
             "verdict": computation.decision,
@@ -162,6 +168,30 @@ def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -
     report = reports.make("infer", body, reports.lineage(used, seed, inputs, **facts), timing)
     rng = randomness.generator(seed, "infer", 2)
     return Inference(report, cases, posterior, model.prior(cases, posterior.weight.shape[1], rng))
+
+
+def explain(
+    model: Model, cases: Cases, posterior: Posterior, rng: np.random.Generator, budget: dict
+) -> list[dict]:
+    """What would have to be so for the measurement to be explained better, the best first.
+
+    Args:
+        model: The model.
+        cases: The records of a measurement that it does not explain.
+        posterior: Theirs.
+        rng: For all randomness.
+        budget: Of the first method.
+
+    Returns:
+        `cause`, in words, and the gain in `log_evidence`, of each alternative with a gain of at
+        least `_LEAST_GAIN`. Those of like gain the data cannot tell apart.
+    """
+    ours, found = posterior.log_evidence[0], []
+    for cause, other in model.alternatives(cases).items():
+        got = model.infer(other, rng, method=model.methods[0], budget=budget).log_evidence[0]
+        if got - ours >= _LEAST_GAIN:
+            found.append({"cause": cause, "log_evidence": float(got - ours)})
+    return sorted(found, key=lambda each: -each["log_evidence"])
 
 
 def judge_computation(posterior: Posterior) -> Verdict:

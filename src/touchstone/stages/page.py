@@ -33,6 +33,7 @@ def render(report: dict, figure: Path | None) -> str:
         style=(_TEMPLATES / "style.css").read_text(encoding="utf-8"),
         computation=summary.computation_sentence(report),
         model=summary.model_sentence(report),
+        alternatives=summary.alternatives_sentence(report) if report["alternatives"] else "",
         next=summary.next_sentence(report),
         artefact=summary.artefact_sentence(report),
         table=summary.posterior_table(report),

@@ -6,6 +6,7 @@ from pathlib import Path
 from touchstone.io import artifacts
 from touchstone.stages.checkpoints import words
 
+_ALIKE = 5.0  # in log evidence, of causes that the data do not tell apart
 WIDTH = 80  # columns of a terminal
 _RATE = "{:.2f} [{:.2f}, {:.2f}]"
 
@@ -108,6 +109,18 @@ def model_sentence(report: dict) -> str:
     )
 
 
+def alternatives_sentence(report: dict) -> str:
+    """What would explain an escalated measurement better."""
+    best = report["alternatives"][0]["log_evidence"]
+    alike = [each for each in report["alternatives"] if each["log_evidence"] > best - _ALIKE]
+    return (
+        "The record would be explained better if "
+        + ", or if ".join(each["cause"] for each in alike)
+        + f" (log evidence +{best:.0f}"
+        + ("; the data cannot tell these apart)." if len(alike) > 1 else ").")
+    )
+
+
 def next_sentence(report: dict) -> str:
     """What to do with an answer."""
     if report["verdict"] != "accept":
@@ -164,6 +177,7 @@ def answer_text(report: dict) -> str:
     sentences = [
         computation_sentence(report),
         model_sentence(report),
+        *([alternatives_sentence(report)] if report["alternatives"] else []),
         *(f"Caution: {caution}" for caution in report["cautions"]),
         f"Next: {next_sentence(report)}",
         artefact_sentence(report),

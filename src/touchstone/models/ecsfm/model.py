@@ -8,7 +8,7 @@ import numpy as np
 
 from touchstone.contract import Fit, Model, Simulated, summary_of
 from touchstone.io import artifacts
-from touchstone.models.ecsfm.data import cautions, dataset, measurement
+from touchstone.models.ecsfm.data import alternatives, cautions, dataset, measurement
 from touchstone.models.ecsfm.data.simulation import Simulation
 from touchstone.models.ecsfm.inference import networks, training
 from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
@@ -211,6 +211,14 @@ class Ecsfm(Model[Records]):
             return View(potential, "Potential (V)", "Current (µA)", 1e6)
         part = np.arange(1, len(potential) + 1) / len(potential)
         return View(np.asarray(experiment.duration[index] * part), "Time (s)", "Current (µA)", 1e6)
+
+    def alternatives(self, cases: Cases[Records]) -> dict[str, Cases[Records]]:
+        """Usual slips of the settings; see `data.alternatives`."""
+        readings = alternatives.of_records(cases.detail, self.prior_of_parameters)
+        return {
+            words: self._cases(records, "measurement")._replace(system=cases.system)
+            for words, records in readings
+        }
 
     def cautions(self, cases: Cases[Records], posterior: Posterior) -> list[str]:
         """Errors of the metadata that a parameter would absorb; see `data.cautions`."""
