@@ -176,7 +176,7 @@ def test_the_middle_of_the_prior_in_units_of_the_simulator():
     assert float(cell.resistance) == pytest.approx(np.sqrt(5 * 200) / (4 * 0.15), rel=1e-5)
     assert float(cell.capacitance) == pytest.approx(1e-6 * np.sqrt(5 * 200), rel=1e-5)
     record = PRIOR.observation(values, jnp.full(here.potential.shape, -2e-6), here)
-    assert float(record.white) == pytest.approx(2e-6 * np.sqrt(1e-4 * 0.1), rel=1e-5)
+    assert float(record.white) == pytest.approx(2e-6 * np.sqrt(3e-4 * 0.1), rel=1e-5)
     assert float(record.discrepancy) == pytest.approx(2e-6 * np.sqrt(0.001 * 0.2), rel=1e-5)
     assert float(record.correlation) == pytest.approx(0.1, rel=1e-5)
     np.testing.assert_allclose(record.sizes, 2e-6 * 0.05, rtol=1e-5)
