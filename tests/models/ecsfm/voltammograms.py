@@ -26,7 +26,9 @@ COUPLE = {
     "alpha": 0.5,
 }
 CELL = {"area": np.pi * 0.15**2, "resistance": 90.0, "capacitance": 22e-6}
-META = {"electrode": {"radius_mm": 1.5}, "couples": [{"C_ox_mM": 1.0, "C_red_mM": 0}]}
+# The solver has no edge.
+ELECTRODE = {"radius_mm": 1.5, "shape": "planar"}
+META = {"electrode": ELECTRODE, "couples": [{"C_ox_mM": 1.0, "C_red_mM": 0}]}
 NOISE, OFFSET, SLOPE = 0.004, 0.01, 0.02  # of the largest current; the slope from end to end
 
 

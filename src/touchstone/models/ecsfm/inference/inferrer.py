@@ -170,7 +170,8 @@ class Inferrer:
         natural = np.asarray(self._natural(z, records.experiment))
         estimate = np.einsum("nd,ndp->np", weight, natural).astype(np.float32)
         standard = np.asarray(self.prior_standard(estimate, records.experiment))
-        place = ndtr(np.where(believed, (estimate - mean) / sd, standard))
+        off = (estimate - mean) / np.where(believed, sd, 1.0)
+        place = ndtr(np.where(believed, off, standard))
         draws = {q.name: q.value(natural[:, :, k]) for k, q in enumerate(self.prior.parameters)}
         return Posterior(
             draws,
