@@ -65,7 +65,7 @@ def test_a_species_brings_what_is_published_and_gives_way_to_what_is_said():
 
 
 def test_an_unknown_species_is_named_with_those_that_there_are():
-    with pytest.raises(ValueError, match=r"couples\.0\.species is 'unobtainium', which is none of Ru"):
+    with pytest.raises(ValueError, match=r"species is 'unobtainium', which is none of Ru"):
         stated({"species": "unobtainium"})
 
 
