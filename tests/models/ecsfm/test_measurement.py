@@ -621,6 +621,16 @@ def test_readings_are_averaged_so_that_their_noise_shrinks():
     assert usual == pytest.approx(0.1, rel=0.15)  # 100 readings a sample
 
 
+@pytest.mark.parametrize("n", [1600, 1583, 3200])
+def test_samples_differ_smoothly_however_many_readings_fall_to_each(n):
+    """A mean of six readings here and seven there would look like noise where a curve bends."""
+    n_samples = 256
+    time = np.arange(1, n + 1) / n
+    _, current, _, _ = to_record(Trace(time, time - 0.5, time**2, ()), n_samples)
+    bend = np.diff(current, 2)[2:-2] * n_samples**2
+    np.testing.assert_allclose(bend, 2.0, rtol=0.02)
+
+
 def test_a_jump_of_the_potential_is_not_averaged_away():
     n, n_samples = 1000, 100
     time = np.arange(1, n + 1) / n
