@@ -628,7 +628,7 @@ def test_samples_differ_smoothly_however_many_readings_fall_to_each(n):
     time = np.arange(1, n + 1) / n
     _, current, _, _ = to_record(Trace(time, time - 0.5, time**2, ()), n_samples)
     bend = np.diff(current, 2)[2:-2] * n_samples**2
-    np.testing.assert_allclose(bend, 2.0, rtol=0.02)
+    np.testing.assert_allclose(bend, 2.0, rtol=1e-3)
 
 
 def test_a_jump_of_the_potential_is_not_averaged_away():
