@@ -15,7 +15,7 @@ from touchstone.models.ecsfm.physics.observation import HALF_LOG_2PI, Filtered
 from touchstone.models.ecsfm.physics.prior import Prior
 from touchstone.models.ecsfm.physics.waveforms import Waveform
 
-_FINEST = 1e-3  # of the rms of a record: errors that are smaller are of no interest
+_FINEST = 2e-3  # of the rms of a record: errors that are smaller are of no interest
 
 
 def predict(
