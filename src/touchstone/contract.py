@@ -231,8 +231,8 @@ class Model[Detail](ABC):
         return [[] for _ in cases.observed]
 
     def alternatives(self, cases: Cases[Detail]) -> dict[str, Cases[Detail]]:
-        """A measurement under other settings, by what would have to be so, such as "the current
-        had the other sign": where the model does not explain it, some of these might."""
+        """A measurement under other settings, by what would have to be so, such as "the unit were
+        another": where the model does not explain it, some of these might."""
         return {}
 
     def cautions(self, cases: Cases[Detail], posterior: Posterior) -> list[str]:

@@ -118,7 +118,7 @@ def of_stage(config: dict, model_id: str, stage: str) -> dict:
         case "guardrail":
             return seed | {"alpha": config["alpha"], **config["guardrail"]}
         case "infer":
-            return seed | {"infer": block["infer"]}
+            return seed | {name: block[name] for name in ("infer", "budgets")}
     raise ValueError(f"{stage!r} is no stage")
 
 

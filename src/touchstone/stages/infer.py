@@ -108,7 +108,7 @@ def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -
 
     Args:
         model: The model, which holds the artefact of the judge.
-        settings: `seed`, and the model's `infer`: the budget of its first method.
+        settings: `seed`; the model's `infer`, the budget of its first method; and `budgets`.
         judge: As from `prepare`.
         source: The measurement.
 
@@ -133,7 +133,8 @@ def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -
     rate = judge.guardrail["decision_score"]["fpr"]
     others = []
     if judged.verdict.decision == "escalate":
-        others = explain(model, cases, posterior, randomness.generator(seed, "infer", 4), budget)
+        rng = randomness.generator(seed, "infer", 4)
+        others = explain(model, cases, posterior, rng, settings["budgets"][model.methods[0]])
     body = {
         "model_id": model.model_id,
         "measurement": source.measurement,
@@ -164,7 +165,7 @@ def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -
     if artefact.certificate:
         inputs["certificate"] = artefact.certificate
     facts = {**judge.loaded.facts, "artefact": artefact.facts, "set": list(source.changes)}
-    used = {"infer": budget, "model": model.config}
+    used = {**{name: settings[name] for name in ("infer", "budgets")}, "model": model.config}
     report = reports.make("infer", body, reports.lineage(used, seed, inputs, **facts), timing)
     rng = randomness.generator(seed, "infer", 2)
     return Inference(report, cases, posterior, model.prior(cases, posterior.weight.shape[1], rng))
@@ -180,7 +181,7 @@ def explain(
         cases: The records of a measurement that it does not explain.
         posterior: Theirs.
         rng: For all randomness.
-        budget: Of the first method.
+        budget: Of the first method, for a simulated case: evidences need no more.
 
     Returns:
         `cause`, in words, and the gain in `log_evidence`, of each alternative with a gain of at

@@ -67,7 +67,9 @@ def cases():
     known = np.tile([False, False, True], (2, 1))
     z = rng.standard_normal((2, 3)).astype(np.float32)
     observed = rng.standard_normal((2, 5))
-    return Records.without_belief(observed, np.ones((2, 5), bool), np.arange(2), z, known)
+    nothing = np.zeros_like(z)
+    seen = np.ones((2, 5), bool)
+    return Records(observed, seen, np.arange(2), z, known, nothing, nothing)
 
 
 def sample(posteriors, cases, folder, budget=BUDGET, seed=1):

@@ -535,7 +535,7 @@ def test_default_steps_resolve_each_task(drawn, converged, task):
 def test_family_agrees_with_finite_volumes(drawn, converged, by_name, task):
     """A trace of each task, with its own cell, electrode and temperature."""
     reference = stored(f"task {task}", by_name[f"task {task}"])
-    assert deviation(converged[1][drawn.first(task)], reference.current) < 2e-3
+    assert deviation(converged[1][drawn.first(task)], reference.current) < 3e-3
 
 
 # Transformations ----------------------------------------------------------------------------------
