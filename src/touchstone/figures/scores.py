@@ -14,6 +14,9 @@ _LABELS = {
 }
 
 
+_LOGARITHMIC, _LEAST = ("score",), 0.1  # metrics of which a few are very large; what is less, there
+
+
 def separation(ax: Axes, runs: pd.DataFrame, metric: str, threshold: float | None = None) -> Axes:
     """One metric of every run, a column for each variant, with its median."""
     labels = []
@@ -21,6 +24,8 @@ def separation(ax: Axes, runs: pd.DataFrame, metric: str, threshold: float | Non
     spread = np.random.default_rng(0)
     for place, ((split, family, severity), rows) in enumerate(groups):  # ty: ignore[not-iterable] keys are triples
         values = rows[metric].to_numpy()
+        if metric in _LOGARITHMIC:
+            values = np.maximum(values, _LEAST)
         colour = _SPLIT_COLOURS.get(split) or _family_colour(runs, family)
         x = place + 0.3 * (spread.random(len(values)) - 0.5)
         ax.plot(x, values, "o", ms=2.5, mew=0, color=colour, alpha=0.6)
@@ -31,6 +36,8 @@ def separation(ax: Axes, runs: pd.DataFrame, metric: str, threshold: float | Non
         ax.legend(fontsize=9)
     ax.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=9)
     ax.set_ylabel(_LABELS.get(metric, metric))
+    if metric in _LOGARITHMIC:
+        ax.set_yscale("log")
     return ax
 
 
