@@ -10,6 +10,7 @@ from scipy.stats import rankdata
 
 from touchstone.vocabulary import Cases, Posterior, Quantity, View
 
+_DECADE = 10.0
 _SHOWN = (-0.1, 1.1)  # places on the prior's interval beyond which bars and medians are clipped
 
 
@@ -109,9 +110,12 @@ def trade_off(
     tied = np.abs(np.nan_to_num(tied))
     pair = np.unravel_index(np.triu(tied, 1).argmax(), tied.shape)
     chosen = [quantities[k] for k in pair]
-    for axis, quantity in zip((ax.xaxis, ax.yaxis), chosen, strict=True):
+    for axis, quantity, place in zip((ax.xaxis, ax.yaxis), chosen, pair, strict=True):
         axis.set_label_text(quantity.name + (f" ({quantity.unit})" if quantity.unit else ""))
-        ax.set(**{f"{axis.axis_name}scale": "log" if quantity.logarithmic else "linear"})
+        # Over less than this a logarithmic axis has ticks too many to read.
+        values = draws[:, place]
+        wide = quantity.logarithmic and values.max() > _DECADE * values.min()
+        ax.set(**{f"{axis.axis_name}scale": "log" if wide else "linear"})
     ax.plot(*draws[:, pair].T, ".", ms=3, color="#4477aa", label="posterior")
     ax.autoscale_view()
     ax.autoscale(False)  # the prior may be far wider

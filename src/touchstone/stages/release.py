@@ -14,7 +14,7 @@ from touchstone.io.results import Results
 from touchstone.reliability.decision import Decision, largest_rank
 from touchstone.reliability.guardrail import wilson
 from touchstone.reliability.signs import signs
-from touchstone.stages import randomness
+from touchstone.stages.cases import in_family
 from touchstone.stages.checkpoints import CERTIFICATE, GUARDRAIL, PRETRAINED, find, guardrail_of
 
 _GROUPS = 4  # of equally many fresh cases, in which the rate of false alarms is given
@@ -88,17 +88,7 @@ def run(model: Model, settings: dict, results: Results, n_fresh: int) -> Release
 
 def _fresh(model: Model, settings: dict, decision: Decision, n: int) -> pd.DataFrame:
     """Cases that nothing was learnt from: kind, signs, score, and the truth of each quantity."""
-    seed, method = settings["seed"], model.methods[0]
-    cases = model.cases(
-        n, randomness.generator(seed, "release", 0), randomness.generator(seed, "release", 1), {}
-    )
-    posterior = model.infer(
-        cases,
-        randomness.generator(seed, "release", 2),
-        method=method,
-        budget=settings["budgets"][method],
-        label=f"{method} fresh cases",
-    )
+    cases, posterior = in_family(model, settings, n, "release", 0, "fresh cases")
     found = signs(model.quantities, model.config["edges"], cases, posterior)
     truth = {q.name: cases.truth[:, k] for k, q in enumerate(model.quantities)}
     sound = posterior.computation.sound(n)

@@ -13,6 +13,7 @@ from touchstone.reliability import comparison, control
 from touchstone.reliability.scores import judge
 from touchstone.reliability.signs import signs
 from touchstone.stages import randomness
+from touchstone.stages.cases import in_family
 from touchstone.stages.checkpoints import load
 from touchstone.vocabulary import Cases, Posterior
 
@@ -102,7 +103,13 @@ def run(model: Model, settings: dict, results: Results, checkpoint: str | Path =
         return outcomes
 
     started = time.perf_counter()
-    calibration = _calibration(model, settings, sizes["n_calibration"])
+    # Numbered after the base cases.
+    calibration = _judged(
+        model,
+        Variant("calibration", None, 0.0),
+        *in_family(model, settings, sizes["n_calibration"], "stress", 4, "calibration"),
+        sizes["n_cases"],
+    )
     timing["calibration_s"] = time.perf_counter() - started
     outcomes = inferred(ours, sizes["n_cases"])
     runs = _rows(outcomes)
@@ -166,23 +173,6 @@ def _outcomes(model: Model, settings: dict, method: str, n: int) -> list[Outcome
         )
         outcomes.append(_judged(model, variant, cases, posterior, 0))
     return outcomes
-
-
-def _calibration(model: Model, settings: dict, n: int) -> Outcome:
-    """Cases of the training family, numbered after the base cases."""
-    seed, ours = settings["seed"], model.methods[0]
-    cases = model.cases(
-        n, randomness.generator(seed, "stress", 4), randomness.generator(seed, "stress", 5), {}
-    )
-    posterior = model.infer(
-        cases,
-        randomness.generator(seed, "stress", 6),
-        method=ours,
-        budget=settings["budgets"][ours],
-        label=f"{ours} calibration",
-    )
-    variant = Variant("calibration", None, 0.0)
-    return _judged(model, variant, cases, posterior, settings["stress"]["n_cases"])
 
 
 def _judged(

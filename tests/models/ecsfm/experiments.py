@@ -146,7 +146,7 @@ class Family:
             "resistance": cell.resistance,
             "capacitance": cell.capacitance,
             # After a jump the double layer charges in a small part of an interval.
-            "substeps": 24 if find_jumps(record) else 6,
+            "substeps": 64 if find_jumps(record) else 6,
         }
 
 

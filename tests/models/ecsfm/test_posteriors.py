@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import voltammograms
 import yaml
-from scipy.special import ndtr
 from scipy.stats import kstest
 
 from touchstone.contract import load_model
 from touchstone.inference import flow_training
 from touchstone.models.ecsfm.inference import training
+from touchstone.models.ecsfm.physics.kinetics import FARADAY, GAS_CONSTANT
 from touchstone.vocabulary import Cases
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "voltammetry"
@@ -184,17 +184,32 @@ def series(model, tmp_path_factory):
     return cases, infer(model, cases._replace(system=np.arange(len(cases.kind))))
 
 
+DOUBTED = {  # what nobody knows to better than 1 %
+    "electrode": {"radius_mm": 1.5, "radius_factor": 1.01},
+    "couples": [{"C_ox_mM": {"median": 1.0, "factor": 1.01}, "C_red_mM": 0}],
+}
+
+
 @measured
-def test_a_measured_record_gives_the_known_diffusion_coefficient(series):
-    """To 4 %; the least squares knew no edge, over which 2 to 4 % of the current comes."""
-    _, alone = series
+@pytest.mark.parametrize("rate", [0.025, 0.05, 0.1, 0.2, 0.4])
+def test_a_measured_record_gives_the_known_diffusion_coefficient(model, tmp_path, rate):
+    (tmp_path / "meta.yaml").write_text(yaml.safe_dump({**DOUBTED, "scan_rate_V_s": rate}))
+    cases, _ = model.read(DATA / f"ruhex_gc_scan_rates/{rate:.2E}.csv", tmp_path / "meta.yaml")
+    alone = infer(model, cases)
     assert_sound(alone)
-    low, high = np.exp(ends(draws(alone, "D_ox_1")))
-    assert (low < D_RUHEX).all()
-    assert (high > 0.96 * D_RUHEX).all()
-    assert (high / low < 1.06 / 0.94).all()
-    low, high = ends(draws(alone, "E0_1"))
-    assert (np.abs((low + high) / 2 - E0_RUHEX) < 0.005).all()
+    (low,), (high,) = np.exp(ends(draws(alone, "D_ox_1")))
+    assert low < D_RUHEX < high
+    # D goes as C^-2 r^-4: the two doubts alone leave a factor of 1.046 to either side.
+    assert 1.03**2 < high / low < 1.15 / 0.85
+
+
+@measured
+def test_a_measured_record_gives_the_known_half_wave_potential(series):
+    """What a reversible wave shows; E0 differs from it by RT/2F ln(D_red/D_ox)."""
+    _, alone = series
+    half = draws(alone, "E0_1") + 0.0128462 * draws(alone, "D_ratio_1")
+    low, high = ends(half)
+    assert (np.abs((low + high) / 2 - E0_RUHEX) < 0.003).all()
 
 
 @measured
@@ -215,7 +230,7 @@ def test_a_measured_series_is_tighter_than_each_record_and_consistent_with_all(m
     joint = infer(model, cases.take(MIDDLE))
     assert_sound(joint)
     (low, *_), (high, *_) = np.exp(ends(draws(joint, "D_ox_1")))
-    assert 0.95 * D_RUHEX < low < high < 1.02 * D_RUHEX
+    assert 0.95 * D_RUHEX < low < high < D_RUHEX  # settings taken as exact, which they are not
     each_low, each_high = np.exp(ends(draws(alone, "D_ox_1")[MIDDLE]))
     assert high / low < (each_high / each_low).min()
     assert (each_low < high).all()
@@ -224,8 +239,12 @@ def test_a_measured_series_is_tighter_than_each_record_and_consistent_with_all(m
 
 
 @measured
+@pytest.mark.xfail(
+    strict=True,
+    reason="D comes out at 5.4 to 5.9e-6 cm²/s, where the height of the peak says 6.3e-6",
+)
 def test_a_record_on_gold_gives_what_its_peak_says(model, tmp_path):
-    """Randles and Sevcik, to 15 %: of the peak above the current before it; at most of all."""
+    """Randles and Sevcik: of the peak above the current before it, and at most of all of it."""
     area, concentration, rate = np.pi * 0.11**2, 0.98e-6, 0.4
     meta = {
         "electrode": {"radius_mm": 1.1},
@@ -240,7 +259,7 @@ def test_a_record_on_gold_gives_what_its_peak_says(model, tmp_path):
     at_most, expected = ((i / (2.69e5 * area * concentration)) ** 2 / rate for i in (whole, above))
     cases, _ = model.read(path, tmp_path / "meta.yaml")
     low, high = np.exp(ends(draws(infer(model, cases), "D_ox_1")[0]))
-    assert 0.85 * expected < low < high < min(1.15 * expected, at_most)
+    assert low < expected < high < at_most
 
 
 @measured
@@ -346,28 +365,48 @@ def as_cases(records):
     return Cases(records.observed, records.mask, truth, records.known, kind, number, records)
 
 
+def changed(base, changes):
+    """The experiments with some standard coordinates set; noise is counted in their own current."""
+    records = base.records
+    for name, value in changes.items():
+        records.z[:, NAMES.index(name)] = value
+    waveform = MODEL.forward.waveforms(records.experiment)
+    clean = np.asarray(MODEL.forward.currents(records.z, records.experiment, waveform))
+    return base._replace(signal=np.sqrt((clean**2).mean(1)))
+
+
 def simulated(changes, seen="dense", noise=0.01, n_cases=1):
     """A reversible couple seen by voltammetry, with some standard coordinates set."""
-    base = base_cases(7, {"observed": seen, "noise": noise})
-    for name, value in changes.items():
-        base.records.z[:, NAMES.index(name)] = value
+    base = changed(base_cases(7, {"observed": seen, "noise": noise}), changes)
     return observed(base, 2, np.flatnonzero(base.task == "cv_reversible")[:n_cases])
 
 
 def test_a_reversible_couple_does_not_pretend_to_know_its_rate_constant(model):
-    cases = simulated({"k0_1": 2.5, "D_ox_1": -0.5, "discrepancy": -2.0}, n_cases=6)
-    parameter = PRIOR.parameters[NAMES.index("k0_1")]
-    k0 = draws(infer(model, cases), "k0_1")
-    quantile = ((k0 - parameter.location) / parameter.scale + 1) / 2
-    # Beyond what is fast enough, the prior: on average nothing is preferred among the fast.
-    below = []
-    for ours in quantile:
-        middle = np.quantile(ours, 0.7)
-        fast = ours[ours > middle]
-        expected = middle + (1 - middle) * np.array([0.25, 0.5, 0.75])
-        below.append([(fast < value).mean() for value in expected])
-    np.testing.assert_allclose(np.mean(below, axis=0), [0.25, 0.5, 0.75], atol=0.12)
-    assert quantile.max() > ndtr(2.0)
+    """Where k0 is hundreds of times the rate of transport, no record tells more than the prior.
+
+    The rate of transport is sqrt(D F v / RT) (Matsuda & Ayabe 1955), or D/r where that is more.
+    """
+    base = base_cases(7, {"observed": "dense", "noise": 0.01}, n=300)
+    base = changed(base, {"k0_1": 2.5, "D_ox_1": -1.5, "discrepancy": -2.0})
+    experiment, k0 = base.records.experiment, PRIOR.parameters[NAMES.index("k0_1")]
+    natural = MODEL.forward.natural(base.records.z, experiment)
+    diffusion = np.exp(np.asarray(natural)[:, NAMES.index("D_ox_1")])
+    rate = np.median(np.abs(np.diff(experiment.potential)), axis=1) * N / experiment.duration
+    transport = np.maximum(
+        np.sqrt(diffusion * FARADAY / GAS_CONSTANT / experiment.temperature * rate),
+        diffusion * np.asarray(experiment.curvature),
+    )
+    highest = k0.location + k0.scale
+    slow = np.exp(highest) > 1000 * transport
+    chosen = np.flatnonzero(slow & (base.task == "cv_reversible"))[:6]
+    assert len(chosen) == 6
+    found, place = draws(infer(model, observed(base, 2, chosen)), "k0_1"), []
+    for ours, own in zip(found, transport[chosen], strict=True):
+        lowest = np.log(300 * own)
+        place.append((ours[ours > lowest] - lowest) / (highest - lowest))
+    below = [(np.concatenate(place) < part).mean() for part in (0.25, 0.5, 0.75)]
+    np.testing.assert_allclose(below, [0.25, 0.5, 0.75], atol=0.12)
+    assert min(map(len, place)) > 20
 
 
 def test_a_case_does_not_pay_for_the_unknowns_of_another(model):

@@ -186,7 +186,7 @@ def test_step_to_the_diffusion_limit_of_a_disc_in_a_plane(radius):
     long = 1 + 0.71835 / np.sqrt(tau) + 0.05626 * tau**-1.5 - 0.00646 * tau**-2.5
     exact = 4 / np.pi * 1e-5 / radius * np.where(tau < 1.2, short, long)
     ratio = -np.asarray(current, float)[late] / (F * AREA * 1e-6 * exact)
-    assert np.abs(ratio - 1).max() < 1e-2
+    assert np.abs(ratio - 1).max() < 8e-3  # 0.5 % of the kernel, and what the step leaves
 
 
 @pytest.mark.parametrize("k0", [1.0, 1e-3, 1e-6])
@@ -528,14 +528,14 @@ def test_default_steps_resolve_each_task(drawn, converged, task):
     chosen = drawn.task == list(CONFIG["tasks"]).index(task)
     errors = [deviation(a, b) for a, b in zip(*(c[chosen] for c in converged), strict=True)]
     assert np.median(errors) < CONFIG["nuisances"]["discrepancy"]["low"]
-    assert np.max(errors) < 5e-2  # where a scan follows a hold elsewhere, in the spike of the jump
+    assert np.max(errors) < 2e-2
 
 
 @pytest.mark.parametrize("task", CONFIG["tasks"])
 def test_family_agrees_with_finite_volumes(drawn, converged, by_name, task):
     """A trace of each task, with its own cell, electrode and temperature."""
     reference = stored(f"task {task}", by_name[f"task {task}"])
-    assert deviation(converged[1][drawn.first(task)], reference.current) < 3e-3
+    assert deviation(converged[1][drawn.first(task)], reference.current) < 2e-3
 
 
 # Transformations ----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from touchstone.models.ecsfm.physics.experiment import SHAPES, Experiment
 from touchstone.models.ecsfm.physics.prior import BLOCKS
 
 _EDGE = 1e-7  # a quantile nearer to 0 or 1 has no finite standard coordinate in float32
+_MOST_AFTER_HOLD = 2  # cycles
 
 
 class Draws(NamedTuple):
@@ -147,7 +148,9 @@ def _times(n_samples: int) -> np.ndarray:
 def _cv(draw: _Settings, n_samples: int):
     start, other = draw.ends()
     cycles = draw["cycles"]
-    held = np.round(draw["hold"] * n_samples)[:, None] / n_samples
+    # A sweep of many cycles would have too few samples left beside a hold.
+    part = np.where(cycles <= _MOST_AFTER_HOLD, draw["hold"], 0.0)
+    held = np.round(part * n_samples)[:, None] / n_samples
     phase = np.maximum(_times(n_samples) - held, 0) / (1 - held) * 2 * cycles[:, None] % 2
     potential = start[:, None] + (other - start)[:, None] * (1 - np.abs(1 - phase))
     # One in two holds where the scan starts; the others convert the solution there first.

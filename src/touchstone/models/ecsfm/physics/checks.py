@@ -86,25 +86,29 @@ def _steps() -> list[Check]:
     table = []
     cottrell, radius = np.sqrt(_D / (np.pi * t)), 5e-3
     bent = jnp.float32(1 / radius)
-    for name, electrode, exact, book in (
-        ("Cottrell", Electrode(_AREA, _T), cottrell, "Cottrell 1903"),
+    for name, electrode, exact, tolerance, book in (
+        ("Cottrell", Electrode(_AREA, _T), cottrell, 5e-3, "Cottrell 1903"),
         (
             "sphere, r = 50 µm",
             Electrode(_AREA, _T, bent),
             cottrell + _D / radius,
+            5e-3,
             "Bard & Faulkner eq. 5.2.18",
         ),
         (
             "disc, r = 50 µm",
             Electrode(_AREA, _T, bent, 1.0),
             _disc(t, radius),
+            8e-3,  # the kernel of the disc is right to 0.5 %
             "Aoki & Osteryoung 1984",
         ),
     ):
         current = jax.jit(simulate)(waveform, _couple(), electrode).current
         ratio = -np.asarray(current, float)[late] / (FARADAY * _AREA * _C * exact)
         worst = ratio[np.argmax(np.abs(ratio - 1))]
-        table.append(Check(f"{name} after 2 % of the step, worst i/exact", 1.0, worst, 8e-3, book))
+        table.append(
+            Check(f"{name} after 2 % of the step, worst i/exact", 1.0, worst, tolerance, book)
+        )
     return table
 
 
