@@ -473,6 +473,20 @@ def test_a_known_baseline_is_believed(model):
 # Prediction ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("part", "shows"), [(0.0, False), (0.002, False), (0.02, True)])
+def test_an_error_shows_from_some_thousandths_of_a_quiet_record_on(model, part, shows):
+    """Of the least noise; by that noise alone, two thousandths would be seven deviations."""
+    records = simulated({"discrepancy": -2.5, "noise": -2.5}, "dense", None).detail
+    rms = np.sqrt((records.observed**2).mean())
+    spoilt = np.array(records.observed)
+    spoilt[:, 100] += part * rms
+    seen = np.ones_like(records.mask)
+    cases = only_noise_is_unknown(records._replace(observed=spoilt, mask=seen))
+    innovation = infer(model, cases).prediction.innovation[0]
+    assert kstest(innovation, "norm").pvalue > 1e-3
+    assert (abs(innovation[100]) > 4.5) == shows
+
+
 @pytest.mark.nightly
 def test_a_posterior_sees_samples_where_those_before_them_let_expect(model):
     base = base_cases(5, {"observed": 0.5, "noise": None})
