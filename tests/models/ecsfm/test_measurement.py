@@ -14,13 +14,10 @@ from hypothesis import strategies as st
 from touchstone.contract import load_model
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.ecsfm.data import measurement
-from touchstone.models.ecsfm.data.measurement import (
-    Trace,
-    read_meta,
-    read_trace,
-    to_record,
-    to_records,
-)
+from touchstone.models.ecsfm.data.measurement import to_records
+from touchstone.models.ecsfm.data.metadata import read_meta
+from touchstone.models.ecsfm.data.sampling import to_record
+from touchstone.models.ecsfm.data.traces import Trace, read_trace
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 measured = pytest.mark.skipif(not DATA.is_dir(), reason="the measured data are not here")

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.ecsfm.data.measurement import describe, describe_all, read_trace
+from touchstone.models.ecsfm.data.measurement import describe_all
+from touchstone.models.ecsfm.data.traces import describe, read_trace
 
 RECORD = cycle()
 many = settings(

@@ -11,7 +11,8 @@ from dialects import as_workbook, cycle
 from touchstone.contract import load_model
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.ecsfm.data import measurement
-from touchstone.models.ecsfm.data.measurement import describe, read_meta, read_trace
+from touchstone.models.ecsfm.data.metadata import read_meta
+from touchstone.models.ecsfm.data.traces import describe, read_trace
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 PRIOR = load_model("ecsfm").prior_of_parameters

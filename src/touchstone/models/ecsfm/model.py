@@ -104,7 +104,7 @@ class Ecsfm(Model[Records]):
         return cases._replace(system=np.zeros(len(records.observed), int)), notes
 
     def describe(self, data: Path, meta: Path | None) -> list[str]:
-        """What is understood of the files of a measurement; see `measurement.describe`."""
+        """What is understood of the files of a measurement; see `measurement.describe_all`."""
         return measurement.describe_all(data, meta)
 
     def _load_chunk(self, file: Path, n_points: int) -> dataset.Chunk:
