@@ -5,6 +5,7 @@ The network learns the mean velocity of straight paths from noise to the targets
 only, so that an interrupted training that goes on ends where an undisturbed one would.
 """
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from tqdm import tqdm
@@ -81,12 +83,14 @@ class TrainState(NamedTuple):
         optimiser: State of the optimiser.
         step: Steps done.
         losses: Of all steps, shape (n_steps,); zero for those to come.
+        program: SHA-256 of the compiled steps that made it, shape (32,).
     """
 
     net: VectorFieldNet
     optimiser: optax.OptState
     step: Array
     losses: Array
+    program: Array
 
 
 def train(
@@ -117,9 +121,9 @@ def train(
         key: For all randomness.
         span: `span(step)` gives the first row that the step may draw and the one after the last;
             without it, every step draws from all rows.
-        state_file: Where the state is kept while training runs; None keeps none. If it is there,
-            training goes on from it: whoever calls sees to it that it is of this very training,
-            and removes it in the end.
+        state_file: Where the state is kept, that of the end included; None keeps none. If it is
+            there, and of a program of the same steps, training goes on from it: whoever calls sees
+            to it that it is of the same rows, key and number of steps.
         label: Of the progress bar.
         show_progress: Whether to show it.
 
@@ -128,10 +132,13 @@ def train(
     """
     optimiser = _adam(learning_rate, n_steps)
     state = _first_state(net, optimiser, n_steps)
-    if state_file is not None and state_file.exists():
-        state = eqx.tree_deserialise_leaves(state_file, state)
     draw_batch = partial(_draw_batch, make_example, span or _all_of(rows), batch_size)
     advance = _compiled_steps(draw_batch, FlowMatchingLoss(paths), optimiser)
+    if state_file is not None:
+        # Another program, of changed code, would have learnt something else by the same settings.
+        text = advance.lower(state, jnp.asarray(0), rows, key).as_text()
+        digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+        state = _kept(state_file, state._replace(program=jnp.asarray(digest)))
     done = int(state.step)
     progress = {"desc": label, "unit": "step", "disable": not show_progress}
     with tqdm(total=n_steps, initial=done, **progress) as bar:
@@ -143,7 +150,7 @@ def train(
             bar.update(until - done)
             done = until
             due = done % (_CALLS_PER_STATE * _STEPS_PER_CALL) == 0
-            if state_file is not None and due and done < n_steps:
+            if state_file is not None and (due or done == n_steps):
                 with artifacts.atomic(state_file) as temporary:
                     eqx.tree_serialise_leaves(temporary, state)
     return state.net, state.losses
@@ -159,7 +166,16 @@ def _first_state(
     net: VectorFieldNet, optimiser: optax.GradientTransformation, n_steps: int
 ) -> TrainState:
     weights = eqx.filter(net, eqx.is_array)
-    return TrainState(net, optimiser.init(weights), jnp.zeros((), jnp.int32), jnp.zeros(n_steps))
+    step, losses = jnp.zeros((), jnp.int32), jnp.zeros(n_steps)
+    return TrainState(net, optimiser.init(weights), step, losses, jnp.zeros(32, jnp.uint8))
+
+
+def _kept(state_file: Path, first: TrainState) -> TrainState:
+    """The state of a file, if it was made by the program of the first state; else that one."""
+    if not state_file.exists():
+        return first
+    state = eqx.tree_deserialise_leaves(state_file, first)
+    return state if (state.program == first.program).all() else first
 
 
 def _all_of(rows: Any) -> Callable[[Array], tuple[int, int]]:
@@ -201,6 +217,6 @@ def _compiled_steps(
         arrays, opt_state, step, losses = jax.lax.while_loop(
             lambda carry: carry[2] < until, one_step, carry
         )
-        return TrainState(eqx.combine(arrays, static), opt_state, step, losses)
+        return TrainState(eqx.combine(arrays, static), opt_state, step, losses, state.program)
 
     return advance

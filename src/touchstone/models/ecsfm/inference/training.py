@@ -99,8 +99,9 @@ def train(
         by_design: Parameters that an experimenter knows, shape (P,).
         settings: The train section of the configuration, without the calibration.
         key: For all randomness.
-        folder: Of the checkpoint. If it holds the state of an interrupted training with the same
-            settings, seed and data, training goes on from there; the state of any other is deleted.
+        folder: Of the checkpoint. If it holds the state of a training with the same settings, seed
+            and data, interrupted or complete, training goes on from there, so that a run that is
+            killed while it calibrates need not train again; the state of any other is deleted.
         lineage: Where the training comes from, for the manifest.
     """
     split_key, init_key, *train_keys = jax.random.split(key, 2 + len(NETWORKS))
@@ -137,8 +138,6 @@ def train(
         losses[name] = np.asarray(loss)
     checkpoint = Checkpoint(**nets, normaliser=normaliser, meta=meta, verified=True)
     checkpoint.save(folder, lineage)
-    for name in (*(f".{name}.state" for name in NETWORKS), _CLAIM):
-        (folder / name).unlink(missing_ok=True)
     task = np.concatenate([np.array(c.task_names)[c.task] for c in chunks])
     return Trained(checkpoint, losses, rows.take(held_out), task[held_out], len(fit))
 
