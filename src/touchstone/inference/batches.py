@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 
@@ -38,7 +39,8 @@ def map_batches(
         result = jax.tree.map(np.asarray, function(*batch))
         return jax.tree.map(lambda a: a[: n_cases - first], result)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # The cores are taken: threads of BLAS would only wait for one another.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
         starts = range(0, n_cases, batch_size)
         parts = list(
             tqdm(pool.map(run, starts), total=len(starts), desc=label, disable=label is None)

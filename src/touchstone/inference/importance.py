@@ -13,11 +13,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp, softmax
+from scipy.special import softmax
 
 from touchstone.inference.batches import CHUNK
 from touchstone.inference.problem import Problem, log_normal
-from touchstone.inference.proposals import Mixture, Modes, climb
+from touchstone.inference.proposals import Mixture, Modes, climb, log_densities, log_sum
 
 # Two runs agree whose log evidences differ by less: chance makes 0.1 of 200 effective draws in
 # each, and a mode that only one has seen is then a quarter of the posterior at most.
@@ -171,12 +171,6 @@ class _Proposal(NamedTuple):
         inner = _LIGHT_DRAWS if n_light else 1
         return self.heavy.draw(rng, n), self.light.draw(rng, n * inner).reshape(n, inner, n_light)
 
-    def log_density(self, heavy: np.ndarray, light: np.ndarray) -> np.ndarray:
-        """Of what `draw` returns, shape (n, I)."""
-        n, inner, n_light = light.shape
-        of_light = self.light.log_density(light.reshape(n * inner, n_light))
-        return self.heavy.log_density(heavy)[:, None] + of_light.reshape(n, inner)
-
     def refitted(self, heavy: np.ndarray, light: np.ndarray, weight: np.ndarray) -> "_Proposal":
         """The proposal, moved to where draws weigh: (n, H), (n, L) and (n,)."""
         # Draws of a Gaussian in d dimensions lie sqrt(d) deviations out: propose one farther. Not
@@ -185,6 +179,14 @@ class _Proposal(NamedTuple):
         return _Proposal(
             self.heavy.refitted(heavy, weight, widen), self.light.refitted(light, weight, 1.0)
         )
+
+
+def _log_density(proposals: list[_Proposal], heavy: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Of the sum of proposals, at what they draw: heavy (n, H), light (n, I, L), shape (n, I)."""
+    n, inner, n_light = light.shape
+    of_heavy = log_densities([each.heavy for each in proposals], heavy)
+    of_light = log_densities([each.light for each in proposals], light.reshape(n * inner, n_light))
+    return log_sum(of_heavy[..., None] + of_light.reshape(len(proposals), n, inner), axis=0)
 
 
 class _Half:
@@ -212,8 +214,9 @@ class _Half:
         self.used.append(self.proposal)
         heavy, light = self.proposal.draw(rng, n)
         # Old draws under the new proposal, fresh draws under all.
-        old = np.logaddexp(self.log_density, self.proposal.log_density(self.heavy, self.light))
-        fresh = logsumexp([each.log_density(heavy, light) for each in self.used], axis=0)
+        old = _log_density([self.proposal], self.heavy, self.light)
+        old = np.logaddexp(self.log_density, old)
+        fresh = _log_density(self.used, heavy, light)
         self.log_density = np.concatenate([old, fresh])
         self.heavy = np.concatenate([self.heavy, heavy])
         self.light = np.concatenate([self.light, light])
@@ -231,7 +234,7 @@ class _Half:
     @property
     def log_weight(self) -> np.ndarray:
         """The same of each simulation, the mean of its draws, shape (n,)."""
-        return logsumexp(self.log_weights, axis=1) - np.log(self.value.shape[1])
+        return log_sum(self.log_weights, axis=1) - np.log(self.value.shape[1])
 
     def learnt(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draws and weights for a refit: heavy (n, H), one light each (n, L), and (n,)."""

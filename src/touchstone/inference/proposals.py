@@ -1,9 +1,11 @@
 """Proposals for importance sampling: modes of a posterior, and mixtures about them."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import gammaln, log_softmax, logsumexp, softmax
+from scipy.special import gammaln, log_softmax, softmax
 
 from touchstone.inference.batches import CHUNK
 from touchstone.inference.problem import Problem
@@ -144,7 +146,8 @@ class _Climbs:
         return np.where(possible, value, -np.inf), score, information
 
 
-class Mixture(NamedTuple):
+@dataclass(frozen=True)
+class Mixture:
     """Student-t distributions in d dimensions.
 
     Attributes:
@@ -183,22 +186,17 @@ class Mixture(NamedTuple):
         spread = (self.factor[which] @ normal[..., None])[..., 0]
         return self.centre[which] + spread * np.sqrt(_FREEDOM / rng.chisquare(_FREEDOM, (n, 1)))
 
-    def log_density(self, z: np.ndarray) -> np.ndarray:
-        """Log density at points, shape (n, d) to (n,)."""
-        return logsumexp(self._log_components(z), axis=0)
-
-    def _log_components(self, z: np.ndarray) -> np.ndarray:
-        """Log densities of all components times their weights, shape (K, n)."""
+    @cached_property
+    def _standard(self) -> tuple[np.ndarray, np.ndarray]:
+        """Affine maps to standard points, (d, K, d + 1), and the log densities there, (K,)."""
         dimension = self.centre.shape[1]
         inverse = np.linalg.inv(self.factor)
-        unit = (z - self.centre[:, None]) @ inverse.mT
-        distance = np.einsum("knd,knd->kn", unit, unit)
-        log_scale = np.log(np.diagonal(self.factor, axis1=1, axis2=2)).sum(1)
+        affine = np.concatenate([inverse, -inverse @ self.centre[..., None]], axis=2)
         power = (_FREEDOM + dimension) / 2
         constant = gammaln(power) - gammaln(_FREEDOM / 2)
         constant = constant - dimension / 2 * np.log(_FREEDOM * np.pi)
-        constant = constant - log_scale + self.log_weight
-        return constant[:, None] - power * np.log1p(distance / _FREEDOM)
+        log_scale = np.log(np.diagonal(self.factor, axis1=1, axis2=2)).sum(1)
+        return affine.swapaxes(0, 1), constant - log_scale + self.log_weight
 
     def refitted(self, z: np.ndarray, weight: np.ndarray, widen: float) -> "Mixture":
         """One step of expectation-maximisation, on draws whose weights sum to one.
@@ -208,7 +206,7 @@ class Mixture(NamedTuple):
             weight: Shape (n,).
             widen: What the scales are multiplied by.
         """
-        share = softmax(self._log_components(z), axis=0) * weight
+        share = softmax(_log_components([self], z)[0], axis=0) * weight
         mass = share.sum(1)
         part = share / np.maximum(mass, 1e-12)[:, None]
         mean = part @ z
@@ -230,6 +228,30 @@ class Mixture(NamedTuple):
             np.where(fits[:, None], mean, self.centre),
             np.where(fits[:, None, None], factor, self.factor),
         )
+
+
+def log_densities(mixtures: list[Mixture], z: np.ndarray) -> np.ndarray:
+    """Log densities of mixtures of equally many components at points (n, d), shape (R, n)."""
+    return log_sum(_log_components(mixtures, z), axis=1)
+
+
+def _log_components(mixtures: list[Mixture], z: np.ndarray) -> np.ndarray:
+    """Log densities of all components times their weights, shape (R, K, n): one product for all."""
+    n, dimension = z.shape
+    affine = np.concatenate([mixture._standard[0] for mixture in mixtures], axis=1)
+    constant = np.array([mixture._standard[1] for mixture in mixtures])[..., None]
+    ones = np.concatenate([z, np.ones((n, 1))], axis=1)
+    standard = affine.reshape(-1, dimension + 1) @ ones.T
+    square = np.square(standard, out=standard).reshape(dimension, *constant.shape[:2], n).sum(0)
+    return constant - (_FREEDOM + dimension) / 2 * np.log1p(square / _FREEDOM)
+
+
+def log_sum(values: np.ndarray, axis: int) -> np.ndarray:
+    """Logarithm of the sum of exponentials; SciPy's is several times slower on small arrays."""
+    top = values.max(axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.log(np.exp(values - top).sum(axis)) + top.squeeze(axis)
 
 
 def _cholesky(matrices: np.ndarray) -> np.ndarray:
