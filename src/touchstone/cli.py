@@ -45,6 +45,9 @@ def infer(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Entry of the metadata, as a.0.b=1.5."),
     ] = None,
+    cycle: Annotated[
+        str | None, typer.Option(help="Of a record: a number, last or all; as --set cycle=…")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for reports, figures, pages.")] = None,
     joint: Annotated[bool, typer.Option("--joint", help="One answer to all files.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -63,7 +66,8 @@ def infer(
             if (out / SUMMARY).resolve() in [file.resolve() for file in files]:
                 raise artifacts.ArtifactError(f"--out: would overwrite {out / SUMMARY}")
         groups = [files] if joint else [[file] for file in files]
-        answered = _answers(model_id, groups, meta, changes or [], out)
+        changes = [*(changes or []), *([f"cycle={cycle}"] if cycle else [])]
+        answered = _answers(model_id, groups, meta, changes, out)
     if answered:
         _show(answered, len(groups) > 1, out, as_json)
     if len(answered) < len(groups):

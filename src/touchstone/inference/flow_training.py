@@ -136,7 +136,8 @@ def train(
     advance = _compiled_steps(draw_batch, FlowMatchingLoss(paths), optimiser)
     if state_file is not None:
         # Another program, of changed code, would have learnt something else by the same settings.
-        text = advance.lower(state, jnp.asarray(0), rows, key).as_text()
+        lowered = advance.lower(state, jnp.asarray(0), rows, key)  # ty: ignore[missing-attribute]
+        text = lowered.as_text()
         digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
         state = _kept(state_file, state._replace(program=jnp.asarray(digest)))
     done = int(state.step)

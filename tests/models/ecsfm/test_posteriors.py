@@ -314,10 +314,44 @@ def test_a_belief_that_the_record_contradicts_shows_at_the_edge(model, tmp_path)
 def test_what_no_record_can_tell_is_said_and_what_would(model, tmp_path):
     couple = voltammograms.META["couples"][0]
     cases = one_record(model, tmp_path)
-    (said,) = model.cautions(cases, infer(model, cases))
-    assert "factor of 4 if the concentration were off by 2, by 16 if the radius were" in said
+    said = model.cautions(cases, infer(model, cases))
+    assert "factor of 4 if the concentration were off by 2, by 16 if the radius were" in said[0]
     known = one_record(model, tmp_path, {"couples": [{**couple, "species": "RuHex"}]})
-    assert model.cautions(known, infer(model, known)) == []
+    assert not any("concentration" in each for each in model.cautions(known, infer(model, known)))
+
+
+def test_an_estimate_far_from_what_is_believed_of_it_is_said_with_its_factor(model, tmp_path):
+    couple = voltammograms.META["couples"][0]
+    believed = {"median": voltammograms.D_OX / 4, "factor": 1.3}
+    cases = one_record(model, tmp_path, {"couples": [{**couple, "D_ox_cm2_s": believed}]})
+    posterior = infer(model, cases)
+    factor = np.exp(draws(posterior, "D_ox_1")[0].mean()) / believed["median"]
+    assert factor > 2
+    said = " ".join(model.cautions(cases, posterior))
+    assert f"D_ox_1 is {factor:.2g} times the {believed['median']:.3g} cm²/s" in said
+
+
+@pytest.mark.parametrize(("sd_of_d", "narrowed"), [(0.1, 1.0), (0.3, 1.0), (0.1, 0.5)])
+def test_the_part_of_the_width_of_d_red_that_is_its_prior(sd_of_d, narrowed, model, tmp_path):
+    """By the growth of the variance of two independent Gaussians with that of the prior."""
+    cases = one_record(model, tmp_path)
+    posterior = infer(model, cases)
+    ratio = NAMES.index("D_ratio_1")
+    prior = posterior.prior_sd[0, ratio]
+    rng = np.random.default_rng(0)
+    of_ratio, of_d = narrowed * prior, sd_of_d
+    values = {"D_ratio_1": of_ratio, "D_ox_1": of_d}
+    made = {n: np.exp(sd * rng.standard_normal((1, 40_000))) for n, sd in values.items()}
+    weight = np.full((1, 40_000), 1 / 40_000)
+    told = posterior._replace(draws=posterior.draws | made, weight=weight)
+    said = [each for each in model.cautions(cases, told) if "width of D_red_1" in each]
+    # 1 / of_ratio**2 = 1 / prior**2 + what the record says
+    grown = 1 / (1 / of_ratio**2 - 1 / prior**2 + 1 / (1.01 * prior**2))
+    expected = np.log((of_d**2 + grown) / (of_d**2 + of_ratio**2)) / np.log(1.01)
+    if expected > 0.5:
+        assert float(said[0].split(" %")[0]) == pytest.approx(100 * expected, abs=2)
+    else:
+        assert not said
 
 
 def test_of_a_record_whose_sign_was_turned_the_cause_is_found(model, tmp_path):

@@ -8,7 +8,13 @@ import numpy as np
 
 from touchstone.contract import Fit, Model, Simulated, summary_of
 from touchstone.io import artifacts
-from touchstone.models.ecsfm.data import alternatives, cautions, dataset, measurement
+from touchstone.models.ecsfm.data import (
+    alternatives,
+    cautions,
+    dataset,
+    excitation,
+    measurement,
+)
 from touchstone.models.ecsfm.data.simulation import Simulation
 from touchstone.models.ecsfm.inference import networks, training
 from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
@@ -182,7 +188,7 @@ class Ecsfm(Model[Records]):
         return self.inferrer.prior_values(z, records)
 
     def outside_training(self, cases: Cases[Records]) -> list[list[str]]:
-        """What of each record lies outside the range that the networks were trained on."""
+        """What of each record lies outside of what the networks were trained on."""
         return [self._outside(cases.take(slice(k, k + 1)).detail) for k in range(len(cases.kind))]
 
     def _outside(self, record: Records) -> list[str]:
@@ -193,6 +199,9 @@ class Ecsfm(Model[Records]):
             for (name, (low, high)), value in zip(ranges, numbers, strict=False)
             if not low - 1e-3 <= value <= high + 1e-3
         ]
+        potential = np.asarray(record.experiment.potential[0])
+        counted = excitation.of_potential(potential, float(record.experiment.duration[0]))
+        outside += excitation.outside(counted, self.config, len(potential))
         prior = self.prior_of_parameters
         given = record.known[0] & np.asarray(prior.active(record.experiment.present))[0]
         return outside + [

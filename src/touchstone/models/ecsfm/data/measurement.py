@@ -10,6 +10,7 @@ import yaml
 
 from touchstone.io.artifacts import ArtifactError, atomic, files
 from touchstone.models.ecsfm.data import beliefs
+from touchstone.models.ecsfm.data.excitation import assert_resolved
 from touchstone.models.ecsfm.data.metadata import read_meta
 from touchstone.models.ecsfm.data.plausibility import check_current, current_bounds
 from touchstone.models.ecsfm.data.sampling import to_record, unsettled
@@ -71,6 +72,10 @@ def read(
     for number, (record, meta_paths) in enumerate(files, 1):
         meta = read_meta(*meta_paths)
         trace = read_trace(record, meta)
+        try:
+            assert_resolved(trace.potential, n_samples)
+        except ValueError as error:
+            raise ArtifactError(f"{record}: {error}") from None
         try:
             found.append(to_records(trace, meta, prior, n_samples))
         except ValueError as error:
