@@ -1,0 +1,1 @@
+"""Interfacial area of bulk-heterojunction films, from their morphology and their history."""

@@ -1,0 +1,224 @@
+"""What inference needs of a training, and nothing else: draws of the regression, and its films."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from touchstone.io import artifacts
+from touchstone.io.artifacts import ArtifactError
+from touchstone.models.interface.regression import Design
+from touchstone.models.interface.table import Columns, Table
+
+DRAWS, META = "regression.npz", "model_meta.json"
+VERSION = 1
+_SHRINK = 0.1  # of a covariance of few films towards its diagonal
+_BEYOND = 1.2  # times the farthest film of the training: farther out lies what it says nothing of
+_LEEWAY = 0.05  # of the range of a stimulus
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Moments of the films that were trained on.
+
+    Attributes:
+        kept: Places of the descriptors of use among all, shape (J,).
+        mean, sd: Of those descriptors, then of the stimuli, then of the target, shape (J + K + 1,).
+    """
+
+    kept: Int[np.ndarray, " descriptor"]
+    mean: Float[np.ndarray, " column"]
+    sd: Float[np.ndarray, " column"]
+
+    @classmethod
+    def fit(cls, table: Table, kept: np.ndarray) -> "Scaler":
+        """Of the rows of a table; what a row lacks does not count."""
+        values = cls._values(table, kept)
+        return cls(kept, np.nanmean(values, 0), np.nanstd(values, 0))
+
+    def design(self, table: Table) -> Design:
+        """A table in standard deviations; a descriptor that a row lacks is at its mean."""
+        standard = (self._values(table, self.kept) - self.mean) / self.sd
+        standard = np.nan_to_num(standard)
+        j = len(self.kept)
+        return Design(table.number, standard[:, :j], standard[:, j:-1], standard[:, -1])
+
+    @staticmethod
+    def _values(table: Table, kept: np.ndarray) -> np.ndarray:
+        return np.column_stack([table.morphology[:, kept], table.stimuli, table.target])
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Draws of the regression, in standard deviations, and the films it learnt from.
+
+    Attributes:
+        intercept, film_sd, scatter: Shape (draw,).
+        morphology: Shape (draw, J).
+        stimulus: Shape (draw, K).
+        product: Shape (draw, J, K).
+        kept, mean, sd: Of the scaler.
+        films: Mean descriptors of each film, standardised, shape (film, J).
+        residuals: Of each of its measurements about them, shape (film, N, J).
+        series: Its stimuli, shape (film, N, K).
+        counts: Number of its measurements, shape (film,).
+    """
+
+    intercept: Float[np.ndarray, " draw"]
+    morphology: Float[np.ndarray, "draw descriptor"]
+    stimulus: Float[np.ndarray, "draw stimulus"]
+    product: Float[np.ndarray, "draw descriptor stimulus"]
+    film_sd: Float[np.ndarray, " draw"]
+    scatter: Float[np.ndarray, " draw"]
+    kept: Int[np.ndarray, " descriptor"]
+    mean: Float[np.ndarray, " column"]
+    sd: Float[np.ndarray, " column"]
+    films: Float[np.ndarray, "film descriptor"]
+    residuals: Float[np.ndarray, "film measurement descriptor"]
+    series: Float[np.ndarray, "film measurement stimulus"]
+    counts: Int[np.ndarray, " film"]
+
+    @classmethod
+    def of(cls, draws: dict[str, np.ndarray], scaler: Scaler, design: Design) -> "Frozen":
+        """From draws by the names of the regression, and the standardised data."""
+        n_films, counts = int(design.film.max()) + 1, np.bincount(design.film)
+        shape = n_films, int(counts.max())
+        films = np.stack([design.morphology[design.film == f].mean(0) for f in range(n_films)])
+        residuals = np.zeros((*shape, films.shape[1]))
+        series = np.zeros((*shape, design.stimuli.shape[1]))
+        for f, count in enumerate(counts):
+            residuals[f, :count] = design.morphology[design.film == f] - films[f]
+            series[f, :count] = design.stimuli[design.film == f]
+        return cls(
+            **draws, kept=scaler.kept, mean=scaler.mean, sd=scaler.sd,
+            films=films, residuals=residuals, series=series, counts=counts,
+        )  # fmt: skip
+
+    @property
+    def scaler(self) -> Scaler:
+        """Of the films that were trained on."""
+        return Scaler(self.kept, self.mean, self.sd)
+
+    def location(
+        self, morphology: np.ndarray, stimuli: np.ndarray
+    ) -> Float[np.ndarray, "draw measurement"]:
+        """Mean of each draw without the film effect, at (N, J) and (N, K)."""
+        products = np.einsum("nj,djk,nk->dn", morphology, self.product, stimuli, optimize=True)
+        linear = self.morphology @ morphology.T + self.stimulus @ stimuli.T
+        return self.intercept[:, None] + linear + products
+
+    def effects(self, morphology: np.ndarray) -> Float[np.ndarray, "draw stimulus"]:
+        """Effect of each stimulus on a film of mean descriptors (J,), by each draw."""
+        return self.stimulus + np.einsum("j,djk->dk", morphology, self.product)
+
+    def draw_films(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
+        """New films like those of the training: a smoothed bootstrap.
+
+        Returns:
+            Descriptors (n, N, J), stimuli (n, N, K), and which measurements there are (n, N).
+        """
+        n_films, j = self.films.shape
+        which, of_residuals, of_series = rng.integers(n_films, size=(3, n))
+        width = n_films ** (-1 / (j + 4))  # Silverman's rule
+        kernel = np.linalg.cholesky(self.covariance)
+        centre = self.films.mean(0)
+        # Shrunk towards the centre, so that the smoothing does not widen the family.
+        smooth = (self.films[which] - centre) + width * rng.standard_normal((n, j)) @ kernel.T
+        films = centre + smooth / np.sqrt(1 + width**2)
+        count = np.minimum(self.counts[of_series], self.counts[of_residuals])
+        mask = np.arange(self.series.shape[1]) < count[:, None]
+        return films[:, None] + self.residuals[of_residuals], self.series[of_series], mask
+
+    @property
+    def covariance(self) -> Float[np.ndarray, "descriptor descriptor"]:
+        """Of the films' mean descriptors, shrunk towards its diagonal."""
+        found = np.atleast_2d(np.cov(self.films.T))
+        return (1 - _SHRINK) * found + _SHRINK * np.diag(np.diag(found)) + 1e-6 * np.eye(len(found))
+
+    def outside(
+        self, morphology: np.ndarray, stimuli: np.ndarray, names: tuple[str, ...]
+    ) -> list[str]:
+        """What of a film lies outside of the training, in words.
+
+        Args:
+            morphology: Its mean descriptors, shape (J,).
+            stimuli: Shape (N, K).
+            names: Of the stimuli.
+        """
+        centre, inverse = self.films.mean(0), np.linalg.inv(self.covariance)
+        apart = self.films - centre
+        limit = _BEYOND * np.sqrt(np.einsum("fj,jk,fk->f", apart, inverse, apart).max())
+        distance = float(np.sqrt((morphology - centre) @ inverse @ (morphology - centre)))
+        said = []
+        if distance > limit:
+            said.append(
+                f"the morphology is {distance:.1f} standard deviations from the films of the "
+                f"training, at most {limit:.1f} is near any of them"
+            )
+        there = np.arange(self.series.shape[1]) < self.counts[:, None]
+        j = len(self.kept)
+        for k, name in enumerate(names):
+            mean, sd = self.mean[j + k], self.sd[j + k]
+            low, high = np.quantile(self.series[there][:, k], [0, 1])
+            leeway = _LEEWAY * (high - low)
+            if (stimuli[:, k] < low - leeway).any() or (stimuli[:, k] > high + leeway).any():
+                ends = mean + sd * np.array([stimuli[:, k].min(), stimuli[:, k].max()])
+                said.append(
+                    f"{name} is {ends[0]:.4g} to {ends[1]:.4g}, trained from {mean + sd * low:.4g} "
+                    f"to {mean + sd * high:.4g}"
+                )
+        return said
+
+    def save(self, folder: Path, columns: Columns, settings: dict, lineage: dict) -> None:
+        """Write the artefact, its manifest last."""
+        arrays = {
+            field.name: np.asarray(getattr(self, field.name), _precision(getattr(self, field.name)))
+            for field in fields(self)
+        }
+        artifacts.save_arrays(folder / DRAWS, arrays)
+        kept = [columns.morphology[j] for j in self.kept]
+        meta = {
+            "schema_version": VERSION,
+            "model_id": "interface",
+            "columns": {**columns._asdict(), "kept": kept},
+            "settings": settings,
+        }
+        artifacts.write_json(folder / META, meta)
+        artifacts.write_manifest(folder, [DRAWS, META], settings, lineage)
+
+    @classmethod
+    def load(cls, path: Path, columns: Columns) -> tuple["Frozen", bool]:
+        """Read an artefact, and whether a manifest vouches for it.
+
+        Raises:
+            ArtifactError: If a file is missing, altered, or of another version.
+        """
+        folder = path if path.is_dir() else path.parent
+        if not path.exists():
+            raise ArtifactError(f"{path}: no such checkpoint")
+        verified = artifacts.verify(folder, [DRAWS, META])
+        meta, arrays = artifacts.read_json(folder / META), artifacts.load_arrays(folder / DRAWS)
+        if (version := meta.get("schema_version")) != VERSION:
+            raise ArtifactError(
+                f"{folder / META}: schema_version {version}, expected {VERSION}; train anew"
+            )
+        try:
+            frozen = cls(**{field.name: arrays[field.name] for field in fields(cls)})
+            names = meta["columns"]["kept"], meta["columns"]["stimuli"]
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(f"{folder}: not a checkpoint of this model ({error})") from None
+        if names != ([columns.morphology[j] for j in frozen.kept], list(columns.stimuli)):
+            raise ArtifactError(
+                f"{folder / META}: columns: are others than the model's; train anew"
+            )
+        for field in fields(cls):
+            if not np.isfinite(arrays[field.name]).all():
+                raise ArtifactError(
+                    f"{folder / DRAWS}: {field.name} holds values that are not finite"
+                )
+        return frozen, verified
+
+
+def _precision(values: np.ndarray) -> type:
+    return np.int32 if np.issubdtype(np.asarray(values).dtype, np.integer) else np.float32
