@@ -347,8 +347,11 @@ def smooth(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
     Returns:
         Weights that sum to one, and k-hat; of draws that are all impossible, equal weights.
     """
+    equal = np.full(len(log_weight), 1 / len(log_weight))
     if not np.isfinite(log_weight).any():
-        return np.full(len(log_weight), 1 / len(log_weight)), _WORST_K_HAT
+        return equal, _WORST_K_HAT
+    if np.ptp(log_weight) == 0:  # no tail
+        return equal, 0.0
     from arviz_stats.base import array_stats  # here, since it imports all of ArviZ's statistics
 
     # ArviZ takes log likelihoods to be divided out, hence the sign.

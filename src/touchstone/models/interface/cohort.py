@@ -5,6 +5,7 @@ import numpy as np
 from touchstone.models.interface.table import Columns, Table
 
 _FACTORS = 3  # crystallinity, orientation and size of the domains, so to speak
+_COMMON = 0.7  # of the variance of a descriptor, at most, that is of the factors
 _LEAST = 0.05  # of the mean, below which no column goes
 
 
@@ -28,8 +29,10 @@ def draw(rng: np.random.Generator, config: dict, n_films: int) -> Table:
     j = len(columns.morphology)
     # The loadings are of the family of films, so that they are the same for every seed.
     loading = np.random.default_rng(0).normal(0, 0.5, (_FACTORS, j))
+    loading *= np.sqrt(_COMMON / np.maximum((loading**2).sum(0), _COMMON))
+    own = np.sqrt(1 - (loading**2).sum(0))
     between = rng.standard_normal((n_films, _FACTORS)) @ loading
-    between += np.sqrt(np.maximum(1 - (loading**2).sum(0), 0.1)) * rng.standard_normal((n_films, j))
+    between += own * rng.standard_normal((n_films, j))
     within = rng.standard_normal((n_rows, j))
     x = np.sqrt(1 - truth["within"]) * between[film] + np.sqrt(truth["within"]) * within
     # One stimulus runs through the series; the others are what they are for the film.

@@ -1,5 +1,6 @@
 """Tables of films: what is in a file, and which of its columns are of use."""
 
+import csv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +90,7 @@ def read(file: Path, columns: Columns) -> Table:
         frame = pd.read_csv(file, sep=None, engine="python", encoding="utf-8-sig", dtype=str)
     except FileNotFoundError:
         raise ArtifactError(f"{file}: no such file") from None
-    except (OSError, ValueError, pd.errors.ParserError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise ArtifactError(f"{file}: not a table of comma-separated values ({error})") from None
     frame.columns = [str(name).strip() for name in frame.columns]
     needed = (columns.film, *columns.stimuli, columns.target)
