@@ -20,7 +20,7 @@ from touchstone.vocabulary import Quantity
 PACKAGE = Path(touchstone.__file__).parent
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    ("vocabulary", "contract", "inference", "io", "figures", "__init__"),
+    ("vocabulary", "contract", "registry", "inference", "io", "figures", "__init__"),
     ("models", "reliability"),
     ("stages",),
     ("cli", "service"),
@@ -84,7 +84,7 @@ def test_a_model_is_made_from_the_config_of_its_folder(model):
     path = contract.folders()[model.model_id] / "config.yaml"
     of_file = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert model.config == {"model_id": model.model_id, **of_file}
-    assert model.config["title"]
+    assert model.config["name"]
 
 
 def test_quantities_have_names_of_their_own_and_words(model):

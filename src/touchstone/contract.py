@@ -230,6 +230,24 @@ class Model[Detail](ABC):
         """What of each case lies outside what was trained on, in words."""
         return [[] for _ in cases.observed]
 
+    def predict(self, values: Json, rng: np.random.Generator) -> Json:
+        """Answer to the form of `inference_params` in `config.yaml`, by a loaded model.
+
+        Args:
+            values: Validated, by the name of the field; None where nothing was given.
+            rng: For all randomness.
+
+        Returns:
+            `estimates`, rows of `name`, `unit`, `meaning`, `median`, `low` and `high` (of a 90 %
+            interval); `probabilities`, rows of `name` and `value`; `attribution`, rows of `name`,
+            `unit`, `median`, `low` and `high`, the largest first; `assumed`, values that were not
+            given; and `outside_training`, in words.
+
+        Raises:
+            ArtifactError: If a value names what there is not.
+        """
+        raise NotImplementedError(f"{self.model_id} answers no form")
+
     def alternatives(self, cases: Cases[Detail]) -> dict[str, Cases[Detail]]:
         """A measurement under other settings, by what would have to be so, such as "the unit were
         another": where the model does not explain it, some of these might."""

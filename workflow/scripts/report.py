@@ -36,7 +36,7 @@ def of_run(folder: Path, pages: list[Path]) -> dict:
     }
     return {
         "model_id": model_id,
-        "title": about["title"],
+        "title": about["name"],
         "infer": read_json(folder / f"reports/infer_{name}.json"),
         "guardrail": guardrail,
         "checks": read_json(folder / f"reports/simulate_{audits[0]}.json")["checks"]

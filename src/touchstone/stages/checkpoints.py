@@ -141,7 +141,7 @@ def find(model_id: str, results: Results, checkpoint: str | Path = "") -> Artefa
 
 
 def answering() -> list[tuple[str, str, str]]:
-    """Each model with its title and the artefact that answers, or what to run for one, in words."""
+    """Each model with its name and the artefact that answers, or what to run for one, in words."""
     rows = []
     for model_id, place in folders().items():
         about = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
@@ -149,7 +149,7 @@ def answering() -> list[tuple[str, str, str]]:
             said = find(model_id, Results(results_folder(model_id))).words
         except ArtifactError as error:
             said = str(error)
-        rows.append((model_id, about["title"], said))
+        rows.append((model_id, about["name"], said))
     return rows
 
 

@@ -37,7 +37,9 @@ def frozen_about_the_truth(n_draws, spread=0.05, seed=0):
         "film_sd": np.abs(around(0.4)),
         "scatter": np.abs(around(0.25)) + 0.01,
     }
-    return Frozen.of(draws, scaler, scaler.design(found))
+    effect = draws["film_sd"][:, None] * rng.standard_normal((n_draws, 30))
+    labels = np.array(list(dict.fromkeys(found.film.tolist())))
+    return Frozen.of(draws, scaler, scaler.design(found), effect, labels)
 
 
 FROZEN = frozen_about_the_truth(400)

@@ -63,6 +63,9 @@ class Frozen:
         residuals: Of each of its measurements about them, shape (film, N, J).
         series: Its stimuli, shape (film, N, K).
         counts: Number of its measurements, shape (film,).
+        effect: Film effects, shape (draw, film).
+        labels: Names of the films, shape (film,).
+        areas: Their measurements, standardised, shape (row,).
     """
 
     intercept: Float[np.ndarray, " draw"]
@@ -78,10 +81,20 @@ class Frozen:
     residuals: Float[np.ndarray, "film measurement descriptor"]
     series: Float[np.ndarray, "film measurement stimulus"]
     counts: Int[np.ndarray, " film"]
+    effect: Float[np.ndarray, "draw film"]
+    labels: np.ndarray
+    areas: Float[np.ndarray, " row"]
 
     @classmethod
-    def of(cls, draws: dict[str, np.ndarray], scaler: Scaler, design: Design) -> "Frozen":
-        """From draws by the names of the regression, and the standardised data."""
+    def of(
+        cls,
+        draws: dict[str, np.ndarray],
+        scaler: Scaler,
+        design: Design,
+        effect: np.ndarray,
+        labels: np.ndarray,
+    ) -> "Frozen":
+        """From draws by the names of the regression, the standardised data, and their films."""
         n_films, counts = int(design.film.max()) + 1, np.bincount(design.film)
         shape = n_films, int(counts.max())
         films = np.stack([design.morphology[design.film == f].mean(0) for f in range(n_films)])
@@ -92,7 +105,8 @@ class Frozen:
             series[f, :count] = design.stimuli[design.film == f]
         return cls(
             **draws, kept=scaler.kept, mean=scaler.mean, sd=scaler.sd,
-            films=films, residuals=residuals, series=series, counts=counts,
+            films=films, residuals=residuals, series=series, counts=counts, effect=effect,
+            labels=labels, areas=design.target,
         )  # fmt: skip
 
     @property
@@ -213,7 +227,7 @@ class Frozen:
                 f"{folder / META}: columns: are others than the model's; train anew"
             )
         for field in fields(cls):
-            if not np.isfinite(arrays[field.name]).all():
+            if field.name != "labels" and not np.isfinite(arrays[field.name]).all():
                 raise ArtifactError(
                     f"{folder / DRAWS}: {field.name} holds values that are not finite"
                 )
@@ -221,4 +235,5 @@ class Frozen:
 
 
 def _precision(values: np.ndarray) -> type:
-    return np.int32 if np.issubdtype(np.asarray(values).dtype, np.integer) else np.float32
+    kind = np.asarray(values).dtype.kind
+    return np.int32 if kind in "iu" else str if kind in "UO" else np.float32

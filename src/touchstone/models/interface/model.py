@@ -8,7 +8,7 @@ import numpy as np
 from touchstone.contract import Comparison, Fit, Model, Simulated
 from touchstone.io import artifacts, plain_yaml
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.interface import cohort, films, regression, table
+from touchstone.models.interface import cohort, films, prediction, regression, table
 from touchstone.models.interface.films import Films
 from touchstone.models.interface.frozen import Frozen, Scaler
 from touchstone.models.interface.table import Columns, Table
@@ -188,7 +188,10 @@ class Interface(Model[Films]):
             if frozen is None:
                 regression.assert_converged(diagnosis)
                 _keep_trace(tree, folder)
-                frozen = Frozen.of(_thinned(tree, settings["n_frozen"]), scaler, design)
+                draws = _thinned(tree, settings["n_frozen"])
+                effect = draws["film_sd"][:, None] * draws.pop("film_z")
+                labels = np.array(list(dict.fromkeys(fitted.film.tolist())))
+                frozen = Frozen.of(draws, scaler, design, effect, labels)
             rows.append(
                 {
                     "name": f"{likelihood} errors, {prior} prior",
@@ -300,6 +303,12 @@ class Interface(Model[Films]):
             for mean, stimuli, mask in zip(seen.mean, seen.stimuli, seen.mask, strict=True)
         ]
 
+    def predict(self, values: dict, rng: np.random.Generator) -> dict:
+        """The area of a film under stimuli; see `prediction.answer`."""
+        target = self.config["target"]
+        names, of_target = (self.names, self.columns.stimuli), (target["name"], target["unit"])
+        return prediction.answer(self.frozen, names, values, of_target, rng)
+
     def view(self, cases: Cases[Films], index: int) -> View:
         """Area against the number of the measurement."""
         count = cases.observed.shape[1]
@@ -316,7 +325,7 @@ def _held_out(whole: Table, part: float, rng: np.random.Generator) -> np.ndarray
 def _thinned(tree, n: int) -> dict[str, np.ndarray]:
     """Evenly spaced draws of all chains, by the names of the regression."""
     draws = {}
-    for name in regression.COEFFICIENTS:
+    for name in (*regression.COEFFICIENTS, "film_z"):
         values = tree["posterior"][name].values
         flat = values.reshape(-1, *values.shape[2:])
         draws[name] = flat[np.linspace(0, len(flat) - 1, min(n, len(flat))).astype(int)]

@@ -1,0 +1,174 @@
+"""The area of a film under stimuli: how large, how sure, by what, and whether it is high.
+
+The attribution is Shapley's: of a predictor, the mean over all orders of what it adds to the
+expectation over the films of the training when it becomes known (Lundberg and Lee 2017). For a
+regression with products of two it is a sum, exact for each draw of the posterior.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from touchstone.io.artifacts import ArtifactError
+from touchstone.models.interface.frozen import Frozen
+
+_MASS = [0.05, 0.5, 0.95]
+
+
+class Background(NamedTuple):
+    """Measurements of the training, standardised.
+
+    Attributes:
+        morphology: Shape (row, J).
+        stimuli: Shape (row, K).
+    """
+
+    morphology: Float[np.ndarray, "row descriptor"]
+    stimuli: Float[np.ndarray, "row stimulus"]
+
+    @classmethod
+    def of(cls, frozen: Frozen) -> "Background":
+        """All that a regression learnt from."""
+        there = np.arange(frozen.series.shape[1]) < frozen.counts[:, None]
+        return cls((frozen.films[:, None] + frozen.residuals)[there], frozen.series[there])
+
+
+def attribution(
+    frozen: Frozen, background: Background, morphology: np.ndarray, stimuli: np.ndarray
+) -> Float[np.ndarray, "row draw predictor"]:
+    """Shapley values of each predictor, descriptors before stimuli, in standard deviations.
+
+    They add up to the location less its mean over the background.
+
+    Args:
+        frozen: The regression.
+        background: What a predictor is where it is not known.
+        morphology: Shape (row, J).
+        stimuli: Shape (row, K).
+    """
+    mean_x, mean_s = background.morphology.mean(0), background.stimuli.mean(0)
+    together = background.morphology.T @ background.stimuli / len(background.stimuli)
+    of_x = (morphology - mean_x)[:, None] * frozen.morphology
+    of_s = (stimuli - mean_s)[:, None] * frozen.stimulus
+    x, s = morphology[:, :, None], stimuli[:, None, :]
+    alone_x, alone_s = x * mean_s, mean_x[:, None] * s  # when only one of the two is known
+    gain_x = 0.5 * ((alone_x - together) + (x * s - alone_s))
+    gain_s = 0.5 * ((alone_s - together) + (x * s - alone_x))
+    of_x = of_x + np.einsum("rjk,djk->rdj", gain_x, frozen.product)
+    of_s = of_s + np.einsum("rjk,djk->rdk", gain_s, frozen.product)
+    return np.concatenate([of_x, of_s], axis=2)
+
+
+class Predicted(NamedTuple):
+    """Areas of one film at one set of stimuli, in their unit.
+
+    Attributes:
+        mean: Of the film, by draw, shape (draw,).
+        measured: A new measurement, by draw.
+        attribution: Of each predictor, by draw, shape (draw, predictor).
+    """
+
+    mean: np.ndarray
+    measured: np.ndarray
+    attribution: np.ndarray
+
+
+def predict(
+    frozen: Frozen,
+    morphology: np.ndarray,
+    stimuli: np.ndarray,
+    film: int | None,
+    rng: np.random.Generator,
+) -> Predicted:
+    """Predict one film, known to the training by its number or not, at (J,) and (K,)."""
+    unit = frozen.sd[-1]
+    x, s = morphology[None], stimuli[None]
+    if film is None:
+        effect = frozen.film_sd * rng.standard_normal(len(frozen.film_sd))
+    else:
+        effect = frozen.effect[:, film]
+    location = frozen.location(x, s)[:, 0] + effect
+    error = rng.laplace(0, 1, len(location)) * frozen.scatter
+    ours = attribution(frozen, Background.of(frozen), x, s)[0]
+    return Predicted(
+        frozen.mean[-1] + unit * location,
+        frozen.mean[-1] + unit * (location + error),
+        unit * ours,
+    )
+
+
+def _interval(draws: np.ndarray) -> dict[str, float]:
+    """Median and 90 % interval."""
+    low, median, high = np.quantile(draws, _MASS)
+    return {"median": float(median), "low": float(low), "high": float(high)}
+
+
+def answer(
+    frozen: Frozen,
+    names: tuple[tuple[str, ...], tuple[str, ...]],
+    values: dict,
+    target: tuple[str, str],
+    rng: np.random.Generator,
+) -> dict:
+    """What a form is answered; see `Model.predict`.
+
+    Args:
+        frozen: The regression.
+        names: Of its descriptors and of the stimuli.
+        values: Of the form: `film`, `quantile`, and of each predictor a number, or None.
+        target: Name and unit of what is predicted.
+        rng: For film effects and errors.
+
+    Raises:
+        ArtifactError: If there is no such film.
+    """
+    film = None
+    base = np.concatenate([frozen.films.mean(0), Background.of(frozen).stimuli.mean(0)])
+    if label := values.get("film"):
+        labels = frozen.labels.tolist()
+        if label not in labels:
+            raise ArtifactError(f"film: {label!r} is none of the training's: {', '.join(labels)}")
+        film = labels.index(label)
+        series = frozen.series[film, : frozen.counts[film]]
+        base = np.concatenate([frozen.films[film], series.mean(0)])
+    predictors = (*names[0], *names[1])
+    j = len(names[0])
+    mean, sd = frozen.mean[:-1], frozen.sd[:-1]
+    given = [name for name in predictors if values.get(name) is not None]
+    standard = base.copy()
+    for k, name in enumerate(predictors):
+        if name in given:
+            standard[k] = (values[name] - mean[k]) / sd[k]
+    found = predict(frozen, standard[:j], standard[j:], film, rng)
+    high = frozen.mean[-1] + frozen.sd[-1] * np.quantile(frozen.areas, values["quantile"])
+    outside = frozen.outside(standard[:j], standard[None, j:], names[1])
+    what, unit = target
+    rows = [
+        {"name": what, "unit": unit, "meaning": "of the film", **_interval(found.mean)},
+        {
+            "name": what,
+            "unit": unit,
+            "meaning": "in a new measurement",
+            **_interval(found.measured),
+        },
+    ]
+    order = np.argsort(-np.abs(found.attribution.mean(0)))
+    shares = [
+        {"name": predictors[k], "unit": unit, **_interval(found.attribution[:, k])} for k in order
+    ]
+    natural = {
+        name: float(m + s * z) for name, m, s, z in zip(predictors, mean, sd, standard, strict=True)
+    }
+    return {
+        "estimates": rows,
+        "probabilities": [
+            {
+                "name": f"{what} above {high:.4g} {unit}, its {values['quantile']:g} quantile",
+                "value": float((found.mean > high).mean()),
+            }
+        ],
+        "attribution": shares,
+        "assumed": {name: value for name, value in natural.items() if name not in given},
+        "outside_training": outside,
+    }

@@ -1,0 +1,311 @@
+"""The models there are: what each says of itself, the form it is asked by, and what it has made."""
+
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from touchstone import contract
+from touchstone.contract import Model, ModelsError
+from touchstone.io import results
+
+type Value = bool | int | float | str | None
+_KINDS: dict[str, tuple[type, ...]] = {
+    "integer": (int,),
+    "float": (int, float),
+    "string": (str,),
+    "select": (str,),
+    "boolean": (bool,),
+}
+
+
+class FormField(BaseModel):
+    """One field of the form by which a model is asked for a prediction.
+
+    Attributes:
+        name: Key of the value.
+        type: Of the value; a "select" is one of the options.
+        label: What a form shows beside the field.
+        default: Value where none is given.
+        required: Whether a value has to be given; one that has a default need not be.
+        min_value, max_value: Bounds of a number, both included.
+        options: Of a select.
+        help_text: What the field means, with its unit.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(pattern=r"^[A-Za-z_]\w*$")
+    type: Literal["integer", "float", "string", "select", "boolean"]
+    label: str
+    default: Value = None
+    required: bool = False
+    min_value: int | float | None = None
+    max_value: int | float | None = None
+    options: list[str] = []
+    help_text: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "FormField":
+        if (self.type == "select") != bool(self.options):
+            raise ValueError("options: a select has some, and no other type has any")
+        low, high = self.min_value, self.max_value
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_value {low} is above max_value {high}")
+        if self.default is not None and (problem := self.problem(self.default)):
+            raise ValueError(f"default: {problem}")
+        return self
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with a value, in words that say what is expected; empty if nothing is."""
+        # A bool is an int to Python, and no number to a user.
+        is_bool = isinstance(value, bool) and self.type != "boolean"
+        if is_bool or not isinstance(value, _KINDS[self.type]):
+            return f"{value!r} is no {self.type}"
+        if self.type == "select" and value not in self.options:
+            return f"{value!r} is none of {', '.join(self.options)}"
+        if self.type in ("integer", "float"):
+            if not math.isfinite(value):
+                return f"{value} is not finite"
+            if self.min_value is not None and value < self.min_value:
+                return f"{value} is below {self.min_value}"
+            if self.max_value is not None and value > self.max_value:
+                return f"{value} is above {self.max_value}"
+        return ""
+
+
+class _Parameter(BaseModel):
+    """A quantity that the model infers; its prior is `Quantity.from_config`'s business."""
+
+    model_config = ConfigDict(extra="allow")
+
+    prior: Literal["uniform", "loguniform", "normal", "lognormal"]
+    unit: str
+    meaning: str
+
+
+class _Stress(BaseModel):
+    """A way to leave the training family; what it needs besides is the model's."""
+
+    model_config = ConfigDict(extra="allow")
+
+    group: str = Field(pattern=r"^[A-Za-z_]\w*$")
+
+
+class ModelMetadata(BaseModel):
+    """What a model says of itself in its `config.yaml`, whose other keys are its own.
+
+    Attributes:
+        name: For people.
+        description: A sentence or two.
+        version: As MAJOR.MINOR or MAJOR.MINOR.PATCH.
+        author: Who answers for it.
+        status: "beta" is shown as such, "deprecated" is not offered any more.
+        tags: To search by.
+        parameters: What it infers, by name; a model may name them otherwise.
+        inference_params: The form of `predict`.
+        training: Defaults of a training, which the configuration of a run overrides.
+        stresses: Ways to leave the training family, by name.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(min_length=1)
+    description: str = Field(min_length=1)
+    version: str = Field(pattern=r"^\d+\.\d+(\.\d+)?$")
+    author: str = Field(min_length=1)
+    status: Literal["active", "beta", "deprecated"] = "active"
+    tags: list[str] = []
+    parameters: dict[str, _Parameter] = {}
+    inference_params: list[FormField] = []
+    training: dict[str, Value] = {}
+    stresses: dict[str, _Stress] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_field_a_name(self) -> "ModelMetadata":
+        names = [field.name for field in self.inference_params]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"inference_params: {', '.join(twice)} stands there twice")
+        return self
+
+
+class Registry(NamedTuple):
+    """All folders that hold a model.
+
+    Attributes:
+        models: What each says of itself, by the name of its folder.
+        broken: What is wrong with a folder, naming file and key, by its name.
+    """
+
+    models: dict[str, ModelMetadata]
+    broken: dict[str, str]
+
+
+def get_registry() -> Registry:
+    """Read the `config.yaml` of every folder; a broken one hides no healthy one."""
+    models, broken = {}, {}
+    for model_id, folder in contract.folders().items():
+        file = folder / "config.yaml"
+        try:
+            models[model_id] = ModelMetadata.model_validate(_parsed(file))
+            if not (folder / "model.py").is_file():
+                raise ModelsError(f"{folder / 'model.py'}: no such file")
+        except ModelsError as error:
+            broken[model_id] = str(error)
+        except ValidationError as error:
+            broken[model_id] = f"{file}: {_said(error)}"
+        if model_id in broken:
+            models.pop(model_id, None)
+    return Registry(models, broken)
+
+
+def _parsed(file: Path) -> dict:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ModelsError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise ModelsError(f"{file}: holds no keys, expected name, description, version and more")
+    return content
+
+
+def _said(error: ValidationError) -> str:
+    """Every problem that pydantic found: key, what is wrong, and what was there."""
+    said = []
+    for each in error.errors():
+        key = ".".join(map(str, each["loc"]))
+        text = each["msg"].removeprefix("Value error, ")
+        missing = each["type"] == "missing"
+        given = "" if missing or not key else f" (given: {each['input']!r:.60})"
+        said.append(f"{key}: {text}{given}" if key else text)
+    return "; ".join(said)
+
+
+def get_all_models(tag: str | None = None) -> dict[str, ModelMetadata]:
+    """Healthy models by name of their folder, those with a tag where one is given."""
+    found = get_registry().models
+    return {model_id: each for model_id, each in found.items() if tag is None or tag in each.tags}
+
+
+def get_model_metadata(model_id: str) -> ModelMetadata:
+    """What a model says of itself.
+
+    Raises:
+        ModelsError: If there is no such model, or its folder is broken; the message says why.
+    """
+    registry = get_registry()
+    if model_id in registry.broken:
+        raise ModelsError(registry.broken[model_id])
+    if model_id not in registry.models:
+        raise ModelsError(f"model {model_id!r} is none of {', '.join(registry.models)}")
+    return registry.models[model_id]
+
+
+def load_model_instance(model_id: str) -> Model[Any]:
+    """A model, ready to load a checkpoint.
+
+    Raises:
+        ModelsError: As in `get_model_metadata`, or if its module does not make a model.
+    """
+    get_model_metadata(model_id)
+    try:
+        return contract.load_model(model_id)
+    except Exception as error:  # a module that somebody else wrote can fail in any way
+        file = contract.folders()[model_id] / "model.py"
+        raise ModelsError(f"{file}: {type(error).__name__}: {error}") from error
+
+
+def get_model_for_dropdown() -> list[tuple[str, str]]:
+    """Name of the folder and what a list shows, of every model that is not deprecated."""
+    return [
+        (model_id, f"{each.name} (v{each.version})" + (" [BETA]" if each.status == "beta" else ""))
+        for model_id, each in get_all_models().items()
+        if each.status != "deprecated"
+    ]
+
+
+def get_output_paths(model_id: str) -> dict[str, Path]:
+    """Folders of what a model makes: of everything, then of each kind."""
+    folder = results.folder(model_id)
+    return {
+        "output": folder,
+        "traces": folder / "traces",
+        "reports": folder / "reports",
+        "diagrams": folder / "figures",
+        "checkpoints": folder / "checkpoints",
+    }
+
+
+def has_trained_model(model_id: str) -> bool:
+    """Whether a finished checkpoint is in the results of the working directory."""
+    return bool(results.Results(results.folder(model_id)).checkpoints())
+
+
+def get_latest_trace(model_id: str) -> Path | None:
+    """Chains that were written last; None if there are none."""
+    found = get_output_paths(model_id)["traces"].glob("*.nc")
+    return max(found, key=lambda file: (file.stat().st_mtime, file.name), default=None)
+
+
+def get_model_status(model_id: str) -> dict[str, Any]:
+    """What a model has made here: `model_id`, `name`, `version`, `status`, `is_trained`,
+    `has_trace`, `last_trained` (ISO 8601, or None) and `output_dir`.
+
+    Raises:
+        ModelsError: As in `get_model_metadata`.
+    """
+    about = get_model_metadata(model_id)
+    found = results.Results(results.folder(model_id)).checkpoints()
+    seconds = (found[-1] / "manifest.json").stat().st_mtime if found else None
+    return {
+        "model_id": model_id,
+        "name": about.name,
+        "version": about.version,
+        "status": about.status,
+        "is_trained": bool(found),
+        "has_trace": get_latest_trace(model_id) is not None,
+        "last_trained": datetime.fromtimestamp(seconds, UTC).isoformat() if seconds else None,
+        "output_dir": str(results.folder(model_id)),
+    }
+
+
+def get_all_models_with_status(tag: str | None = None) -> list[dict[str, Any]]:
+    """The status of every healthy model, those with a tag where one is given."""
+    return [get_model_status(model_id) for model_id in get_all_models(tag)]
+
+
+def get_inference_form_fields(model_id: str) -> list[FormField]:
+    """Fields of the form by which a model is asked for a prediction."""
+    return get_model_metadata(model_id).inference_params
+
+
+def validate_inference_params(
+    model_id: str, params: dict[str, Any]
+) -> tuple[dict[str, Value], list[str]]:
+    """Values of a form, completed by defaults, and every problem with them at once.
+
+    Args:
+        model_id: Of the model.
+        params: Values by the name of their field.
+
+    Returns:
+        The values, and the problems in words that begin with the field's name; the values are of
+        use where there is no problem.
+    """
+    fields = {field.name: field for field in get_inference_form_fields(model_id)}
+    values, problems = {}, []
+    for name, field in fields.items():
+        given = params.get(name)
+        if given is None and field.required and field.default is None:
+            problems.append(f"{name}: is missing, expected a {field.type}")
+        elif given is not None and (problem := field.problem(given)):
+            problems.append(f"{name}: {problem}")
+        value = field.default if given is None else given
+        is_whole = field.type == "float" and isinstance(value, int) and not isinstance(value, bool)
+        values[name] = float(value) if is_whole else value
+    allowed = ", ".join(fields) or "none"
+    problems += [f"{name}: is unknown, allowed are {allowed}" for name in params.keys() - fields]
+    return values, problems
