@@ -9,8 +9,10 @@ from jaxtyping import install_import_hook
 os.environ |= {
     "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parents[1] / ".pytest_cache/jax"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-    "TOUCHSTONE_MODELS": str(Path(__file__).parent / "models"),
 }
+# The models beside the tests, and those that whoever runs them has elsewhere.
+_MODELS = [str(Path(__file__).parent / "models"), os.environ.get("TOUCHSTONE_MODELS", "")]
+os.environ["TOUCHSTONE_MODELS"] = os.pathsep.join(dict.fromkeys(filter(None, _MODELS)))
 
 # Rooms whose annotations are checked at every call, shapes of arrays included; an int is a float.
 # Named tuples with a type parameter, which beartype does not know, count as tuples.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_STAGES = ("simulate", "train", "stress", "guardrail", "infer", "release")
+_STAGES = ("simulate", "train", "stress", "guardrail", "infer", "release", "predict")
 
 
 def generator(seed: int, stage: str, *index: int) -> np.random.Generator:

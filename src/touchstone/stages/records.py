@@ -202,6 +202,23 @@ def _place(content: Any, key: str, parents: list[str], change: str) -> int:
     return int(key)
 
 
+def key_values(given: Sequence[str]) -> dict[str, Any]:
+    """Values by their key, from KEY=VALUE each.
+
+    Raises:
+        ArtifactError: If one has no key, or two have the same.
+    """
+    found = {}
+    for each in given:
+        key, equals, text = each.partition("=")
+        if not key or not equals:
+            raise ArtifactError(f"{each}: expected KEY=VALUE")
+        if key in found:
+            raise ArtifactError(f"{each}: {key} is given twice")
+        found[key] = _value(text)
+    return found
+
+
 def _value(text: str) -> Any:
     """A number as Python reads it, since YAML takes 8e-6 for a text; else as YAML reads it."""
     for kind in (int, float):

@@ -4,9 +4,11 @@ import textwrap
 from pathlib import Path
 
 from touchstone.io import artifacts
+from touchstone.registry import FormField, ModelMetadata
 from touchstone.stages.checkpoints import words
 
 _ALIKE = 5.0  # in log evidence, of causes that the data do not tell apart
+_MOST_SHARES = 8  # of an attribution, that a terminal shows
 WIDTH = 80  # columns of a terminal
 _RATE = "{:.2f} [{:.2f}, {:.2f}]"
 
@@ -211,6 +213,63 @@ def answers_text(reports: list[dict]) -> str:
         for name, computation, model, reason in answers_table(reports)
     ]
     return "\n".join(_aligned(cut))
+
+
+def model_text(about: ModelMetadata, status: dict) -> str:
+    """What a model is, the quantities it infers, its form, and what it has made here."""
+    tags = f" Tags: {', '.join(about.tags)}." if about.tags else ""
+    parts = [f"{about.name} (v{about.version}, {about.status}), by {about.author}"]
+    parts += [_filled(about.description.strip() + tags)]
+    quantities = [
+        [name, each.prior, each.unit, each.meaning] for name, each in about.parameters.items()
+    ]
+    if quantities:
+        parts.append("\n".join(_aligned([["quantity", "prior", "unit", ""], *quantities])))
+    fields = [
+        [field.name, field.type, *_bounds(field), field.help_text]
+        for field in about.inference_params
+    ]
+    if fields:
+        header = ["field", "type", "default", "least", "most", ""]
+        parts.append("\n".join(_aligned([header, *fields])))
+    trained = f"trained on {status['last_trained']}" if status["is_trained"] else "not trained"
+    parts.append(f"Here it is {trained}; what it makes lies in {status['output_dir']}.")
+    return "\n\n".join(parts)
+
+
+def _bounds(field: FormField) -> list[str]:
+    values = field.default, field.min_value, field.max_value
+    default, low, high = ("–" if value is None else f"{value}" for value in values)
+    return ["required" if field.required and field.default is None else default, low, high]
+
+
+def prediction_text(report: dict) -> str:
+    """An answer to a form: estimates, what they rest on, and whether that is of the training."""
+
+    def rows(header, entries):
+        numbers = [
+            [
+                each["name"],
+                f"{each['median']:.4g}",
+                f"{each['low']:.4g} to {each['high']:.4g}",
+                each["unit"],
+                each.get("meaning", ""),
+            ]
+            for each in entries
+        ]
+        return "\n".join(_aligned([[header, "median", "90 % interval", "unit", ""], *numbers]))
+
+    parts = [rows("estimate", report["estimates"])]
+    parts += [f"{each['name']}: {100 * each['value']:.0f} %" for each in report["probabilities"]]
+    if report["attribution"]:
+        shown = report["attribution"][:_MOST_SHARES]
+        parts.append(rows("adds to the mean of the training", shown))
+    if assumed := report["assumed"]:
+        said = ", ".join(f"{name} {value:.4g}" for name, value in assumed.items())
+        parts.append(_filled(f"Not given, so taken from the training: {said}."))
+    parts.append(_filled(f"{report['verdict'].upper()}: {report['reason']}."))
+    parts.append(_filled(f"Artefact of {report['model_id']}: {report['artefact']}."))
+    return "\n\n".join(parts)
 
 
 def text(folders: dict[Path, str], page: Path) -> str:

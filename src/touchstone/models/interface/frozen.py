@@ -177,9 +177,10 @@ class Frozen:
             low, high = np.quantile(self.series[there][:, k], [0, 1])
             leeway = _LEEWAY * (high - low)
             if (stimuli[:, k] < low - leeway).any() or (stimuli[:, k] > high + leeway).any():
-                ends = mean + sd * np.array([stimuli[:, k].min(), stimuli[:, k].max()])
+                ends = mean + sd * np.unique([stimuli[:, k].min(), stimuli[:, k].max()])
+                value = " to ".join(f"{end:.4g}" for end in ends)
                 said.append(
-                    f"{name} is {ends[0]:.4g} to {ends[1]:.4g}, trained from {mean + sd * low:.4g} "
+                    f"{name} is {value}, trained from {mean + sd * low:.4g} "
                     f"to {mean + sd * high:.4g}"
                 )
         return said

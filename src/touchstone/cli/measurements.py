@@ -1,36 +1,28 @@
-"""The command line: a verdict on one's own files.
-
-What takes long to import is imported in the commands, so that `--help` answers at once. Exit codes:
-0 both verdicts accept, 3 one of them escalates, 2 bad input.
-"""
+"""Commands on measurements: a verdict on one's own files."""
 
 import json
-import os
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from touchstone.cli.common import (
+    BAD_INPUT,
+    ESCALATE,
+    ModelId,
+    app,
+    bad_input,
+    chosen_model,
+    keep_compilations,
+    say,
+)
+
 if TYPE_CHECKING:
-    from touchstone.contract import Model
-    from touchstone.io.results import Results
     from touchstone.stages.infer import Inference
 
-app = typer.Typer(
-    help="What a measurement says about the parameters, and whether that may be trusted.",
-    epilog="Exit codes: 0 both verdicts accept, 3 one of them escalates, 2 bad input.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-BAD_INPUT, ESCALATE = 2, 3
 SUMMARY = "answers.csv"  # of several measurements
-ModelId = Annotated[
-    str | None, typer.Option("--model", help="One of `touchstone models`; the first by default.")
-]
 Meta = Annotated[
     Path | None, typer.Option(help="YAML with what is known; by default the one beside FILE.")
 ]
@@ -57,8 +49,8 @@ def infer(
     A folder is one measurement: its records are of one system and are inferred together. Several
     files are as many measurements, unless --joint says that they are one.
     """
-    _keep_compilations()
-    with _bad_input():
+    keep_compilations()
+    with bad_input():
         from touchstone.io import artifacts
 
         if out is not None:
@@ -83,11 +75,11 @@ def read(
     meta: Meta = None,
 ) -> None:
     """Say what is understood of a measurement's files, without inference."""
-    _keep_compilations()
-    with _bad_input():
+    keep_compilations()
+    with bad_input():
         from touchstone.stages import checkpoints, records
 
-        model, results, _ = _model(model_id)
+        model, results, _ = chosen_model(model_id)
         try:
             notes = records.describe(model, file, meta)
         except NotImplementedError:
@@ -104,12 +96,12 @@ def example(
     out: Annotated[Path, typer.Option(help="Folder.")] = Path(),
 ) -> None:
     """Write a simulated record with its metadata, both marked as simulated."""
-    _keep_compilations()
-    with _bad_input():
+    keep_compilations()
+    with bad_input():
         from touchstone.io.artifacts import ArtifactError, assert_writable
         from touchstone.stages import randomness
 
-        model, _, settings = _model(model_id)
+        model, _, settings = chosen_model(model_id)
         data, meta = (out / f"example.{suffix}" for suffix in ("csv", "yaml"))
         assert_writable(out)
         for file in filter(Path.exists, (data, meta)):
@@ -123,32 +115,11 @@ def example(
 
 
 @app.command()
-def models() -> None:
-    """List the models, and which artefact answers for each."""
-    with _bad_input():
-        from touchstone.stages import checkpoints
-
-        for model_id, title, artefact in checkpoints.answering():
-            typer.echo(f"{model_id}: {title}\n  {artefact}")
-
-
-@app.command()
-def verify(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Artefact, checkpoint or report.")],
-) -> None:
-    """Say whether an artefact, a checkpoint or a report is what was written."""
-    with _bad_input():
-        from touchstone.stages import verification
-
-        typer.echo("\n".join(verification.verify(path)))
-
-
-@app.command()
 def report(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="JSON of an answer, or a folder.")],
 ) -> None:
     """Write the page of an answer, or of all answers in a folder, beside its JSON."""
-    with _bad_input():
+    with bad_input():
         from touchstone.stages import page
 
         for written in page.of_answers(path):
@@ -177,7 +148,7 @@ def _answers(
         if len(groups) == 1:  # what is wrong with it is said before anything takes long
             with records.prepared(groups[0], meta, changes):
                 pass
-        model, results, config = _model(model_id)
+        model, results, config = chosen_model(model_id)
         settings = settings_.of_stage(config, model.model_id, "infer")
         judge = stage.prepare(model, results)
         answered, names = [], []
@@ -187,7 +158,7 @@ def _answers(
                 with records.prepared(group, meta, changes) as source:
                     inference: Inference = stage.answer(model, settings, judge, source)
             except ArtifactError as error:
-                _say(f"touchstone: {error}")
+                say(f"touchstone: {error}")
                 continue
             answered.append(inference.report)
             names.append(source.name)
@@ -212,50 +183,3 @@ def _show(answered: list[dict], several: bool, out: Path | None, as_json: bool) 
     texts += [summary.answers_text(answered)] if several else []
     texts += [f"Reports, figures and pages: {out}"] if out is not None else []
     typer.echo("\n\n".join(texts))
-
-
-def _model(model_id: str | None) -> "tuple[Model[Any], Results, dict]":
-    """A model by its name, where its results lie, and the configuration."""
-    from touchstone import contract
-    from touchstone.io import results, settings
-    from touchstone.io.artifacts import ArtifactError
-
-    folders = contract.folders()
-    if model_id is not None and model_id not in folders:
-        raise ArtifactError(f"--model: {model_id!r} is none of {', '.join(folders)}")
-    config = settings.found(folders, model_id)
-    (chosen,) = config["models"]
-    return contract.load_model(chosen), results.Results(results.folder(chosen)), config
-
-
-@contextmanager
-def _bad_input() -> Generator[None]:
-    """End with one sentence where a file or an option is not what it should be."""
-    from touchstone.contract import ModelsError
-    from touchstone.io.artifacts import ArtifactError
-    from touchstone.io.settings import SettingsError
-
-    try:
-        yield
-    except (ArtifactError, SettingsError, ModelsError, OSError) as error:
-        _say(f"touchstone: {error}")
-        raise typer.Exit(BAD_INPUT) from None
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-def _keep_compilations() -> None:
-    """Let JAX keep what it compiles, in the user's cache if that can be written."""
-    import platformdirs
-
-    from touchstone.io import artifacts
-
-    folder = platformdirs.user_cache_path("touchstone") / "jax"
-    try:
-        artifacts.assert_writable(folder)
-    except artifacts.ArtifactError:
-        return
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

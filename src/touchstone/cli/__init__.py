@@ -1,0 +1,10 @@
+"""The command line, thin over the stages.
+
+What takes long to import is imported in the commands, so that `--help` answers at once. Exit codes:
+0 both verdicts accept, 3 one of them escalates, 2 bad input.
+"""
+
+from touchstone.cli import measurements, models
+from touchstone.cli.common import app
+
+__all__ = ["app", "measurements", "models"]

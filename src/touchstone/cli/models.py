@@ -1,0 +1,106 @@
+"""Commands on models: which there are, what they are, how they are trained and asked."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from touchstone.cli.common import ESCALATE, app, bad_input, chosen_model, keep_compilations
+
+
+@app.command()
+def models() -> None:
+    """List the models, and which artefact answers for each."""
+    with bad_input():
+        from touchstone.stages import checkpoints
+
+        for model_id, title, artefact in checkpoints.answering():
+            typer.echo(f"{model_id}: {title}\n  {artefact}")
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Artefact, checkpoint or report.")],
+) -> None:
+    """Say whether an artefact, a checkpoint or a report is what was written."""
+    with bad_input():
+        from touchstone.stages import verification
+
+        typer.echo("\n".join(verification.verify(path)))
+
+
+@app.command()
+def info(
+    model_id: Annotated[str, typer.Argument(metavar="MODEL", help="One of `touchstone models`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Say what a model is, what it infers, by which form it is asked, and what it has made here."""
+    with bad_input():
+        from touchstone import registry
+        from touchstone.stages import summary
+
+        about, status = registry.get_model_metadata(model_id), registry.get_model_status(model_id)
+    if as_json:
+        typer.echo(json.dumps(about.model_dump(mode="json") | {"here": status}, indent=2))
+    else:
+        typer.echo(summary.model_text(about, status))
+
+
+@app.command()
+def predict(
+    model_id: Annotated[str, typer.Argument(metavar="MODEL", help="One of `touchstone models`.")],
+    values: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE...", help="Fields of `touchstone info`."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Ask a model by the values of its form."""
+    keep_compilations()
+    with bad_input():
+        from touchstone.stages import infer, predict, records, summary
+
+        params = records.key_values(values or [])
+        model, results, settings = chosen_model(model_id)
+        report = predict.run(model, infer.prepare(model, results), settings["seed"], params)
+    typer.echo(json.dumps(report, indent=2) if as_json else summary.prediction_text(report))
+    if report["verdict"] == "escalate":
+        raise typer.Exit(ESCALATE)
+
+
+@app.command()
+def train(
+    model_id: Annotated[str, typer.Argument(metavar="MODEL", help="One of `touchstone models`.")],
+    data: Annotated[Path | None, typer.Option(help="Data in place of the workflow's own.")] = None,
+    draws: Annotated[int | None, typer.Option(help="Draws of each chain.", min=1)] = None,
+    chains: Annotated[int | None, typer.Option(help="Chains.", min=1)] = None,
+    gpu: Annotated[
+        bool | None, typer.Option("--gpu/--cpu", help="Where to compute; by default as JAX finds.")
+    ] = None,
+) -> None:
+    """Train a model by the rules of the workflow, in the project's folder."""
+    with bad_input():
+        from touchstone.stages import training_run
+
+        changes = {name: n for name, n in (("draws", draws), ("chains", chains)) if n is not None}
+        code = training_run.run(model_id, data, changes, gpu)
+    raise typer.Exit(code)
+
+
+@app.command()
+def new_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the folder: a Python name.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of models; by default that of the package.")
+    ] = None,
+) -> None:
+    """Write the folder of a model that runs, for you to fill."""
+    with bad_input():
+        from touchstone.stages import scaffold
+
+        folder = scaffold.write(name, out)
+    typer.echo(f"{folder}: runs as it is; replace what is marked FILL")
+    if out is not None:
+        typer.echo(f"It is found once TOUCHSTONE_MODELS names {out}")
+    typer.echo(f"Next: touchstone info {name}; touchstone train {name}")

@@ -1,0 +1,49 @@
+"""Training by the rules of the workflow, as a user asks for it on a command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from touchstone import contract, registry
+from touchstone.io import results, settings
+from touchstone.io.artifacts import ArtifactError
+
+
+def run(model_id: str, data: Path | None, changes: dict[str, int], gpu: bool | None) -> int:
+    """Run Snakemake for the checkpoint of a model; its progress goes to the terminal.
+
+    Args:
+        model_id: Of the model.
+        data: File that replaces the data of the workflow.
+        changes: Settings of the model's `train` that replace those of the configuration.
+        gpu: Whether JAX computes there; None leaves it to JAX.
+
+    Returns:
+        The exit code of Snakemake.
+
+    Raises:
+        ArtifactError: If this is no project, or the model has no such setting.
+        ModelsError: If there is no such model.
+    """
+    registry.get_model_metadata(model_id)
+    if not Path("Snakefile").is_file():
+        raise ArtifactError("Snakefile: no such file; run this in the folder of the project")
+    own = settings.schema(contract.folders()[model_id] / "settings.schema.yaml")
+    known = own["properties"]["train"].get("properties", {})
+    for name in changes.keys() - known:
+        raise ArtifactError(f"--{name}: {model_id} has no such setting, only {', '.join(known)}")
+    environment = dict(os.environ)
+    if data is not None:
+        if not data.is_file():
+            raise ArtifactError(f"--data: {data}: no such file")
+        environment[f"{model_id.upper()}_DATASET_CHUNK"] = str(data.absolute())
+        os.environ.update(environment)  # the folder of results depends on it
+    if gpu is not None:
+        environment["JAX_PLATFORMS"] = "cuda" if gpu else "cpu"
+    config = {"models": [model_id]} | ({model_id: {"train": changes}} if changes else {})
+    target = results.folder(model_id) / "reports/train_report.json"
+    command = [sys.executable, "-m", "snakemake", str(target), "--config"]
+    command += [f"{key}={json.dumps(value)}" for key, value in config.items()]
+    return subprocess.run(command, env=environment, check=False).returncode

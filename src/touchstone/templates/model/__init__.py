@@ -1,0 +1,1 @@
+"""New model: say here what is inferred, and from what."""

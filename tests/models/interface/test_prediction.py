@@ -1,0 +1,86 @@
+"""Predictions: attributions beside a sum over all coalitions, and what a form is answered."""
+
+from dataclasses import replace
+from itertools import combinations
+from math import factorial
+
+import numpy as np
+import pytest
+from regressions import COLUMNS, FROZEN, NAMES
+
+from touchstone.models.interface import prediction
+from touchstone.models.interface.prediction import Background
+from touchstone.models.interface.regression import COEFFICIENTS
+
+TARGET = ("S_V_porod", "1/Å")
+NOTHING = dict.fromkeys([*NAMES, *COLUMNS.stimuli, "film"])
+
+
+def few(j=3, n_draws=2):
+    """The regression with its first descriptors only: coalitions are few then."""
+    kept = {"morphology": FROZEN.morphology[:n_draws, :j], "product": FROZEN.product[:n_draws, :j]}
+    others = {name: getattr(FROZEN, name)[:n_draws] for name in COEFFICIENTS if name not in kept}
+    return replace(FROZEN, **kept, **others)
+
+
+def test_attributions_are_shapley_values_of_the_expectation_over_the_training():
+    frozen, rng = few(), np.random.default_rng(0)
+    background = Background(rng.normal(0.3, 1, (40, 3)), rng.normal(-0.2, 1, (40, 3)))
+    point = rng.standard_normal(6)
+    rows = np.concatenate(background, axis=1)
+
+    def expectation(coalition):
+        mixed = rows.copy()
+        mixed[:, coalition] = point[list(coalition)]
+        return frozen.location(mixed[:, :3], mixed[:, 3:]).mean(1)
+
+    expected = np.zeros((len(frozen.intercept), 6))
+    for i in range(6):
+        others = [k for k in range(6) if k != i]
+        for size in range(6):
+            share = factorial(size) * factorial(5 - size) / factorial(6)
+            for coalition in combinations(others, size):
+                gain = expectation([*coalition, i]) - expectation(list(coalition))
+                expected[:, i] += share * gain
+    got = prediction.attribution(frozen, background, point[None, :3], point[None, 3:])[0]
+    np.testing.assert_allclose(got, expected, atol=1e-9)
+    total = frozen.location(point[None, :3], point[None, 3:])[:, 0] - expectation([])
+    np.testing.assert_allclose(got.sum(1), total, atol=1e-9)
+
+
+def answer(**values):
+    names = NAMES, COLUMNS.stimuli
+    values = {**NOTHING, "quantile": 0.8, **values}
+    return prediction.answer(FROZEN, names, values, TARGET, np.random.default_rng(0))
+
+
+def test_a_known_film_is_predicted_more_narrowly_than_a_new_one_like_it():
+    def width(row):
+        return row["high"] - row["low"]
+
+    label = str(FROZEN.labels[2])
+    known = answer(film=label)
+    j, natural = len(NAMES), known["assumed"]
+    assert natural["d_pi"] == pytest.approx(
+        FROZEN.mean[j - 1 - 2] + FROZEN.sd[j - 1 - 2] * FROZEN.films[2, j - 1 - 2]
+    )
+    unknown = answer(**natural)
+    assert unknown["assumed"] == {}
+    # The draws of this regression know as little of its film effects as of others.
+    for ours, theirs in zip(known["estimates"], unknown["estimates"], strict=True):
+        assert width(ours) == pytest.approx(width(theirs), rel=0.2)
+    of_film, of_measurement = known["estimates"]
+    assert width(of_measurement) > width(of_film)
+
+
+def test_a_stimulus_out_of_range_and_a_film_that_is_not_there_are_said():
+    (said,) = answer(Tg_num=600.0)["outside_training"]
+    assert said.startswith("Tg_num is 600, trained from ")
+    with pytest.raises(ValueError, match="film: 'film 99' is none of the training's: film 1,"):
+        answer(film="film 99")
+
+
+def test_the_probability_of_a_high_area_follows_the_effect_of_the_stimulus():
+    mean, sd = (getattr(FROZEN, name)[len(NAMES) + 1] for name in ("mean", "sd"))
+    low, high = (answer(Tg_num=mean + z * sd)["probabilities"][0]["value"] for z in (-1.5, 1.5))
+    assert high > low + 0.2  # the effect is .4 standard deviations
