@@ -104,16 +104,22 @@ def override(wildcards, what):
     return OVERRIDES[model_id].get(f"{model_id.upper()}_{what}")
 
 
+def given_data(model_id):
+    """Data that the environment or the configuration gives in place of simulations, or None."""
+    given = OVERRIDES[model_id].get(f"{model_id.upper()}_DATASET_CHUNK")
+    return given or config[model_id]["train"].get("data")
+
+
 def chunk_numbers(model_id):
     """Numbers of the chunks that are simulated; none where a model or this run simulates none."""
-    if OVERRIDES[model_id]:
+    if OVERRIDES[model_id] or given_data(model_id):
         return []
     return list(range(config[model_id].get("simulate", {"n_chunks": 0})["n_chunks"]))
 
 
 def chunks(wildcards):
-    """Data to train on: the override, or what the simulation makes."""
-    given = override(wildcards, "DATASET_CHUNK")
+    """Data to train on: what is given, or what the simulation makes."""
+    given = given_data(model_of(wildcards))
     numbers = chunk_numbers(model_of(wildcards))
     made = [
         f"results/{wildcards.run}/datasets/chunk_{number}.npz" for number in numbers

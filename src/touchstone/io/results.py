@@ -78,7 +78,8 @@ def overrides(model_id: str) -> dict[str, Path]:
         model_id: Of the model.
 
     Returns:
-        Absolute paths by variable: `<MODEL_ID>_CHECKPOINT` and `<MODEL_ID>_DATASET_CHUNK`.
+        Absolute paths by variable: `<MODEL_ID>_CHECKPOINT` and `<MODEL_ID>_DATASET_CHUNK`, for
+        which `<MODEL_ID>_DATASET` is another name.
 
     Raises:
         ArtifactError: If a variable names what does not exist.
@@ -86,10 +87,11 @@ def overrides(model_id: str) -> dict[str, Path]:
     found = {}
     for what in _OVERRIDES:
         variable = f"{model_id.upper()}_{what}"
-        if value := os.environ.get(variable):
-            found[variable] = Path(value).expanduser().absolute()
-            if not found[variable].exists():
-                raise ArtifactError(f"{variable}: {value} does not exist")
+        for name in (variable, variable.removesuffix("_CHUNK")):
+            if value := os.environ.get(name):
+                found[variable] = Path(value).expanduser().absolute()
+                if not found[variable].exists():
+                    raise ArtifactError(f"{name}: {value} does not exist")
     return found
 
 

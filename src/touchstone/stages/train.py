@@ -40,11 +40,13 @@ def run(
         settings: `seed`; `train`, the model's own; `calibration`, with `n_cases` by method; and
             `budgets` by method.
         results: Where the checkpoint and the report go.
-        data: Files to train on; empty takes the override, or all chunks that are there.
+        data: Files to train on; empty takes the override, what the settings of `train` name under
+            `data`, or all chunks that are there.
         audits: Reports of how the data were made, for the lineage.
     """
     given = override(model.model_id, "DATASET_CHUNK")
-    data = data or ([given] if given else results.chunks())
+    named = given or settings["train"].get("data")
+    data = data or ([Path(named)] if named else results.chunks())
     if not data:
         raise ArtifactError(f"{results.folder / 'datasets'}: holds no data to train on")
     inputs = {f"chunk_{number}": path for number, path in enumerate(data)}

@@ -165,7 +165,7 @@ class Interface(Model[Films]):
         Raises:
             NotConvergedError: If the chains did not converge; no checkpoint is left then.
         """
-        file = Path(settings["data"]) if settings["data"] else data[0]
+        file = data[0]
         whole = table.read(file, self.columns)
         table.assert_enough(whole, file)
         held = _held_out(whole, settings["held_out"], rng)

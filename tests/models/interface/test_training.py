@@ -1,0 +1,107 @@
+"""Training by NUTS: the truth of the cohort is found, and what did not converge leaves nothing."""
+
+import numpy as np
+import pytest
+from regressions import COLUMNS
+
+from touchstone.contract import load_model
+from touchstone.io import artifacts
+from touchstone.models.interface import cohort, regression, table
+from touchstone.models.interface.regression import Design, NotConvergedError
+
+SETTINGS = {
+    "data": None, "held_out": 0.1, "prior": "normal", "likelihood": "laplace", "chains": 2,
+    "warmup": 800, "draws": 1000, "target_accept": 0.9, "n_frozen": 500, "compared": [],
+    "columns": dict.fromkeys(("constant", "missing", "duplicated", "defining"), "drop"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model that learnt from a CSV of the cohort's films, which is gone, and what it said."""
+    folder, model = tmp_path_factory.mktemp("run"), load_model("interface")
+    films = cohort.draw(np.random.default_rng(3), model.config, 40)
+    data = folder / "films.csv"
+    table.write_csv(data, films, COLUMNS)
+    checkpoint = folder / "checkpoints/trained"
+    fit = model.fit([data], SETTINGS, np.random.default_rng(0), checkpoint, {})
+    data.unlink()
+    return model, fit, checkpoint
+
+
+def test_the_effects_of_the_cohort_are_inside_their_intervals(trained):
+    model, fit, _ = trained
+    truth = model.config["cohort"]
+    effects = truth["morphology"] | truth["stimulus"]
+    of_errors, of_loo, coefficients = fit.comparisons
+    assert fit.assumed == ["Porod_prefactor nearly defines S_V_porod (correlation 1.00): dropped"]
+    rows = {row["name"]: row for row in coefficients.rows}
+    assert rows.keys() == {*COLUMNS.stimuli, *COLUMNS.morphology[:-1]}
+    # The cohort counts in its own standard deviations, the regression in those of its films.
+    ratio = np.median([rows[name]["mean"] / value for name, value in effects.items()])
+    errors = []
+    for name, row in rows.items():
+        sd = (row["95 %"] - row["5 %"]) / 3.29
+        errors.append((row["mean"] - ratio * effects.get(name, 0.0)) / sd)
+    assert 0.8 < ratio < 1.6
+    assert np.abs(errors).max() < 4
+    assert np.sqrt(np.mean(np.square(errors))) < 1.6
+    (row,) = of_errors.rows
+    assert row["regression"] < 0.8 * row["mean of the training"]
+    assert of_loo.rows[0]["R-hat"] <= 1.01
+
+
+def test_what_was_frozen_answers_the_same_without_the_data(trained):
+    model, _, checkpoint = trained
+    again = load_model("interface")
+    assert again.load(checkpoint)
+    streams = [np.random.default_rng(5).spawn(3) for _ in range(2)]
+    ours, theirs = (
+        m.infer(m.cases(5, a, b, {}), c, method="importance", budget={"n_draws": 50})
+        for m, (a, b, c) in zip((model, again), streams, strict=True)
+    )
+    np.testing.assert_array_equal(ours.log_evidence, theirs.log_evidence)
+    for name, draws in ours.draws.items():
+        np.testing.assert_array_equal(draws, theirs.draws[name])
+    assert list((checkpoint.parents[1] / "traces").glob("regression_*Z.nc"))
+
+
+def test_chains_that_did_not_converge_leave_no_checkpoint_and_say_what_to_change(tmp_path):
+    model = load_model("interface")
+    data = tmp_path / "chunk.npz"
+    films = cohort.draw(np.random.default_rng(3), model.config, 8)
+    artifacts.save_arrays(data, films.arrays())
+    settings = {**SETTINGS, "warmup": 100, "draws": 100}
+    with pytest.raises(NotConvergedError, match=r"interface\.train: .*: raise (draws|warmup)"):
+        model.fit([data], settings, np.random.default_rng(0), tmp_path / "a/trained", {})
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_gaussian_regression_has_the_posterior_that_algebra_gives():
+    """One descriptor without effect of stimuli or film: conjugate but for the scatter."""
+    rng, n = np.random.default_rng(0), 400
+    x = rng.standard_normal((n, 1))
+    y = 0.3 + 0.5 * x[:, 0] + 0.4 * rng.standard_normal(n)
+    design = Design(np.zeros(n, int), x, np.zeros((n, 1)), y)
+    sizes = {"intercept": 1.0, "morphology": 0.5, "stimulus": 0.5, "product": 0.25}
+    sizes |= {"film": 1e-3, "scatter": 0.7}
+    model = regression.build(design, sizes, (("x",), ("s",)), "normal", "normal")
+    chains = {"chains": 2, "warmup": 500, "draws": 1000, "target_accept": 0.9}
+    tree = regression.sample(model, chains, 1)
+    columns = np.column_stack([np.ones(n), x])
+    scatter = float(tree["posterior"]["scatter"].mean())
+    precision = columns.T @ columns / scatter**2 + np.diag([1 / 1.0**2, 1 / 0.5**2])
+    mean = np.linalg.solve(precision, columns.T @ y / scatter**2)
+    sd = np.sqrt(np.diag(np.linalg.inv(precision)))
+    for name, expected, width in zip(("intercept", "morphology"), mean, sd, strict=True):
+        draws = np.ravel(tree["posterior"][name])
+        assert draws.mean() == pytest.approx(expected, abs=0.15 * width)
+        assert draws.std() == pytest.approx(width, rel=0.1)
+    found = regression.leave_one_out(tree)
+    # Of two coefficients and a scatter, which costs about one more than where it is known.
+    assert found.p == pytest.approx(3, abs=0.8)
+    residual = y - columns @ mean
+    leverage = np.einsum("ij,jk,ik->i", columns, np.linalg.inv(precision), columns) / scatter**2
+    exact = -0.5 * np.log(2 * np.pi * scatter**2 / (1 - leverage))
+    exact -= 0.5 * (residual / scatter) ** 2 / (1 - leverage)
+    assert exact.sum() - 2 < found.elpd < exact.sum()
