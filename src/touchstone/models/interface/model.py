@@ -68,8 +68,9 @@ class Interface(Model[Films]):
         gallery = {
             str(name): self._cases_of(drawn.take(drawn.film == name), scaler) for name in labels
         }
-        counts = {"films": {str(name): int((drawn.film == name).sum()) for name in labels}}
-        return Simulated(len(drawn.target), counts, gallery)
+        of_each = np.bincount(drawn.number)
+        counts = {f"films of {n}": int(n * (of_each == n).sum()) for n in np.unique(of_each)}
+        return Simulated(len(drawn.target), {"measurements": counts}, gallery)
 
     def checks(self) -> list[Check]:
         """Moments of a large cohort beside those of the original study."""
