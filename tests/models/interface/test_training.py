@@ -1,8 +1,11 @@
 """Training by NUTS: the truth of the cohort is found, and what did not converge leaves nothing."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from regressions import COLUMNS
+from scipy.stats import laplace, norm, t
 
 from touchstone.contract import load_model
 from touchstone.io import artifacts
@@ -75,6 +78,23 @@ def test_chains_that_did_not_converge_leave_no_checkpoint_and_say_what_to_change
     with pytest.raises(NotConvergedError, match=r"interface\.train: .*: raise (draws|warmup)"):
         model.fit([data], settings, np.random.default_rng(0), tmp_path / "a/trained", {})
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "density"),
+    [("laplace", laplace.logpdf), ("normal", norm.logpdf), ("student", partial(t.logpdf, df=4))],
+)
+@pytest.mark.parametrize("prior", ["normal", "horseshoe"])
+def test_errors_have_the_density_that_they_are_called_by(prior, likelihood, density):
+    rng = np.random.default_rng(0)
+    x, s, y = rng.standard_normal((6, 2)), rng.standard_normal((6, 1)), rng.standard_normal(6)
+    sizes = load_model("interface").config["regression"]
+    names = ("a", "b"), ("s",)
+    model = regression.build(Design(np.arange(6) // 2, x, s, y), sizes, names, prior, likelihood)
+    # At the initial point all coefficients are zero; the scatter is what PyMC starts from.
+    scatter = np.exp(model.initial_point()["scatter_log__"])
+    found = model.point_logps(round_vals=6)["target"]
+    assert found == pytest.approx(density(y, scale=scatter).sum(), abs=1e-4)
 
 
 def test_a_gaussian_regression_has_the_posterior_that_algebra_gives():

@@ -83,7 +83,8 @@ def build(
         if likelihood == "laplace":
             pm.Laplace("target", mean, scatter, observed=design.target, dims="row")
         elif likelihood == "student":
-            pm.StudentT("target", _FREEDOM, mean, scatter, observed=design.target, dims="row")
+            shape = {"nu": _FREEDOM, "mu": mean, "sigma": scatter}
+            pm.StudentT("target", **shape, observed=design.target, dims="row")
         else:
             pm.Normal("target", mean, scatter, observed=design.target, dims="row")
     return model
