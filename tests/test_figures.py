@@ -127,11 +127,14 @@ def each_figure():
     draws = rng.standard_normal((50, 2))
     quantities = [Quantity(name, "normal", 0.0, 1.0, "V", "") for name in ("a", "b")]
     bars = [{"name": "a", "n": 3, "ours": 1.0, "theirs": None}]
+    effect = {"name": "a", "n": 3, "median": 0.2, "low": 0.1, "high": 0.4}
+    effect |= {"prior low": -1.0, "prior high": 1.0}
     band = np.array([0.5]), np.array([0.4]), np.array([0.6])
     columns = {f"quantity_{k}": rng.random(30) for k in range(21)}
     return {
         "against_severity": lambda ax: figures.against_severity(ax, scores(), "score", "Score"),
         "bars": lambda ax: figures.bars(ax, "Errors", bars),
+        "effects": lambda ax: figures.effects(ax, "Effects", [effect]),
         "beside": lambda ax: figures.beside(ax, ["a", "b"], {"one": draws}, np.zeros(2)),
         "gallery": lambda ax: figures.gallery(ax, "Task", [(view, cases.observed[0])]),
         "intervals": lambda ax: figures.intervals(ax, [row("a", (2, 3), 2.5)]),

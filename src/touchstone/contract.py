@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +39,9 @@ class Fit(NamedTuple):
         n_rows, n_held_out: Number of rows trained on, and held out.
         losses: Loss of each step, by the part that was trained; empty where there are no steps.
         comparisons: Errors on the rows held out.
-        assumed: What the data did not state, in words.
+        assumed: What the data did not state, or what was left out, in words.
+        tables: What was learnt, to be read and not to be compared. Rows that have `low` and `high`
+            about a `median` are drawn as intervals, beside `prior low` and `prior high`.
     """
 
     n_rows: int
@@ -46,6 +49,7 @@ class Fit(NamedTuple):
     losses: dict[str, np.ndarray]
     comparisons: list[Comparison]
     assumed: list[str]
+    tables: Sequence[Comparison] = ()
 
 
 class Simulated[Detail](NamedTuple):

@@ -6,7 +6,7 @@ Text has at least 9 pt where a figure is as wide as `PAGE`, the width of the ren
 from touchstone.figures.answer import PAGE, answer, residuals
 from touchstone.figures.posterior import beside, gallery, intervals, predictive, trade_off
 from touchstone.figures.scores import against_severity, separation
-from touchstone.figures.training import bars, losses, ranks
+from touchstone.figures.training import bars, effects, losses, ranks
 
 __all__ = [
     "PAGE",
@@ -14,6 +14,7 @@ __all__ = [
     "answer",
     "bars",
     "beside",
+    "effects",
     "gallery",
     "intervals",
     "losses",

@@ -34,6 +34,23 @@ def bars(ax: Axes, title: str, rows: Sequence[dict]) -> Axes:
     return ax
 
 
+def effects(ax: Axes, title: str, rows: Sequence[dict]) -> Axes:
+    """Rows of a table (`name`, `median`, `low`, `high`) as intervals about zero, on those of the
+    prior (`prior low`, `prior high`) in grey; the first row is the highest."""
+    place = -np.arange(len(rows))
+    for wide, narrow, style in (
+        ("prior low", "prior high", {"color": "0.85", "lw": 8, "label": "prior"}),
+        ("low", "high", {"color": "C0", "lw": 3, "label": "posterior"}),
+    ):
+        ax.hlines(place, [row[wide] for row in rows], [row[narrow] for row in rows], **style)
+    ax.plot([row["median"] for row in rows], place, "o", color="black", ms=4, label="median")
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_yticks(place, [row["name"] for row in rows], fontsize=9)
+    ax.set_title(f"{title}: 90 % intervals", fontsize=10)
+    ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
 def ranks(
     ax: Axes,
     columns: dict[str, np.ndarray],

@@ -36,16 +36,17 @@ def test_the_effects_of_the_cohort_are_inside_their_intervals(trained):
     model, fit, _ = trained
     truth = model.config["cohort"]
     effects = truth["morphology"] | truth["stimulus"]
-    of_errors, of_loo, coefficients = fit.comparisons
+    of_errors, _ = fit.comparisons
+    coefficients, of_loo = fit.tables
     assert fit.assumed == ["Porod_prefactor nearly defines S_V_porod (correlation 1.00): dropped"]
     rows = {row["name"]: row for row in coefficients.rows}
     assert rows.keys() == {*COLUMNS.stimuli, *COLUMNS.morphology[:-1]}
     # The cohort counts in its own standard deviations, the regression in those of its films.
-    ratio = np.median([rows[name]["mean"] / value for name, value in effects.items()])
+    ratio = np.median([rows[name]["median"] / value for name, value in effects.items()])
     errors = []
     for name, row in rows.items():
-        sd = (row["95 %"] - row["5 %"]) / 3.29
-        errors.append((row["mean"] - ratio * effects.get(name, 0.0)) / sd)
+        sd = (row["high"] - row["low"]) / 3.29
+        errors.append((row["median"] - ratio * effects.get(name, 0.0)) / sd)
     assert 0.8 < ratio < 1.6
     assert np.abs(errors).max() < 4
     assert np.sqrt(np.mean(np.square(errors))) < 1.6

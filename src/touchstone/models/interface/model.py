@@ -15,6 +15,7 @@ from touchstone.models.interface.table import Columns, Table
 from touchstone.vocabulary import Cases, Check, Posterior, Quantity, View
 
 _N_GALLERY = 3  # films that are drawn
+_NINETY = 1.6449  # standard deviations from the mean to the end of a 90 % interval
 _RIDGE = 10.0  # penalty of the regression that the model is compared with
 
 
@@ -178,7 +179,8 @@ class Interface(Model[Films]):
         design = scaler.design(fitted)
         names = tuple(self.columns.morphology[j] for j in kept), self.columns.stimuli
         ours = settings["prior"], settings["likelihood"]
-        seed, rows, frozen = int(rng.integers(2**31)), [], None
+        seed, frozen = int(rng.integers(2**31)), None
+        rows, losses = [], {}
         for prior, likelihood in [
             ours,
             *map(tuple, settings["compared"]),
@@ -193,27 +195,33 @@ class Interface(Model[Films]):
                 effect = draws["film_sd"][:, None] * draws.pop("film_z")
                 labels = np.array(list(dict.fromkeys(fitted.film.tolist())))
                 frozen = Frozen.of(draws, scaler, design, effect, labels)
-            rows.append(
-                {
-                    "name": f"{likelihood} errors, {prior} prior",
-                    "n": len(design.target),
-                    "elpd": loo.elpd,
-                    "standard error": loo.se,
-                    "effective parameters": loo.p,
-                    "high Pareto k": loo.k_high,
-                    "R-hat": diagnosis.r_hat,
-                    "effective draws": diagnosis.ess,
-                    "divergent": diagnosis.divergent,
-                }
-            )
+            name = f"{likelihood} errors, {prior} prior"
+            losses[name] = -loo.elpd / len(design.target)
+            numbers = {
+                "elpd": loo.elpd,
+                "standard error": loo.se,
+                "effective parameters": loo.p,
+                "high Pareto k": loo.k_high,
+                "R-hat": diagnosis.r_hat,
+                "effective draws": diagnosis.ess,
+                "divergent": diagnosis.divergent,
+            }
+            rows.append({"name": name, "n": len(design.target), **numbers})
         frozen.save(folder, self.columns, settings, lineage)
         self.load(folder)
+        n = len(design.target)
         comparisons = [
             self._held_out_errors(design, scaler.design(out)),
-            Comparison("Regressions compared by leaving one measurement out", rows),
-            Comparison("Effect of a standard deviation (posterior, prior)", self._coefficients()),
+            Comparison(
+                "Measurements left out, one at a time (minus log density)",
+                [{"name": "measurements", "n": n, **losses}],
+            ),
         ]
-        return Fit(len(fitted.target), len(out.target), {}, comparisons, said)
+        tables = [
+            Comparison("Effect of one sd, in sd of the area", self._effects()),
+            Comparison("Regressions compared by leaving one measurement out", rows),
+        ]
+        return Fit(n, len(out.target), {}, comparisons, said, tables)
 
     def _held_out_errors(self, design: regression.Design, out: regression.Design) -> Comparison:
         """Errors of the area of films held out, beside a ridge regression and the mean."""
@@ -233,22 +241,24 @@ class Interface(Model[Films]):
         }  # fmt: skip
         return Comparison("Error of the area of films held out (sd of the training)", [row])
 
-    def _coefficients(self) -> list[dict]:
-        """Each main effect: mean, 90 % interval, and how far the data narrow its prior."""
+    def _effects(self) -> list[dict]:
+        """Each main effect, stimuli first: its 90 % interval on that of its prior."""
         frozen, sizes, rows = self.frozen, self.config["regression"], []
         for names, draws, size in (
             (self.columns.stimuli, frozen.stimulus, sizes["stimulus"]),
             (self.names, frozen.morphology, sizes["morphology"]),
         ):
             for name, values in zip(names, draws.T, strict=True):
-                low, high = np.quantile(values, [0.05, 0.95])
+                low, median, high = np.quantile(values, [0.05, 0.5, 0.95])
                 rows.append(
                     {
                         "name": name,
                         "n": int(frozen.counts.sum()),
-                        "mean": float(values.mean()),
-                        "5 %": float(low),
-                        "95 %": float(high),
+                        "median": float(median),
+                        "low": float(low),
+                        "high": float(high),
+                        "prior low": -_NINETY * size,
+                        "prior high": _NINETY * size,
                         "sd over prior sd": float(values.std() / size),
                     }
                 )
