@@ -28,6 +28,7 @@ FLOORS = [
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
     for path in sorted(PACKAGE.rglob("*.py"))
+    if "templates" not in path.parts  # of new models
 }
 MODEL_IDS = sorted(contract.folders())
 
