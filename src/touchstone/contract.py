@@ -2,15 +2,18 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import yaml
 
 from touchstone.vocabulary import Cases, Check, Json, Posterior, Quantity, View
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _VARIABLE = "TOUCHSTONE_MODELS"
 _ALIKE = 0.15  # largest distance of two distribution functions that are called the same
@@ -251,6 +254,23 @@ class Model[Detail](ABC):
             ArtifactError: If a value names what there is not.
         """
         raise NotImplementedError(f"{self.model_id} answers no form")
+
+    def check_fit(
+        self, trace: Path, rng: np.random.Generator
+    ) -> "tuple[list[Comparison], Callable[[Sequence[Axes]], None]]":
+        """Whether a loaded model could have made the data that it learnt from.
+
+        Args:
+            trace: Chains that its training kept.
+            rng: For what it makes.
+
+        Returns:
+            Tables, and a function that draws on four axes.
+
+        Raises:
+            ArtifactError: If the chains are not those of the checkpoint.
+        """
+        raise NotImplementedError(f"{self.model_id} keeps no chains to check")
 
     def alternatives(self, cases: Cases[Detail]) -> dict[str, Cases[Detail]]:
         """A measurement under other settings, by what would have to be so, such as "the unit were

@@ -70,6 +70,21 @@ def predict(
 
 
 @app.command()
+def ppc(
+    model_id: Annotated[str, typer.Argument(metavar="MODEL", help="One of `touchstone models`.")],
+) -> None:
+    """Check whether a model could have made the data it learnt from, by its newest chains."""
+    with bad_input():
+        from touchstone.stages import infer, posterior_check, summary
+
+        model, results, settings = chosen_model(model_id)
+        infer.prepare(model, results)
+        checked = posterior_check.run(model, results, settings["seed"])
+    typer.echo(summary.tables_text(checked.tables))
+    typer.echo("Written: " + ", ".join(map(str, checked.files)))
+
+
+@app.command()
 def train(
     model_id: Annotated[str, typer.Argument(metavar="MODEL", help="One of `touchstone models`.")],
     data: Annotated[Path | None, typer.Option(help="Data in place of the workflow's own.")] = None,

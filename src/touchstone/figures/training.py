@@ -38,11 +38,11 @@ def effects(ax: Axes, title: str, rows: Sequence[dict]) -> Axes:
     """Rows of a table (`name`, `median`, `low`, `high`) as intervals about zero, on those of the
     prior (`prior low`, `prior high`) in grey; the first row is the highest."""
     place = -np.arange(len(rows))
-    for wide, narrow, style in (
-        ("prior low", "prior high", {"color": "0.85", "lw": 8, "label": "prior"}),
-        ("low", "high", {"color": "C0", "lw": 3, "label": "posterior"}),
-    ):
-        ax.hlines(place, [row[wide] for row in rows], [row[narrow] for row in rows], **style)
+    ends = {
+        name: [row[name] for row in rows] for name in ("prior low", "prior high", "low", "high")
+    }
+    ax.hlines(place, ends["prior low"], ends["prior high"], color="0.85", lw=8, label="prior")
+    ax.hlines(place, ends["low"], ends["high"], color="C0", lw=3, label="posterior")
     ax.plot([row["median"] for row in rows], place, "o", color="black", ms=4, label="median")
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(place, [row["name"] for row in rows], fontsize=9)

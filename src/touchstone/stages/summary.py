@@ -1,8 +1,10 @@
 """The verdicts of a run, or of one answer, as a few lines of text."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
+from touchstone.contract import Comparison
 from touchstone.io import artifacts
 from touchstone.registry import FormField, ModelMetadata
 from touchstone.stages.checkpoints import words
@@ -269,6 +271,19 @@ def prediction_text(report: dict) -> str:
         parts.append(_filled(f"Not given, so taken from the training: {said}."))
     parts.append(_filled(f"{report['verdict'].upper()}: {report['reason']}."))
     parts.append(_filled(f"Artefact of {report['model_id']}: {report['artefact']}."))
+    return "\n\n".join(parts)
+
+
+def tables_text(tables: Sequence[Comparison]) -> str:
+    """Tables for a terminal, each below its title."""
+    parts = []
+    for table in tables:
+        rows = [[name if name != "name" else "" for name in table.rows[0]]]
+        rows += [
+            [f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()]
+            for row in table.rows
+        ]
+        parts.append("\n".join([table.title, *_aligned(rows)]))
     return "\n\n".join(parts)
 
 

@@ -1,15 +1,19 @@
 """Training by NUTS: the truth of the cohort is found, and what did not converge leaves nothing."""
 
+from dataclasses import replace
 from functools import partial
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from regressions import COLUMNS
-from scipy.stats import laplace, norm, t
+from scipy.stats import kstest, laplace, norm, t
 
 from touchstone.contract import load_model
 from touchstone.io import artifacts
+from touchstone.io.artifacts import ArtifactError
 from touchstone.models.interface import cohort, regression, table
+from touchstone.models.interface.checking import Checked
 from touchstone.models.interface.regression import Design, NotConvergedError
 
 SETTINGS = {
@@ -79,6 +83,35 @@ def test_chains_that_did_not_converge_leave_no_checkpoint_and_say_what_to_change
     with pytest.raises(NotConvergedError, match=r"interface\.train: .*: raise (draws|warmup)"):
         model.fit([data], settings, np.random.default_rng(0), tmp_path / "a/trained", {})
     assert not (tmp_path / "a").exists()
+
+
+def test_a_regression_could_have_made_the_areas_of_its_cohort_and_not_others(trained, tmp_path):
+    model, _, checkpoint = trained
+    (trace,) = (checkpoint.parents[1] / "traces").glob("regression_*Z.nc")
+    names = (*model.names, *COLUMNS.stimuli)
+
+    def checked(frozen):
+        return Checked(frozen, trace, names, np.random.default_rng(0))
+
+    ours = checked(model.frozen)
+    statistics, loo, size, in_high = ours.tables()
+    assert all(0.005 < row["part of replications below"] < 0.995 for row in statistics.rows)
+    assert kstest(ours.pit, "uniform").pvalue > 0.01
+    assert loo.rows[0]["largest distance of its PIT"] == pytest.approx(
+        kstest(ours.pit, "uniform").statistic
+    )
+    assert {row["name"] for row in size.rows} == {row["name"] for row in in_high.rows} == set(names)
+    assert size.rows[0]["low"] > 0
+    assert sum(row["median"] for row in in_high.rows) > 0  # what is high was made high
+    # Areas with errors three times as large are none that it could have made.
+    wider = model.frozen.areas + 2 * ours.residual
+    others = checked(replace(model.frozen, areas=wider.astype(np.float32)))
+    assert kstest(others.pit, "uniform").pvalue < 1e-4
+    assert others.tables()[0].rows[1]["part of replications below"] > 0.995
+    ours.draw(plt.figure().subplots(4, 1))
+    plt.close("all")
+    with pytest.raises(ArtifactError, match="of another training"):
+        checked(replace(model.frozen, areas=model.frozen.areas[1:]))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 from touchstone.contract import Comparison, Fit, Model, Simulated
 from touchstone.io import artifacts, plain_yaml
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.interface import cohort, films, prediction, regression, table
+from touchstone.models.interface import checking, cohort, films, prediction, regression, table
 from touchstone.models.interface.films import Films
 from touchstone.models.interface.frozen import Frozen, Scaler
 from touchstone.models.interface.table import Columns, Table
@@ -313,6 +313,12 @@ class Interface(Model[Films]):
             self.frozen.outside(mean, stimuli[mask], self.columns.stimuli)
             for mean, stimuli, mask in zip(seen.mean, seen.stimuli, seen.mask, strict=True)
         ]
+
+    def check_fit(self, trace: Path, rng: np.random.Generator):
+        """Replications, cross-validation, chains and attributions; see `checking.Checked`."""
+        names = (*self.names, *self.columns.stimuli)
+        checked = checking.Checked(self.frozen, trace, names, rng)
+        return checked.tables(), checked.draw
 
     def predict(self, values: dict, rng: np.random.Generator) -> dict:
         """The area of a film under stimuli; see `prediction.answer`."""

@@ -1,0 +1,162 @@
+"""Whether the regression could have made its areas, and what they come from by it."""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from touchstone.contract import Comparison
+from touchstone.io.artifacts import ArtifactError
+from touchstone.models.interface import regression
+from touchstone.models.interface.frozen import Frozen
+from touchstone.models.interface.prediction import Background, attribution
+from touchstone.models.interface.regression import Loo
+
+_STATISTICS = {
+    "mean": lambda y: y.mean(-1),
+    "standard deviation": lambda y: y.std(-1),
+    "smallest": lambda y: y.min(-1),
+    "largest": lambda y: y.max(-1),
+    "excess kurtosis": lambda y: (
+        ((y - y.mean(-1, keepdims=True)) ** 4).mean(-1) / y.var(-1) ** 2 - 3
+    ),
+    "median distance from the median": lambda y: np.median(
+        np.abs(y - np.median(y, axis=-1, keepdims=True)), axis=-1
+    ),
+}
+_MASS = [0.05, 0.5, 0.95]
+_HIGH = 0.8  # quantile of the areas, above which one is high
+
+
+class Checked:
+    """A regression beside its data.
+
+    Args:
+        frozen: The regression.
+        trace: NetCDF of its chains.
+        names: Of its descriptors, then of the stimuli.
+        rng: For replicated areas.
+
+    Attributes:
+        observed: Standardised areas, shape (row,).
+        replicated: Areas that the regression makes for the same films, shape (draw, row).
+        residual: Observed less the posterior mean of each row's location, shape (row,).
+        location: That mean, shape (row,).
+        loo: Leave-one-out cross-validation.
+        pit: Of each row, given all others, shape (row,).
+        energy: Of the chains, shape (chain, draw).
+    """
+
+    def __init__(
+        self, frozen: Frozen, trace: Path, names: tuple[str, ...], rng: np.random.Generator
+    ):
+        try:
+            tree = xr.open_datatree(trace, engine="h5netcdf")
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{trace}: not the chains of a regression ({error})") from None
+        self._frozen, self._names = frozen, names
+        self._background = Background.of(frozen)
+        film = np.repeat(np.arange(len(frozen.counts)), frozen.counts)
+        location = frozen.location(*self._background) + frozen.effect[:, film]
+        scatter = frozen.scatter[:, None]
+        self.observed = frozen.areas
+        if tree["observed_data"]["target"].shape != self.observed.shape:
+            raise ArtifactError(f"{trace}: of another training than the checkpoint; train again")
+        self.replicated = location + rng.laplace(0, 1, location.shape) * scatter
+        self.location = location.mean(0)
+        self.residual = self.observed - self.location
+        self.loo: Loo = regression.leave_one_out(tree)
+        # Weighted by what leaving the row out does to each draw (Gelfand 1992).
+        off = (self.observed - location) / scatter
+        log_weight = np.abs(off) + np.log(scatter)
+        weight = np.exp(log_weight - log_weight.max(0))
+        below = np.where(off < 0, 0.5 * np.exp(-np.abs(off)), 1 - 0.5 * np.exp(-np.abs(off)))
+        self.pit = (weight * below).sum(0) / weight.sum(0)
+        self.energy = np.asarray(tree["sample_stats"]["energy"])
+
+    def tables(self) -> list[Comparison]:
+        """What was checked, to be read: statistics, leaving one out, and attributions."""
+        unit, mean = self._frozen.sd[-1], self._frozen.mean[-1]
+        statistics = []
+        for name, statistic in _STATISTICS.items():
+            ours, theirs = statistic(self.observed), statistic(self.replicated)
+            low, median, high = np.quantile(theirs, _MASS)
+            statistics.append(
+                {
+                    "name": name,
+                    "n": len(self.observed),
+                    "observed": float(ours),
+                    "median": float(median),
+                    "low": float(low),
+                    "high": float(high),
+                    "part of replications below": float((theirs < ours).mean()),
+                }
+            )
+        loo = {
+            "name": "leaving one measurement out",
+            "n": len(self.observed),
+            "elpd": self.loo.elpd,
+            "standard error": self.loo.se,
+            "effective parameters": self.loo.p,
+            "high Pareto k": self.loo.k_high,
+            "largest distance of its PIT": _distance(self.pit),
+            "limit of 95 %": 1.358 / np.sqrt(len(self.pit)),
+        }
+        high = self.observed > np.quantile(self.observed, _HIGH)
+        shares = unit * attribution(self._frozen, self._background, *self._background)
+        area = mean + unit * np.quantile(self.observed, _HIGH)
+        return [
+            Comparison(
+                "Statistics of the areas (sd), and of areas that the regression makes", statistics
+            ),
+            Comparison("Cross-validation", [loo]),
+            Comparison("Mean size of what each predictor adds", self._shares(np.abs(shares))),
+            Comparison(
+                f"What each adds where the area is above {area:.4g}", self._shares(shares[high])
+            ),
+        ]
+
+    def _shares(self, shares: np.ndarray) -> list[dict]:
+        """Means over rows, as intervals over draws, the largest first."""
+        low, median, high = np.quantile(shares.mean(0), _MASS, axis=0)
+        return [
+            {
+                "name": self._names[k],
+                "n": len(shares),
+                "median": float(median[k]),
+                "low": float(low[k]),
+                "high": float(high[k]),
+            }
+            for k in np.argsort(-np.abs(median))
+        ]
+
+    def draw(self, axes) -> None:
+        """Draw replications, PIT, energy and residuals on four axes."""
+        replications, pit, energy, residuals = axes
+        levels = np.linspace(0, 1, 200)
+        for row in self.replicated[:: max(1, len(self.replicated) // 50)]:
+            replications.plot(np.quantile(row, levels), levels, color="0.8", lw=0.6)
+        replications.plot(np.quantile(self.observed, levels), levels, color="C0", label="observed")
+        replications.set(xlabel="Area (sd)", ylabel="Part of the measurements below")
+        replications.legend(fontsize=9)
+        n = len(self.pit)
+        ordered = np.sort(self.pit)
+        pit.axhspan(-1.358, 1.358, color="0.9")
+        pit.plot(ordered, (np.arange(1, n + 1) / n - ordered) * n**0.5)
+        pit.set(xlabel="PIT of a measurement left out", ylabel="(part below − PIT) √n")
+        centred = self.energy - self.energy.mean()
+        energy.hist(centred.ravel(), 40, density=True, alpha=0.5, label="energy")
+        change = np.diff(self.energy, axis=1).ravel()
+        energy.hist(change, 40, density=True, alpha=0.5, label="change in a step")
+        energy.set(xlabel="Energy of the chains", ylabel="Density")
+        energy.legend(fontsize=9)
+        residuals.plot(self.location, self.residual, ".", ms=4)
+        residuals.axhline(0, color="black", lw=0.8)
+        residuals.set(xlabel="Area by the regression (sd)", ylabel="Observed less that (sd)")
+
+
+def _distance(values: np.ndarray) -> float:
+    """Kolmogorov's distance from uniform."""
+    ordered, n = np.sort(values), len(values)
+    steps = np.arange(n + 1) / n
+    return float(max(np.abs(ordered - steps[1:]).max(), np.abs(ordered - steps[:-1]).max()))
