@@ -57,8 +57,10 @@ def run(settings: dict, results: Results) -> Guarded:
     runs["score"] = decision.score(_signs(runs))
     is_fitted = fitted_on[runs["case_index"]]
     rules = _fit(runs[is_fitted & (runs["split"] != "control")], settings["alpha"])
-    held = runs[~is_fitted]
-    scored = held.assign(flagged=held["score"] > decision.threshold)
+    # The rule has seen no base case: its rates by variant are of all of them. Beside the others,
+    # which were fitted on some, it is scored on the same cases as they.
+    judged = runs.assign(flagged=runs["score"] > decision.threshold)
+    held, scored = runs[~is_fitted], judged[~is_fitted]
     scores = _score(
         held,
         {"decision": scored["flagged"].to_numpy()}
@@ -79,8 +81,8 @@ def run(settings: dict, results: Results) -> Guarded:
             **scores.pop("historical pair"),
         },
         "baselines": scores,
-        "by_variant": _by_variant(scored, ours["fpr"]["high"]),
-        "control": {"stress": table["control"], "guardrail": control.of_rule(scored)},
+        "by_variant": _by_variant(judged, ours["fpr"]["high"]),
+        "control": {"stress": table["control"], "guardrail": control.of_rule(judged)},
     }
     lineage = reports.lineage(
         {name: settings[name] for name in ("alpha", "delta", "fit_part")}, seed, {"stress": source}
