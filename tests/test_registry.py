@@ -1,5 +1,6 @@
 """The registry: healthy and broken folders, forms and their values, and what was made."""
 
+import json
 import math
 import os
 import subprocess
@@ -11,9 +12,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 import touchstone.models
 from touchstone import registry
+from touchstone.cli import app
 from touchstone.contract import ModelsError
 from touchstone.io import artifacts, settings
 from touchstone.io.results import Results
@@ -166,6 +169,9 @@ def test_a_new_model_goes_through_all_stages_and_answers_its_form(models):
     assert found.report["computation"]["verdict"] == "accept"
     judge = infer.prepare(model, results)
     answer = predict.run(model, judge, 1, {"level": 2.0})
+    assert json.loads(command("predict", "fresh_model", "level=2.0", "--json").stdout)["estimates"]
+    assert "ACCEPT" in command("predict", "fresh_model", "level=2.0").stdout
+    assert "holds no chains" in command("ppc", "fresh_model").stderr
     (row,) = answer["estimates"]
     assert row["low"] < 2.0 < row["high"]
     with pytest.raises(artifacts.ArtifactError, match=r"level: 11.0 is above 10.0; .*unknown"):
@@ -197,3 +203,60 @@ def test_a_new_model_passes_the_tests_of_the_contract(models):
 def test_a_name_that_cannot_be_a_model_is_refused(name, said, models):
     with pytest.raises(artifacts.ArtifactError, match=said):
         scaffold.write(name, models)
+
+
+# The command line ---------------------------------------------------------------------------------
+
+
+def command(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_a_list_of_models_has_the_broken_ones_with_the_reason(models):
+    assert "fresh_model: Fresh model (v0.1) [BETA]" in command("models").output
+    changed(models, lambda content: content.pop("author"))
+    found = command("models")
+    assert found.exit_code == 0
+    assert "ecsfm: Electrochemical sensing" in found.stdout
+    assert "fresh_model: BROKEN" in found.stderr
+    assert "author: Field required" in found.stderr
+    for refused in (command("info", "fresh_model"), command("predict", "fresh_model")):
+        assert refused.exit_code == 2
+        assert "author: Field required" in refused.stderr
+
+
+def test_information_on_a_model_has_its_quantities_its_form_and_what_it_made(models):
+    said = command("info", "fresh_model").output
+    for words in ("level of the signal", "level to predict a sample at", "not trained"):
+        assert words in said
+    content = json.loads(command("info", "fresh_model", "--json").stdout)
+    assert content["inference_params"][0]["max_value"] == 10.0
+    assert content["here"]["is_trained"] is False
+    assert "D_ox_1" in command("info", "ecsfm").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "fresh_model"), "Snakefile: no such file"),
+        (("train", "alchemy"), "'alchemy' is none of"),
+        (("ppc", "fresh_model"), "nothing was trained"),
+        (("predict", "fresh_model", "level"), "expected KEY=VALUE"),
+        (("predict", "fresh_model", "level=1", "level=2"), "level is given twice"),
+        (("new-model", "fresh_model"), "there is a model of this name"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_a_sentence(arguments, said, models):
+    found = command(*arguments)
+    assert found.exit_code == 2
+    assert said in found.stderr
+    assert "Traceback" not in found.output
+
+
+def test_settings_that_a_model_does_not_have_are_refused(models):
+    Path("Snakefile").touch()
+    found = command("train", "fresh_model", "--draws", "10")
+    assert found.exit_code == 2
+    assert "--draws: fresh_model has no such setting, only held_out" in found.stderr
+    found = command("train", "interface", "--data", "none.csv")
+    assert "--data: none.csv: no such file" in found.stderr

@@ -26,7 +26,7 @@ ModelId = Annotated[
 
 def chosen_model(model_id: str | None) -> "tuple[Model[Any], Results, dict]":
     """A model by its name, where its results lie, and the configuration."""
-    from touchstone import contract
+    from touchstone import contract, registry
     from touchstone.io import results, settings
     from touchstone.io.artifacts import ArtifactError
 
@@ -35,7 +35,8 @@ def chosen_model(model_id: str | None) -> "tuple[Model[Any], Results, dict]":
         raise ArtifactError(f"--model: {model_id!r} is none of {', '.join(folders)}")
     config = settings.found(folders, model_id)
     (chosen,) = config["models"]
-    return contract.load_model(chosen), results.Results(results.folder(chosen)), config
+    model = registry.load_model_instance(chosen)
+    return model, results.Results(results.folder(chosen)), config
 
 
 @contextmanager

@@ -13,10 +13,13 @@ from touchstone.cli.common import ESCALATE, app, bad_input, chosen_model, keep_c
 def models() -> None:
     """List the models, and which artefact answers for each."""
     with bad_input():
+        from touchstone import registry
         from touchstone.stages import checkpoints
 
-        for model_id, title, artefact in checkpoints.answering():
-            typer.echo(f"{model_id}: {title}\n  {artefact}")
+        for model_id, name in registry.get_model_for_dropdown():
+            typer.echo(f"{model_id}: {name}\n  {checkpoints.answering(model_id)}")
+        for model_id, reason in registry.get_registry().broken.items():
+            typer.echo(f"{model_id}: BROKEN, {reason}", err=True)
 
 
 @app.command()
@@ -41,10 +44,12 @@ def info(
         from touchstone.stages import summary
 
         about, status = registry.get_model_metadata(model_id), registry.get_model_status(model_id)
+        quantities = registry.load_model_instance(model_id).quantities
     if as_json:
-        typer.echo(json.dumps(about.model_dump(mode="json") | {"here": status}, indent=2))
+        content = about.model_dump(mode="json") | {"here": status}
+        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
     else:
-        typer.echo(summary.model_text(about, status))
+        typer.echo(summary.model_text(about, quantities, status))
 
 
 @app.command()
@@ -64,7 +69,8 @@ def predict(
         params = records.key_values(values or [])
         model, results, settings = chosen_model(model_id)
         report = predict.run(model, infer.prepare(model, results), settings["seed"], params)
-    typer.echo(json.dumps(report, indent=2) if as_json else summary.prediction_text(report))
+    as_text = json.dumps(report, indent=2, ensure_ascii=False) if as_json else None
+    typer.echo(as_text or summary.prediction_text(report))
     if report["verdict"] == "escalate":
         raise typer.Exit(ESCALATE)
 

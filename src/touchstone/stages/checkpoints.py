@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from touchstone.contract import Model, folders
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
@@ -140,17 +138,12 @@ def find(model_id: str, results: Results, checkpoint: str | Path = "") -> Artefa
     return Artefact(source, folder, guardrail, certificate, _date(vouching))
 
 
-def answering() -> list[tuple[str, str, str]]:
-    """Each model with its name and the artefact that answers, or what to run for one, in words."""
-    rows = []
-    for model_id, place in folders().items():
-        about = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
-        try:
-            said = find(model_id, Results(results_folder(model_id))).words
-        except ArtifactError as error:
-            said = str(error)
-        rows.append((model_id, about["name"], said))
-    return rows
+def answering(model_id: str) -> str:
+    """The artefact that answers for a model, or what to run for one, in words."""
+    try:
+        return find(model_id, Results(results_folder(model_id))).words
+    except ArtifactError as error:
+        return str(error)
 
 
 def _source(folder: Path, results: Results, released: Path) -> str:

@@ -8,6 +8,7 @@ from touchstone.contract import Comparison
 from touchstone.io import artifacts
 from touchstone.registry import FormField, ModelMetadata
 from touchstone.stages.checkpoints import words
+from touchstone.vocabulary import Quantity
 
 _ALIKE = 5.0  # in log evidence, of causes that the data do not tell apart
 _MOST_SHARES = 8  # of an attribution, that a terminal shows
@@ -217,16 +218,13 @@ def answers_text(reports: list[dict]) -> str:
     return "\n".join(_aligned(cut))
 
 
-def model_text(about: ModelMetadata, status: dict) -> str:
+def model_text(about: ModelMetadata, quantities: Sequence[Quantity], status: dict) -> str:
     """What a model is, the quantities it infers, its form, and what it has made here."""
     tags = f" Tags: {', '.join(about.tags)}." if about.tags else ""
     parts = [f"{about.name} (v{about.version}, {about.status}), by {about.author}"]
     parts += [_filled(about.description.strip() + tags)]
-    quantities = [
-        [name, each.prior, each.unit, each.meaning] for name, each in about.parameters.items()
-    ]
-    if quantities:
-        parts.append("\n".join(_aligned([["quantity", "prior", "unit", ""], *quantities])))
+    rows = [[each.name, each.prior, each.unit, each.meaning] for each in quantities]
+    parts.append("\n".join(_aligned([["quantity", "prior", "unit", ""], *rows])))
     fields = [
         [field.name, field.type, *_bounds(field), field.help_text]
         for field in about.inference_params

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from touchstone import contract, registry
-from touchstone.io import results, settings
+from touchstone.io import settings
 from touchstone.io.artifacts import ArtifactError
 
 
@@ -39,11 +39,9 @@ def run(model_id: str, data: Path | None, changes: dict[str, int], gpu: bool | N
         if not data.is_file():
             raise ArtifactError(f"--data: {data}: no such file")
         environment[f"{model_id.upper()}_DATASET_CHUNK"] = str(data.absolute())
-        os.environ.update(environment)  # the folder of results depends on it
     if gpu is not None:
         environment["JAX_PLATFORMS"] = "cuda" if gpu else "cpu"
     config = {"models": [model_id]} | ({model_id: {"train": changes}} if changes else {})
-    target = results.folder(model_id) / "reports/train_report.json"
-    command = [sys.executable, "-m", "snakemake", str(target), "--config"]
+    command = [sys.executable, "-m", "snakemake", "--until", "train", "--config"]
     command += [f"{key}={json.dumps(value)}" for key, value in config.items()]
     return subprocess.run(command, env=environment, check=False).returncode

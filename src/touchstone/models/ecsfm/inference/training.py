@@ -25,7 +25,7 @@ from touchstone.models.ecsfm.physics.prior import Prior
 NETWORKS = ("surrogate", "posterior")
 LEVELS = ("foundation", "bridge", "frontier")
 _EVALUATION_STEPS, _EVALUATION_DRAWS = 20, 64  # of the flow on the rows held out
-_CLAIM = ".training.json"
+_CLAIM = ".claim.state"
 _FARTHEST = 5.0  # standard coordinates beyond this are no training targets
 # Until these parts of the training, a batch is drawn from the first levels up to this one; after
 # the last, from the frontier alone, whose distribution is the prior.
