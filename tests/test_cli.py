@@ -136,7 +136,9 @@ def test_the_entry_point_is_the_application():
 def test_models_are_listed_with_the_artefact_that_answers(here):
     result = call("models")
     assert result.exit_code == 0
-    assert f"{TOY}: A decaying signal\n  pretrained, certificate of {date()}" in result.stdout
+    assert (
+        f"{TOY}: A decaying signal (v1.0)\n  pretrained, certificate of {date()}" in result.stdout
+    )
 
 
 # Answers ------------------------------------------------------------------------------------------

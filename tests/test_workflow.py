@@ -16,6 +16,7 @@ import yaml
 from pages import shown_offline
 
 from touchstone.io import reports
+from touchstone.stages import scaffold
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("config", "notebooks", "profiles", "src", "workflow")
@@ -203,6 +204,27 @@ def test_a_chunk_from_elsewhere_replaces_the_simulation(copied, tmp_path):
     report = json.loads((apart / "reports/train_report.json").read_text())
     assert report["n_rows"] + report["n_held_out"] == 2000
     assert report["lineage"]["inputs"]["chunk_0"]["path"] == str(given)
+
+
+def test_a_new_model_is_trained_by_the_command_with_settings_of_ones_own(tmp_path):
+    folder = project(tmp_path / "of mine", "fresh_model")
+    scaffold.write("fresh_model", folder / "my models")
+    code = (
+        "from touchstone.stages.training_run import run; import sys; "
+        "sys.exit(run('fresh_model', None, {'held_out': 0.5}, False))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, said(run)[-4000:]
+    report = json.loads((folder / "results/fresh_model/reports/train_report.json").read_text())
+    assert 70 < report["n_held_out"] < 130  # of 200
+    assert not (folder / "results/fresh_model/reports/stress_report.json").exists()
 
 
 def test_a_run_killed_in_a_stage_ends_as_an_undisturbed_one(finished, copied):

@@ -1,17 +1,20 @@
 """Training by the rules of the workflow, as a user asks for it on a command line."""
 
-import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from touchstone import contract, registry
 from touchstone.io import settings
 from touchstone.io.artifacts import ArtifactError
 
 
-def run(model_id: str, data: Path | None, changes: dict[str, int], gpu: bool | None) -> int:
+def run(model_id: str, data: Path | None, changes: dict[str, Any], gpu: bool | None) -> int:
     """Run Snakemake for the checkpoint of a model; its progress goes to the terminal.
 
     Args:
@@ -42,6 +45,8 @@ def run(model_id: str, data: Path | None, changes: dict[str, int], gpu: bool | N
     if gpu is not None:
         environment["JAX_PLATFORMS"] = "cuda" if gpu else "cpu"
     config = {"models": [model_id]} | ({model_id: {"train": changes}} if changes else {})
-    command = [sys.executable, "-m", "snakemake", "--until", "train", "--config"]
-    command += [f"{key}={json.dumps(value)}" for key, value in config.items()]
-    return subprocess.run(command, env=environment, check=False).returncode
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        yaml.safe_dump(config, file)  # --config would make texts of the numbers in a block
+        file.flush()
+        command = [sys.executable, "-m", "snakemake", "--until", "train", "--configfile", file.name]
+        return subprocess.run(command, env=environment, check=False).returncode
