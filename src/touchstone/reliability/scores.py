@@ -7,6 +7,7 @@ from scipy.special import ndtr
 
 from touchstone.vocabulary import Cases, Posterior, Quantity
 
+_CERTAINTY = 0.99  # of the interval outside of which an answer is wrong
 _NOMINAL = ndtr([1.0, 2.0]) - ndtr([-1.0, -2.0])  # probability within one and two sigma
 
 
@@ -103,7 +104,9 @@ def judge(
     """Metrics of simulated cases, whose truth is known, one row each.
 
     Beside the error of the posterior mean stands that of the prior mean. The watched quantities
-    have the bias of their posterior mean; of a logarithm it is counted in decades.
+    have the bias of their posterior mean; of a logarithm it is counted in decades. `wrong` is 1
+    where the truth of one of them lies outside of its central 99 % interval: whoever believes that
+    posterior comes to harm.
     """
     unknown = ~cases.known
     estimate = posterior_mean(quantities, posterior)
@@ -119,8 +122,19 @@ def judge(
     if computation.passed:
         columns["computation_sound"] = computation.sound(len(cases.kind)).astype(float)
     names = [quantity.name for quantity in quantities]
+    wrong = np.zeros(len(cases.kind), bool)
     for name in watched:
         k = names.index(name)
+        wrong |= unknown[:, k] & _outside_interval(quantities[k], k, cases, posterior)
         bias = np.where(unknown[:, k], estimate[:, k] - cases.truth[:, k], np.nan)
         columns[f"bias_{name}"] = bias / np.log(10) if quantities[k].logarithmic else bias
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns | {"wrong": wrong.astype(float)})
+
+
+def _outside_interval(
+    quantity: Quantity, k: int, cases: Cases, posterior: Posterior
+) -> Bool[np.ndarray, " case"]:
+    """Whether the truth of a quantity lies outside of its central 99 % interval."""
+    draws = quantity.coordinate(posterior.draws[quantity.name])
+    below = (posterior.weight * (draws < cases.truth[:, k : k + 1])).sum(1)
+    return np.abs(below - 0.5) > 0.5 * _CERTAINTY

@@ -1,6 +1,7 @@
 """Base cases put under every stress of a model at every severity, inferred and judged."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import pandas as pd
 from touchstone.contract import Model
 from touchstone.io import reports
 from touchstone.io.results import Results, override
+from touchstone.io.settings import SettingsError
 from touchstone.reliability import comparison, control
 from touchstone.reliability.scores import judge
 from touchstone.reliability.signs import signs
@@ -71,11 +73,23 @@ class Stress(NamedTuple):
         return outcome, int(outcome.runs["reliability_score"].argmin())
 
 
-def variants(model: Model, severities: list[float]) -> list[Variant]:
-    """The training family itself, then each stress at each severity; 0 is the control."""
+def variants(
+    model: Model, severities: list[float], families: Sequence[str] | None = None
+) -> list[Variant]:
+    """The training family itself, then each stress at each severity; 0 is the control.
+
+    Raises:
+        SettingsError: If a family is none of the model's.
+    """
+    groups = model.stresses
+    for family in families or ():
+        if family not in groups:
+            raise SettingsError(
+                f"{model.model_id}.stress.families: {family!r} is none of {', '.join(groups)}"
+            )
     stressed = [
-        Variant(f"stress_{group}" if severity else "control", family, float(severity))
-        for family, group in model.stresses.items()
+        Variant(f"stress_{groups[family]}" if severity else "control", family, float(severity))
+        for family in families or groups
         for severity in severities
     ]
     return [Variant("in_distribution", None, 0.0), *stressed]
@@ -86,10 +100,10 @@ def run(model: Model, settings: dict, results: Results, checkpoint: str | Path =
 
     Args:
         model: The model.
-        settings: `seed`; `stress` with `n_cases`, `severities`, `cases` (how they are observed),
-            `n_calibration` (further cases of the training family, observed as in the training),
-            `n_compared` (first cases that all methods infer) and `n_reference` (of these, those
-            that the reference infers); `budgets` by method.
+        settings: `seed`; `stress` with `n_cases`, `severities`, `families` (all if not stated),
+            `cases` (how they are observed), `n_calibration` (further cases of the training family,
+            observed as in the training), `n_compared` (first cases that all methods infer) and
+            `n_reference` (of these, those that the reference infers); `budgets` by method.
         results: Where the report and the chains go.
         checkpoint: Folder; empty as in `checkpoints.load`.
     """
@@ -155,7 +169,7 @@ def _outcomes(model: Model, settings: dict, method: str, n: int) -> list[Outcome
     """
     seed, sizes = settings["seed"], settings["stress"]
     outcomes = []
-    for number, variant in enumerate(variants(model, sizes["severities"])):
+    for number, variant in enumerate(variants(model, sizes["severities"], sizes.get("families"))):
         cases = model.cases(
             sizes["n_cases"],
             randomness.generator(seed, "stress", 0),

@@ -405,7 +405,7 @@ def changed(base, changes):
         records.z[:, NAMES.index(name)] = value
     waveform = MODEL.forward.waveforms(records.experiment)
     clean = np.asarray(MODEL.forward.currents(records.z, records.experiment, waveform))
-    return base._replace(signal=np.sqrt((clean**2).mean(1)))
+    return base._replace(clean=clean)
 
 
 def simulated(changes, seen="dense", noise=0.01, n_cases=1):

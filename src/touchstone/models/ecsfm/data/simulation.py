@@ -14,9 +14,9 @@ from touchstone.inference.batches import map_batches
 from touchstone.models.ecsfm.data import family, measurement
 from touchstone.models.ecsfm.data.dataset import Chunk, parameter_rows
 from touchstone.models.ecsfm.data.masks import MASKS, draw_mask
+from touchstone.models.ecsfm.data.mismatch import Scene, happen
 from touchstone.models.ecsfm.physics.experiment import Records
 from touchstone.models.ecsfm.physics.forward import Forward
-from touchstone.models.ecsfm.physics.fouling import Fouling
 from touchstone.models.ecsfm.physics.readings import readable, readings
 
 _BATCH = 64  # experiments of a call of the simulator
@@ -30,17 +30,22 @@ class BaseCases(NamedTuple):
 
     Attributes:
         records: The experiments, with their true parameters; nothing is observed yet.
-        signal: Root mean square of the clean current, A: the unit of baseline and noise, (n,).
+        clean: Noise-free currents without baseline, A, shape (n, N).
         task: Name of the task, shape (n,).
     """
 
     records: Records
-    signal: np.ndarray
+    clean: np.ndarray
     task: np.ndarray
+
+    @property
+    def signal(self) -> np.ndarray:
+        """Root mean square of the clean current, A: the unit of baseline and noise, shape (n,)."""
+        return np.sqrt((self.clean**2).mean(1))
 
 
 class Simulation:
-    """Draws from the training family and observes it, with and without fouling.
+    """Draws from the training family and observes it, as the model has it and under a mismatch.
 
     Args:
         config: The model's `config.yaml`.
@@ -115,7 +120,7 @@ class Simulation:
         known = self.by_design | ~np.asarray(self.prior.active(experiment.present))
         return BaseCases(
             Records.without_belief(np.full_like(clean, np.nan), mask, experiment, z, known),
-            signal=np.sqrt((clean**2).mean(1)),
+            clean=clean,
             task=np.array(list(self.config["tasks"]))[draws.task],
         )
 
@@ -126,55 +131,47 @@ class Simulation:
 
         Args:
             base: The cases.
-            key: For the noise: another for each variant.
-            stress: Name in the model's `stresses`; None for the training family's own simulator.
+            key: For the noise, and for what else the stress leaves to chance: another for each
+                variant.
+            stress: Name in the model's `stresses`; None for the training family itself.
             severity: In [0, 1].
         """
-        fouling = None
-        if stress is not None:
-            fouling = self._fouling(stress, base).at_severity(np.float32(severity))
-            fouling = jax.tree.map(
-                lambda a: np.broadcast_to(np.float32(a), base.signal.shape), fouling
-            )
         records = base.records
+        natural = np.array(self.forward.natural(records.z, records.experiment))
+        seed = np.asarray(jax.random.key_data(key))
+        rng = np.random.default_rng(seed.tolist())
+        scene = Scene(self.forward, natural, records.experiment, base.clean, rng)
+        happened = scene.as_stated
+        if stress is not None:
+            entry = {k: v for k, v in self.config["stresses"][stress].items() if k != "group"}
+            happened = happen(scene, stress, entry, severity)
         observed = map_batches(
             partial(self._observe, key),
             np.arange(len(records.z)),
-            records.z,
-            records.experiment,
-            self.forward.waveforms(records.experiment),
+            happened.natural.astype(np.float32),
+            records.z[:, self.prior.baseline],
+            happened.experiment,
+            self.forward.waveforms(happened.experiment),
             base.signal,
-            fouling,
+            happened.gain.astype(np.float32),
+            happened.added.astype(np.float32),
+            happened.fouling,
             batch_size=_BATCH,
         )
-        return records._replace(observed=observed)
+        limit = happened.limit[:, None]
+        return records._replace(observed=np.clip(observed, -limit, limit).astype(observed.dtype))
 
     @cached_property
     def _observe(self):
-        def observe(key, index, z, experiment, waveform, signal, fouling):
-            natural = self.prior.natural(z, experiment)
-            current = self.forward.response(natural, experiment, waveform, fouling).current
+        def observe(
+            key, index, natural, baseline, experiment, waveform, signal, gain, added, fouled
+        ):
+            current = self.forward.response(natural, experiment, waveform, fouled).current
+            current = gain * current + added
             observation = self.prior.observation(natural, current, experiment, signal)
-            return observation.with_baseline(z[self.prior.baseline]).draw(
-                jax.random.fold_in(key, index)
-            )
+            return observation.with_baseline(baseline).draw(jax.random.fold_in(key, index))
 
-        return jax.jit(jax.vmap(observe, in_axes=(None, 0, 0, 0, 0, 0, 0)))
-
-    def _fouling(self, stress: str, base: BaseCases) -> Fouling:
-        settings = dict(self.config["stresses"][stress])
-        del settings["group"]
-        final = settings.pop("final_coverage", None)
-        fouling = Fouling(**settings)
-        if final is None:
-            return fouling
-        experiment = base.records.experiment
-        natural = self.forward.natural(base.records.z, experiment)
-        couples = jax.vmap(self.prior.couples)(natural, experiment)
-        present = np.asarray(couples.c_ox + couples.c_red)[:, 0]
-        k_ads = -np.log1p(-final) / (present * experiment.duration)
-        ratio = fouling.k_reaction / fouling.k_ads
-        return fouling._replace(k_ads=k_ads, k_reaction=ratio * k_ads)
+        return jax.jit(jax.vmap(observe, in_axes=(None, *(0,) * 9)))
 
     def example(self, rng: np.random.Generator, data: Path, meta: Path) -> None:
         """Write a simulated record, marked as such, in the form that measurements are read in."""

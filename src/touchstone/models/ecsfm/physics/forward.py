@@ -62,6 +62,11 @@ class Forward:
         """Noise-free currents of a batch: standard coordinates, experiments, waveforms."""
         return jax.jit(jax.vmap(lambda z, e, w: self.current(self.prior.natural(z, e), e, w)))
 
+    @cached_property
+    def currents_of_natural(self):
+        """As `currents`, of natural coordinates."""
+        return jax.jit(jax.vmap(self.current))
+
     @staticmethod
     def waveforms(experiment: Experiment) -> Waveform:
         """The waveforms of a batch of experiments (numpy arrays), as the solver takes them."""
