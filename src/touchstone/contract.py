@@ -237,6 +237,16 @@ class Model[Detail](ABC):
         """What of each case lies outside what was trained on, in words."""
         return [[] for _ in cases.observed]
 
+    def novelty(self, cases: Cases[Detail]) -> np.ndarray:
+        """How far each case lies from what was trained on, by all that is known without its
+        observation: a number of the model's own, high where it is far, shape (case,)."""
+        return np.zeros(len(cases.kind))
+
+    def summaries(self, cases: Cases[Detail]) -> np.ndarray | None:
+        """What the model's engine makes of each case, shape (case, feature); None if it keeps no
+        summaries. Detectors that look at nothing else are compared by them."""
+        return None
+
     def predict(self, values: Json, rng: np.random.Generator) -> Json:
         """Answer to the form of `inference_params` in `config.yaml`, by a loaded model.
 

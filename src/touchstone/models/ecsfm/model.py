@@ -16,7 +16,7 @@ from touchstone.models.ecsfm.data import (
     measurement,
 )
 from touchstone.models.ecsfm.data.simulation import Simulation
-from touchstone.models.ecsfm.inference import networks, training
+from touchstone.models.ecsfm.inference import networks, posteriors, training
 from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
 from touchstone.models.ecsfm.inference.inferrer import METHODS, Inferrer
 from touchstone.models.ecsfm.physics import checks
@@ -186,6 +186,12 @@ class Ecsfm(Model[Records]):
         records, size = cases.detail, self.prior_of_parameters.size
         z = rng.standard_normal((len(records.z), n_draws, size)).astype(np.float32)
         return self.inferrer.prior_values(z, records)
+
+    def summaries(self, cases: Cases[Records]) -> np.ndarray:
+        """What the posterior network has made of each record."""
+        checkpoint = self.checkpoint
+        networks_of = self.prior_of_parameters, checkpoint.posterior, checkpoint.normaliser
+        return np.asarray(posteriors.summaries(*networks_of, cases.detail))
 
     def outside_training(self, cases: Cases[Records]) -> list[list[str]]:
         """What of each record lies outside of what the networks were trained on."""

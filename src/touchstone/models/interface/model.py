@@ -314,6 +314,26 @@ class Interface(Model[Films]):
             for mean, stimuli, mask in zip(seen.mean, seen.stimuli, seen.mask, strict=True)
         ]
 
+    def novelty(self, cases: Cases[Films]) -> np.ndarray:
+        """Of the morphology and the stimuli; see `Frozen.novelty`."""
+        seen = cases.detail
+        return np.array(
+            [
+                self.frozen.novelty(mean, stimuli[mask])
+                for mean, stimuli, mask in zip(seen.mean, seen.stimuli, seen.mask, strict=True)
+            ]
+        )
+
+    def summaries(self, cases: Cases[Films]) -> np.ndarray:
+        """Mean descriptors and stimuli of each film, and the mean and spread of its areas."""
+        seen = cases.detail
+        weight = seen.mask / seen.mask.sum(1, keepdims=True)
+        stimuli = np.einsum("fn,fnk->fk", weight, seen.stimuli)
+        area = (cases.observed - self.frozen.mean[-1]) / self.frozen.sd[-1]
+        mean = (weight * area).sum(1, keepdims=True)
+        spread = np.sqrt((weight * (area - mean) ** 2).sum(1, keepdims=True))
+        return np.hstack([seen.mean, stimuli, mean, spread])
+
     def check_fit(self, trace: Path, rng: np.random.Generator):
         """Replications, cross-validation, chains and attributions; see `checking.Checked`."""
         names = (*self.names, *self.columns.stimuli)

@@ -92,6 +92,21 @@ def _flow(prior: Prior, budget: dict, checkpoint: Checkpoint, key, index, cases,
 
 
 @eqx.filter_jit
+def summaries(prior: Prior, net, normaliser, cases: Records):
+    """What the posterior network has made of each case, shape (n, encoder_width)."""
+
+    def of_case(case: Records):
+        active = prior.active(case.experiment.present)
+        return net.summary(
+            networks.posterior_context(
+                case.observed, case.mask, case.experiment, case.z, case.known, active, normaliser
+            )
+        )
+
+    return jax.vmap(of_case)(cases)
+
+
+@eqx.filter_jit
 def _flow_draws(prior: Prior, net, normaliser, keys, cases: Records, *, n_draws: int, n_steps: int):
     """Draws of the flow, shape (n, draws, P), each case with a key of its own."""
 
