@@ -197,7 +197,12 @@ def judged(*records, outside=None, places=None):
             "escalate",
             "unexplained is large beside the record (as in 1 in 1,",
         ),
-        ({"sign_misfit": 1.6, "sign_edge": 1.6}, [], "escalate", "signs of misfit are as in 1 in 180"),
+        (
+            {"sign_misfit": 1.6, "sign_edge": 1.6},
+            [],
+            "escalate",
+            "signs of misfit are as in 1 in 180",
+        ),
         ({"sign_local": 3.1}, [], "escalate", "one stretch of the record errs to one side (here)"),
         ({}, ["the duration is 3 s"], "escalate", "outside the trained range: the duration is 3 s"),
     ],

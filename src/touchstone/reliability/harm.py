@@ -48,7 +48,7 @@ def mix(runs: pd.DataFrame, families: list[str] | None = None) -> Float[np.ndarr
     """
     stressed = runs["split"].str.startswith("stress_").to_numpy()
     if families is not None:
-        stressed &= runs["family"].isin(families).to_numpy()
+        stressed = stressed & runs["family"].isin(families).to_numpy()
     inside = (runs["split"] == "in_distribution").to_numpy()
     weight = np.zeros(len(runs))
     for part in (inside, stressed):

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 _MOST = 24  # directions of the summaries that are looked at
-_LEAST = 1e-3  # part of the variance of a direction that counts
+_LEAST = 1e-8  # part of the variance, of a direction that counts
 
 
 class Reference(NamedTuple):

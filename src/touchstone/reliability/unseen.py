@@ -48,7 +48,7 @@ def expect(counts: pd.DataFrame, seed: int) -> dict | None:
         logit = logit + spread[of_detector] * own[of_family, of_detector]
         pm.Binomial("flagged", n, logit_p=logit, observed=flagged)
         tree = pm.sample(
-            1000, tune=1000, chains=4, cores=2, nuts_sampler="nutpie", target_accept=0.95,
+            2000, tune=1000, chains=4, cores=2, nuts_sampler="nutpie", target_accept=0.95,
             random_seed=seed, progressbar=False,
         )  # fmt: skip
     posterior = tree["posterior"]
