@@ -92,6 +92,7 @@ def flagged(artefact, stress=None):
     return int((decision.score(found) > decision.threshold).sum())
 
 
+@pytest.mark.nightly
 def test_alarms_on_fresh_cases_are_as_certified_and_on_biofouled_ones_too(artefact):
     _, _, certificate = artefact
     assert_as_certified(flagged(artefact), N_CASES, certificate["false_alarms"]["rate"])
