@@ -110,6 +110,7 @@ FIELDS = {
     "string": FormField(name="s", type="string", label="s"),
     "select": FormField(name="c", type="select", label="c", options=["a", "b"]),
     "boolean": FormField(name="b", type="boolean", label="b"),
+    "numbers": FormField(name="l", type="string", label="l", numbers=True, max_value=1.0),
 }
 ALLOWED = {
     "integer": lambda v: type(v) is int and 1 <= v <= 9,
@@ -117,10 +118,17 @@ ALLOWED = {
     "string": lambda v: isinstance(v, str),
     "select": lambda v: v in ("a", "b"),
     "boolean": lambda v: isinstance(v, bool),
+    "numbers": lambda v: (
+        (isinstance(v, list) and len(v) > 0 and all(map(ALLOWED["list"], v)))
+        or (isinstance(v, str) and v in ("0.5", "0.5, -2;0 1e-3"))
+    ),
+    "list": lambda v: type(v) in (int, float) and math.isfinite(v) and v <= 1,
 }
-VALUES = st.one_of(
-    st.integers(-20, 20), st.floats(), st.text(max_size=2), st.booleans(), st.sampled_from(["a"])
-)
+ONE = st.one_of(
+    st.integers(-20, 20), st.floats(), st.text("abx, ", max_size=2), st.booleans(),
+    st.sampled_from(["a", "0.5", "0.5, -2;0 1e-3"]),
+)  # fmt: skip
+VALUES = ONE | st.lists(ONE, max_size=3)
 
 
 @given(kind=st.sampled_from(sorted(FIELDS)), value=VALUES)
@@ -168,14 +176,14 @@ def test_a_new_model_goes_through_all_stages_and_answers_its_form(models):
     found = infer.run(model, of_stage("infer"), results, "x", *infer.example(model, 1, results))
     assert found.report["computation"]["verdict"] == "accept"
     judge = infer.prepare(model, results)
-    answer = predict.run(model, judge, 1, {"level": 2.0})
+    answer = predict.run(model, judge, of_stage("infer"), {"level": 2.0})
     assert json.loads(command("predict", "fresh_model", "level=2.0", "--json").stdout)["estimates"]
     assert "ACCEPT" in command("predict", "fresh_model", "level=2.0").stdout
     assert "holds no chains" in command("ppc", "fresh_model").stderr
     (row,) = answer["estimates"]
     assert row["low"] < 2.0 < row["high"]
     with pytest.raises(artifacts.ArtifactError, match=r"level: 11.0 is above 10.0; .*unknown"):
-        predict.run(model, judge, 1, {"level": 11.0, "lvel": 1})
+        predict.run(model, judge, of_stage("infer"), {"level": 11.0, "lvel": 1})
     status = registry.get_model_status("fresh_model")
     assert status["is_trained"]
     assert not status["has_trace"]

@@ -255,6 +255,30 @@ class Model[Detail](ABC):
         """
         raise NotImplementedError(f"{self.model_id} answers no form")
 
+    def record(self, values: Json, data: Path, meta: Path) -> None:
+        """Write the measurement that a form describes, in the form that `read` takes.
+
+        A model that has this is asked for `infer` of that measurement in place of `predict`.
+
+        Args:
+            values: As in `predict`.
+            data: File of the record.
+            meta: YAML of what is known about it.
+        """
+        raise NotImplementedError(f"{self.model_id} measures nothing by a form")
+
+    def form_problems(self, values: Json) -> list[str]:
+        """What is wrong with values of a form together, where each may be right by itself.
+
+        Args:
+            values: By the name of the field, None where nothing was given; some may be of a type
+                that their field does not allow.
+
+        Returns:
+            Words that begin with the name of a field.
+        """
+        return []
+
     def check_fit(
         self, trace: Path, rng: np.random.Generator
     ) -> "tuple[list[Comparison], Callable[[Sequence[Axes]], None]]":

@@ -1,6 +1,7 @@
 """The models there are: what each says of itself, the form it is asked by, and what it has made."""
 
 import math
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,7 +13,7 @@ from touchstone import contract
 from touchstone.contract import Model, ModelsError
 from touchstone.io import results
 
-type Value = bool | int | float | str | None
+type Value = bool | int | float | str | list[float] | None
 _KINDS: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "float": (int, float),
@@ -33,6 +34,8 @@ class FormField(BaseModel):
         required: Whether a value has to be given; one that has a default need not be.
         min_value, max_value: Bounds of a number, both included.
         options: Of a select.
+        numbers: Of a string, that it holds numbers, parted by commas, semicolons or blanks, to each
+            of which the bounds apply; a list of numbers is taken in its place.
         help_text: What the field means, with its unit.
     """
 
@@ -46,12 +49,15 @@ class FormField(BaseModel):
     min_value: int | float | None = None
     max_value: int | float | None = None
     options: list[str] = []
+    numbers: bool = False
     help_text: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> "FormField":
         if (self.type == "select") != bool(self.options):
             raise ValueError("options: a select has some, and no other type has any")
+        if self.numbers and self.type != "string":
+            raise ValueError("numbers: only a string holds some")
         low, high = self.min_value, self.max_value
         if low is not None and high is not None and low > high:
             raise ValueError(f"min_value {low} is above max_value {high}")
@@ -61,20 +67,53 @@ class FormField(BaseModel):
 
     def problem(self, value: Any) -> str:
         """What is wrong with a value, in words that say what is expected; empty if nothing is."""
+        if self.numbers:
+            return self._problem_of_list(value)
         # A bool is an int to Python, and no number to a user.
         is_bool = isinstance(value, bool) and self.type != "boolean"
         if is_bool or not isinstance(value, _KINDS[self.type]):
             return f"{value!r} is no {self.type}"
         if self.type == "select" and value not in self.options:
             return f"{value!r} is none of {', '.join(self.options)}"
-        if self.type in ("integer", "float"):
-            if not math.isfinite(value):
-                return f"{value} is not finite"
-            if self.min_value is not None and value < self.min_value:
-                return f"{value} is below {self.min_value}"
-            if self.max_value is not None and value > self.max_value:
-                return f"{value} is above {self.max_value}"
+        return self._problem_of_number(value) if self.type in ("integer", "float") else ""
+
+    def _problem_of_number(self, value: float) -> str:
+        if not math.isfinite(value):
+            return f"{value} is not finite"
+        if self.min_value is not None and value < self.min_value:
+            return f"{value} is below {self.min_value}"
+        if self.max_value is not None and value > self.max_value:
+            return f"{value} is above {self.max_value}"
         return ""
+
+    def _problem_of_list(self, value: Any) -> str:
+        try:
+            found = [self._problem_of_number(number) for number in _numbers(value)]
+        except ValueError:
+            return f"{value!r:.60} is no list of numbers, expected e.g. 0.1,0.2,0.3"
+        wrong = [f"number {k}: {said}" for k, said in enumerate(found, 1) if said]
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        return wrong[0] + more if wrong else ""
+
+    def parsed(self, value: Any) -> Any:
+        """A value without a problem as a model takes it: a list of floats, a float, or as it is."""
+        if self.numbers:
+            return _numbers(value)
+        return float(value) if self.type == "float" else value
+
+
+def _numbers(value: Any) -> list[float]:
+    """Numbers of a text or a list.
+
+    Raises:
+        ValueError: If something else is among them, or there are none.
+    """
+    items = re.split(r"[,;\s]+", value.strip(" ,;[]\n\t")) if isinstance(value, str) else value
+    if not isinstance(items, list) or any(isinstance(each, bool) for each in items) or not items:
+        raise ValueError("no numbers")
+    if not isinstance(value, str) and not all(isinstance(each, int | float) for each in items):
+        raise ValueError("no numbers")
+    return [float(each) for each in items]
 
 
 class _Parameter(BaseModel):
@@ -301,11 +340,10 @@ def validate_inference_params(
         given = params.get(name)
         if given is None and field.required and field.default is None:
             problems.append(f"{name}: is missing, expected a {field.type}")
-        elif given is not None and (problem := field.problem(given)):
-            problems.append(f"{name}: {problem}")
-        value = field.default if given is None else given
-        is_whole = field.type == "float" and isinstance(value, int) and not isinstance(value, bool)
-        values[name] = float(value) if is_whole else value
+        problem = "" if given is None else field.problem(given)
+        problems += [f"{name}: {problem}"] if problem else []
+        values[name] = given if problem or given is None else field.parsed(given)
+        values[name] = field.default if given is None else values[name]
     allowed = ", ".join(fields) or "none"
     problems += [f"{name}: is unknown, allowed are {allowed}" for name in params.keys() - fields]
     return values, problems

@@ -64,14 +64,21 @@ def predict(
     """Ask a model by the values of its form."""
     keep_compilations()
     with bad_input():
-        from touchstone.stages import infer, predict, records, summary
+        from touchstone import registry
+        from touchstone.io import settings
+        from touchstone.stages import checkpoints, predict, records, summary
 
-        params = records.key_values(values or [])
-        model, results, settings = chosen_model(model_id)
-        report = predict.run(model, infer.prepare(model, results), settings["seed"], params)
+        fields = registry.get_inference_form_fields(model_id)
+        texts = {field.name for field in fields if field.type in ("string", "select")}
+        params = records.key_values(values or [], texts)
+        model, results, config = chosen_model(model_id)
+        judge = checkpoints.prepare(model, results)
+        own = settings.of_stage(config, model_id, "infer")
+        report = predict.run(model, judge, own, params)
     as_text = json.dumps(report, indent=2, ensure_ascii=False) if as_json else None
     typer.echo(as_text or summary.prediction_text(report))
-    if report["verdict"] == "escalate":
+    verdicts = report["verdict"], report.get("computation", {}).get("verdict")
+    if "escalate" in verdicts:
         raise typer.Exit(ESCALATE)
 
 
@@ -81,10 +88,10 @@ def ppc(
 ) -> None:
     """Check whether a model could have made the data it learnt from, by its newest chains."""
     with bad_input():
-        from touchstone.stages import infer, posterior_check, summary
+        from touchstone.stages import checkpoints, posterior_check, summary
 
         model, results, settings = chosen_model(model_id)
-        infer.prepare(model, results)
+        checkpoints.prepare(model, results)
         checked = posterior_check.run(model, results, settings["seed"])
     typer.echo(summary.tables_text(checked.tables))
     typer.echo("Written: " + ", ".join(map(str, checked.files)))

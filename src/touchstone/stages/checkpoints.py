@@ -58,6 +58,20 @@ class Artefact(NamedTuple):
         return words(self.facts)
 
 
+class Judge(NamedTuple):
+    """A loaded artefact, with what its answers are judged by.
+
+    Attributes:
+        artefact: Which one.
+        loaded: The checkpoint that the model holds.
+        guardrail: Report of the rule, verified.
+    """
+
+    artefact: Artefact
+    loaded: Loaded
+    guardrail: dict
+
+
 def words(facts: dict[str, str | None]) -> str:
     """Which artefact answered, from `Artefact.facts`."""
     day = (facts["date"] or "an unknown date")[: len("2026-01-01")]
@@ -136,6 +150,22 @@ def find(model_id: str, results: Results, checkpoint: str | Path = "") -> Artefa
         certificate if source == "pretrained" and certificate else folder / artifacts.MANIFEST
     )
     return Artefact(source, folder, guardrail, certificate, _date(vouching))
+
+
+def prepare(model: Model, results: Results, checkpoint: str | Path = "") -> Judge:
+    """Find the artefact that answers, verify it, and load it into the model.
+
+    Args:
+        model: The model.
+        results: Of the model.
+        checkpoint: Folder; empty as in `find`.
+
+    Raises:
+        ArtifactError: If there is none, or it is damaged.
+    """
+    artefact = find(model.model_id, results, checkpoint)
+    guardrail = guardrail_of(artefact)
+    return Judge(artefact, load(model, results, artefact.checkpoint), guardrail)
 
 
 def answering(model_id: str) -> str:

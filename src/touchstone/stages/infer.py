@@ -13,7 +13,8 @@ from touchstone.io.results import Results
 from touchstone.reliability.decision import CERTAIN, Decision
 from touchstone.reliability.scores import coverage_90, predictive_metrics
 from touchstone.reliability.signs import LOCAL, MEANING, NAMES, signs, where
-from touchstone.stages import checkpoints, randomness, records
+from touchstone.stages import randomness, records
+from touchstone.stages.checkpoints import Judge, prepare
 from touchstone.vocabulary import Cases, Posterior, Verdict
 
 _LEAST_GAIN = 5.0  # in log evidence, of an alternative that is worth a word
@@ -33,36 +34,6 @@ class Inference(NamedTuple):
     cases: Cases
     posterior: Posterior
     prior: dict[str, np.ndarray]
-
-
-class Judge(NamedTuple):
-    """A loaded artefact, with what its answers are judged by.
-
-    Attributes:
-        artefact: Which one.
-        loaded: The checkpoint that the model holds.
-        guardrail: Report of the rule, verified.
-    """
-
-    artefact: checkpoints.Artefact
-    loaded: checkpoints.Loaded
-    guardrail: dict
-
-
-def prepare(model: Model, results: Results, checkpoint: str | Path = "") -> Judge:
-    """Find the artefact that answers, verify it, and load it into the model.
-
-    Args:
-        model: The model.
-        results: Of the model.
-        checkpoint: Folder; empty as in `checkpoints.find`.
-
-    Raises:
-        ArtifactError: If there is none, or it is damaged.
-    """
-    artefact = checkpoints.find(model.model_id, results, checkpoint)
-    guardrail = checkpoints.guardrail_of(artefact)
-    return Judge(artefact, checkpoints.load(model, results, artefact.checkpoint), guardrail)
 
 
 def example(model: Model, seed: int, results: Results) -> tuple[Path, Path]:

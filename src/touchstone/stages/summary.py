@@ -246,6 +246,14 @@ def _bounds(field: FormField) -> list[str]:
 def prediction_text(report: dict) -> str:
     """An answer to a form: estimates, what they rest on, and whether that is of the training."""
 
+    assumed = ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in report["assumed"].items()
+    )
+    if "inference" in report:
+        said = [_filled(f"Not given, so assumed: {assumed}.")] if assumed else []
+        return "\n\n".join([answer_text(report["inference"]), *said])
+
     def rows(header, entries):
         numbers = [
             [
@@ -264,9 +272,8 @@ def prediction_text(report: dict) -> str:
     if report["attribution"]:
         shown = report["attribution"][:_MOST_SHARES]
         parts.append(rows("adds to the mean of the training", shown))
-    if assumed := report["assumed"]:
-        said = ", ".join(f"{name} {value:.4g}" for name, value in assumed.items())
-        parts.append(_filled(f"Not given, so taken from the training: {said}."))
+    if assumed:
+        parts.append(_filled(f"Not given, so taken from the training: {assumed}."))
     parts.append(_filled(f"{report['verdict'].upper()}: {report['reason']}."))
     parts.append(_filled(f"Artefact of {report['model_id']}: {report['artefact']}."))
     return "\n\n".join(parts)
