@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import yaml
 
+from touchstone.io import plain_yaml
 from touchstone.vocabulary import Cases, Check, Json, Posterior, Quantity, View
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ class Model[Detail](ABC):
     def record(self, values: Json, data: Path, meta: Path) -> None:
         """Write the measurement that a form describes, in the form that `read` takes.
 
-        A model that has this is asked for `infer` of that measurement in place of `predict`.
+        A model that has this and no `predict` is asked for `infer` of that measurement.
 
         Args:
             values: As in `predict`.
@@ -390,7 +390,7 @@ def load_model(model_id: str) -> Model[Any]:
     found = folders()
     if model_id not in found:
         raise KeyError(f"model_id {model_id!r} is none of {', '.join(found)}")
-    config = yaml.safe_load((found[model_id] / "config.yaml").read_text(encoding="utf-8"))
+    config = plain_yaml.load_own(found[model_id] / "config.yaml")
     module = import_module(f"touchstone.models.{model_id}.model")
     (model,) = (
         value

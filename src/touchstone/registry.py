@@ -3,6 +3,7 @@
 import math
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from touchstone import contract
 from touchstone.contract import Model, ModelsError
-from touchstone.io import results
+from touchstone.io import artifacts, plain_yaml, results
 
 type Value = bool | int | float | str | list[float] | None
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -189,7 +190,7 @@ def get_registry() -> Registry:
     for model_id, folder in contract.folders().items():
         file = folder / "config.yaml"
         try:
-            models[model_id] = ModelMetadata.model_validate(_parsed(file))
+            models[model_id] = _metadata(file, *artifacts.state(file))
             if not (folder / "model.py").is_file():
                 raise ModelsError(f"{folder / 'model.py'}: no such file")
         except ModelsError as error:
@@ -201,9 +202,15 @@ def get_registry() -> Registry:
     return Registry(models, broken)
 
 
+@lru_cache(maxsize=64)
+def _metadata(file: Path, _modified: int, _size: int) -> ModelMetadata:
+    """Of a file in a state, so that one which has not changed is not read for every answer."""
+    return ModelMetadata.model_validate(_parsed(file))
+
+
 def _parsed(file: Path) -> dict:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = plain_yaml.load_own(file)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ModelsError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):

@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -62,6 +63,15 @@ def files(path: Path | str) -> list[Path]:
     return [file for file in sorted(path.iterdir()) if file.is_file() and file.name[0] != "."]
 
 
+def state(path: Path | str) -> tuple[int, int]:
+    """What changes with the content of a file: when it was written, and its size."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return 0, 0  # whoever reads the file says what is wrong
+    return found.st_mtime_ns, found.st_size
+
+
 def sha256(path: Path | str) -> str:
     """Hex digest of a file's content."""
     with Path(path).open("rb") as stream:
@@ -70,7 +80,10 @@ def sha256(path: Path | str) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that numbers depend on."""
-    return {"touchstone": __version__, **{name: metadata.version(name) for name in _PACKAGES}}
+    return {"touchstone": __version__, **{name: _version(name) for name in _PACKAGES}}
+
+
+_version = cache(metadata.version)
 
 
 def write_json(path: Path | str, content: dict) -> None:

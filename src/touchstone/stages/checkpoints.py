@@ -1,5 +1,7 @@
 """Which checkpoint a stage rests on, and which guardrail judges its answers."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,18 +60,26 @@ class Artefact(NamedTuple):
         return words(self.facts)
 
 
-class Judge(NamedTuple):
+@dataclass(frozen=True)
+class Judge:
     """A loaded artefact, with what its answers are judged by.
 
     Attributes:
         artefact: Which one.
         loaded: The checkpoint that the model holds.
-        guardrail: Report of the rule, verified.
     """
 
     artefact: Artefact
     loaded: Loaded
-    guardrail: dict
+
+    @cached_property
+    def guardrail(self) -> dict:
+        """Report of the rule, verified when it is first asked for.
+
+        Raises:
+            ArtifactError: As `guardrail_of`.
+        """
+        return guardrail_of(self.artefact)
 
 
 def words(facts: dict[str, str | None]) -> str:
@@ -164,8 +174,7 @@ def prepare(model: Model, results: Results, checkpoint: str | Path = "") -> Judg
         ArtifactError: If there is none, or it is damaged.
     """
     artefact = find(model.model_id, results, checkpoint)
-    guardrail = guardrail_of(artefact)
-    return Judge(artefact, load(model, results, artefact.checkpoint), guardrail)
+    return Judge(artefact, load(model, results, artefact.checkpoint))
 
 
 def answering(model_id: str) -> str:

@@ -49,23 +49,25 @@ def run(model: Model, judge: Judge, settings: dict, params: dict[str, Any]) -> d
         raise FormError(model.model_id, problems)
     started = time.perf_counter()
     try:
-        answer = _measured(model, judge, settings, values, params)
-    except NotImplementedError:
         answer = _predicted(model, settings["seed"], values)
+    except NotImplementedError:
+        answer = _measured(model, judge, settings, values, params)
     artefact = judge.artefact
-    inputs = {"guardrail": artefact.guardrail, **judge.loaded.inputs}
     facts = {**judge.loaded.facts, "artefact": artefact.facts}
-    lineage = reports.lineage({"model": model.config}, settings["seed"], inputs, **facts)
+    lineage = reports.lineage(
+        {"model": model.config}, settings["seed"], judge.loaded.inputs, **facts
+    )
     body = {"model_id": model.model_id, "values": params, **answer, "artefact": artefact.words}
     return reports.make("prediction", body, lineage, {"predict_s": time.perf_counter() - started})
 
 
 def _predicted(model: Model, seed: int, values: dict[str, Any]) -> dict:
-    """What a model predicts, with the verdict whether it learnt from the like."""
-    try:
-        answer = model.predict(values, randomness.generator(seed, "predict", 0))
-    except NotImplementedError as error:
-        raise ArtifactError(str(error)) from None
+    """What a model predicts, with the verdict whether it learnt from the like.
+
+    Raises:
+        NotImplementedError: If it predicts nothing from the form alone.
+    """
+    answer = model.predict(values, randomness.generator(seed, "predict", 0))
     outside = answer["outside_training"]
     return answer | {
         "verdict": "escalate" if outside else "accept",
@@ -76,15 +78,14 @@ def _predicted(model: Model, seed: int, values: dict[str, Any]) -> dict:
 def _measured(
     model: Model, judge: Judge, settings: dict, values: dict[str, Any], params: dict[str, Any]
 ) -> dict:
-    """What `infer` says of the measurement that values describe.
-
-    Raises:
-        NotImplementedError: If they describe none.
-    """
+    """What `infer` says of the measurement that values describe."""
     with tempfile.TemporaryDirectory(prefix="touchstone-") as folder:
         data, meta = Path(folder) / "form.csv", Path(folder) / "form.yaml"
-        model.record(values, data, meta)
-        from touchstone.stages import infer, records  # here: most forms need no inference
+        try:
+            model.record(values, data, meta)
+        except NotImplementedError:
+            raise ArtifactError(f"{model.model_id}: answers no form") from None
+        from touchstone.stages import infer, records  # here: not every form needs inference
 
         source = records.Source("form", "the values of the form", data, meta, {}, ())
         try:

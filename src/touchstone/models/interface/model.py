@@ -8,7 +8,7 @@ import numpy as np
 from touchstone.contract import Comparison, Fit, Model, Simulated
 from touchstone.io import artifacts, plain_yaml
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.interface import checking, cohort, films, prediction, regression, table
+from touchstone.models.interface import cohort, films, prediction, regression, table
 from touchstone.models.interface.films import Films
 from touchstone.models.interface.frozen import Frozen, Scaler
 from touchstone.models.interface.table import Columns, Table
@@ -316,6 +316,8 @@ class Interface(Model[Films]):
 
     def check_fit(self, trace: Path, rng: np.random.Generator):
         """Replications, cross-validation, chains and attributions; see `checking.Checked`."""
+        from touchstone.models.interface import checking  # here, since it imports xarray
+
         names = (*self.names, *self.columns.stimuli)
         checked = checking.Checked(self.frozen, trace, names, rng)
         return checked.tables(), checked.draw
