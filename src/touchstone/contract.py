@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from touchstone.io import plain_yaml
-from touchstone.vocabulary import Cases, Check, Json, Posterior, Quantity, View
+from touchstone.vocabulary import Cases, Check, Json, Posterior, Quantity, Structure, View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -295,6 +295,14 @@ class Model[Detail](ABC):
             ArtifactError: If the chains are not those of the checkpoint.
         """
         raise NotImplementedError(f"{self.model_id} keeps no chains to check")
+
+    def structure(self, settings: Json) -> Structure:
+        """How a loaded model hangs together; without it the flow of its data is drawn.
+
+        Args:
+            settings: Of its training.
+        """
+        raise NotImplementedError(f"{self.model_id} has no structure of its own")
 
     def alternatives(self, cases: Cases[Detail]) -> dict[str, Cases[Detail]]:
         """A measurement under other settings, by what would have to be so, such as "the unit were

@@ -53,7 +53,7 @@ def run(
     meta: str | Path = "",
     checkpoint: str | Path = "",
 ) -> Inference:
-    """Infer a measurement, judge its posterior, and write the report.
+    """Infer a measurement, judge its posterior, and write the report, its table also as CSV.
 
     Args:
         model: The model.
@@ -71,7 +71,25 @@ def run(
     with records.prepared([Path(data)], Path(meta) if meta else None) as source:
         inference = answer(model, settings, judge, source)
     artifacts.write_json(results.report(f"infer_{name}"), inference.report)
+    artifacts.write_csv(results.table(f"infer_{name}"), posterior_rows(inference.report))
     return inference
+
+
+def posterior_rows(report: dict) -> list[dict]:
+    """The posterior of a report as rows of plain values, for a CSV."""
+    return [
+        {
+            "quantity": row["quantity"],
+            "record": row["record"],
+            "unit": row["unit"],
+            "mean": row["mean"],
+            "median": row["median"],
+            **dict(zip(("low_90", "high_90"), row["interval_90"], strict=True)),
+            **dict(zip(("prior_low_90", "prior_high_90"), row["prior_interval_90"], strict=True)),
+            "remark": row["remark"],
+        }
+        for row in report["posterior"]
+    ]
 
 
 def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -> Inference:

@@ -1,4 +1,4 @@
-"""A form is answered as soon as the process has started: nothing that only training needs is there."""
+"""A form is answered as soon as the process has started, without what only training needs."""
 
 import os
 import subprocess
