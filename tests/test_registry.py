@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 import yaml
 from hypothesis import given
@@ -99,6 +100,7 @@ def test_lists_show_beta_and_hide_what_is_deprecated(models):
     assert list(registry.get_all_models("new")) == ["fresh_model"]
     changed(models, lambda content: content.update(status="deprecated"))
     assert "fresh_model" not in dict(registry.get_model_for_dropdown())
+    assert "fresh_model" not in command("models").output
     assert registry.get_model_status("fresh_model")["status"] == "deprecated"
 
 
@@ -237,6 +239,7 @@ def test_information_on_a_model_has_its_quantities_its_form_and_what_it_made(mod
     said = command("info", "fresh_model").output
     for words in ("level of the signal", "level to predict a sample at", "not trained"):
         assert words in said
+    assert max(map(len, said.splitlines())) <= 80
     content = json.loads(command("info", "fresh_model", "--json").stdout)
     assert content["inference_params"][0]["max_value"] == 10.0
     assert content["here"]["is_trained"] is False
@@ -266,5 +269,13 @@ def test_settings_that_a_model_does_not_have_are_refused(models):
     found = command("train", "fresh_model", "--draws", "10")
     assert found.exit_code == 2
     assert "--draws: fresh_model has no such setting, only held_out" in found.stderr
-    found = command("train", "interface", "--data", "none.csv")
-    assert "--data: none.csv: no such file" in found.stderr
+    for arguments, said in [
+        (("--data", "none.csv"), "--data: none.csv: no such file"),
+        (("--warmup", "1"), "interface.train.warmup is 1; allowed: "),
+        (("--gpu",), "--gpu: JAX finds none"),
+    ]:
+        if arguments == ("--gpu",) and jax.default_backend() != "cpu":
+            continue
+        found = command("train", "interface", *arguments)
+        assert (found.exit_code, found.stderr.count("\n")) == (2, 1)
+        assert said in found.stderr

@@ -117,7 +117,7 @@ def _numbers(value: Any) -> list[float]:
     return [float(each) for each in items]
 
 
-class _Parameter(BaseModel):
+class Parameter(BaseModel):
     """A quantity that the model infers; its prior is `Quantity.from_config`'s business."""
 
     model_config = ConfigDict(extra="allow")
@@ -159,7 +159,7 @@ class ModelMetadata(BaseModel):
     author: str = Field(min_length=1)
     status: Literal["active", "beta", "deprecated"] = "active"
     tags: list[str] = []
-    parameters: dict[str, _Parameter] = {}
+    parameters: dict[str, Parameter] = {}
     inference_params: list[FormField] = []
     training: dict[str, Value] = {}
     stresses: dict[str, _Stress] = Field(min_length=1)
@@ -298,13 +298,15 @@ def get_latest_trace(model_id: str) -> Path | None:
 
 def get_model_status(model_id: str) -> dict[str, Any]:
     """What a model has made here: `model_id`, `name`, `version`, `status`, `is_trained`,
-    `has_trace`, `last_trained` (ISO 8601, or None) and `output_dir`.
+    `has_trace`, `last_trained` (ISO 8601, or None), `output_dir`, and `structure`, the drawing of
+    how it hangs together, or None.
 
     Raises:
         ModelsError: As in `get_model_metadata`.
     """
     about = get_model_metadata(model_id)
-    found = results.Results(results.folder(model_id)).checkpoints()
+    ours = results.Results(results.folder(model_id))
+    found = ours.checkpoints()
     seconds = (found[-1] / "manifest.json").stat().st_mtime if found else None
     return {
         "model_id": model_id,
@@ -314,7 +316,8 @@ def get_model_status(model_id: str) -> dict[str, Any]:
         "is_trained": bool(found),
         "has_trace": get_latest_trace(model_id) is not None,
         "last_trained": datetime.fromtimestamp(seconds, UTC).isoformat() if seconds else None,
-        "output_dir": str(results.folder(model_id)),
+        "output_dir": str(ours.folder),
+        "structure": str(ours.structure) if ours.structure.is_file() else None,
     }
 
 

@@ -182,7 +182,7 @@ def answering(model_id: str) -> str:
     try:
         return find(model_id, Results(results_folder(model_id))).words
     except ArtifactError as error:
-        return str(error)
+        return str(error).removeprefix(f"{model_id}: ")
 
 
 def _source(folder: Path, results: Results, released: Path) -> str:
