@@ -297,7 +297,7 @@ class Model[Detail](ABC):
         raise NotImplementedError(f"{self.model_id} keeps no chains to check")
 
     def structure(self, settings: Json) -> Structure:
-        """How a loaded model hangs together; without it the flow of its data is drawn.
+        """Structure of a loaded model; without it the flow of its data is drawn.
 
         Args:
             settings: Of its training.

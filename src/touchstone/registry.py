@@ -299,7 +299,7 @@ def get_latest_trace(model_id: str) -> Path | None:
 def get_model_status(model_id: str) -> dict[str, Any]:
     """What a model has made here: `model_id`, `name`, `version`, `status`, `is_trained`,
     `has_trace`, `last_trained` (ISO 8601, or None), `output_dir`, and `structure`, the drawing of
-    how it hangs together, or None.
+    its structure, or None.
 
     Raises:
         ModelsError: As in `get_model_metadata`.

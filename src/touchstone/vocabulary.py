@@ -245,7 +245,7 @@ class View(NamedTuple):
 
 
 class Structure(NamedTuple):
-    """How a model hangs together, as a graph without circles that is drawn.
+    """The structure of a model: a directed graph without cycles, to be drawn.
 
     Attributes:
         nodes: What each node is, by its name: a heading, and more on lines of its own.

@@ -49,7 +49,7 @@ class Results:
 
     @property
     def structure(self) -> Path:
-        """Drawing of how the model hangs together."""
+        """Drawing of the structure of the model."""
         return self.folder / "figures/structure.svg"
 
     @property

@@ -1,4 +1,4 @@
-"""How a model hangs together, drawn once it is trained."""
+"""The structure of a model, drawn once it is trained."""
 
 import textwrap
 

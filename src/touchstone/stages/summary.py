@@ -242,7 +242,7 @@ def model_text(
     trained = f"trained on {status['last_trained']}" if status["is_trained"] else "not trained"
     said = f"Here it is {trained}; what it makes lies in {status['output_dir']}."
     if status["structure"]:
-        said += f" How it hangs together is drawn in {status['structure']}."
+        said += f" Its structure is drawn in {status['structure']}."
     parts.append(_filled(f"{said} Artefact that answers: {status['answering']}."))
     return "\n\n".join(parts)
 

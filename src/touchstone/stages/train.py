@@ -87,9 +87,11 @@ def run(
 def _write_tables(results: Results, report: dict) -> None:
     """Write what was learnt and how right it is as CSV, too."""
     learnt = [
-        {"table": table["title"], **row}
+        {"table": table["title"], "name": row["name"], "column": column, "value": value}
         for table in (*report["held_out"], *report["tables"])
         for row in table["rows"]
+        for column, value in row.items()
+        if column != "name"
     ]
     artifacts.write_csv(results.table("train_tables"), learnt)
     calibrated = [
