@@ -36,7 +36,9 @@ def run(model_id: str, data: Path | None, changes: dict[str, Any], gpu: bool | N
     if not Path("Snakefile").is_file():
         raise ArtifactError("Snakefile: no such file; run this in the folder of the project")
     _check(model_id, changes)
-    environment = dict(os.environ)
+    # Rules call programs of this environment, which need not be activated.
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = {**os.environ, "PATH": programs}
     if data is not None:
         if not data.is_file():
             raise ArtifactError(f"--data: {data}: no such file")
