@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import kstest
 
@@ -51,6 +52,22 @@ class Run:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     return Run(tmp_path_factory.mktemp("results") / MODEL_ID)
+
+
+def test_tables_of_the_reports_stand_beside_them_as_csv(done):
+    posterior = pd.read_csv(done.results.table("infer_example"))
+    for ours, row in zip(posterior.itertuples(), done.inference.report["posterior"], strict=True):
+        assert (ours.quantity, ours.median) == (row["quantity"], row["median"])
+        assert [ours.low_90, ours.high_90] == row["interval_90"]
+    (calibrated,) = done.training.report["calibration"]
+    table = pd.read_csv(done.results.table("train_calibration"))
+    assert table["coverage_90"].tolist() == [row["coverage_90"] for row in calibrated["parameters"]]
+    (held_out,) = done.training.report["held_out"]
+    learnt = pd.read_csv(done.results.table("train_tables")).set_index(["name", "column"])["value"]
+    for row in held_out["rows"]:
+        assert {key: learnt[row["name"], key] for key in row.keys() - {"name"}} == {
+            key: value for key, value in row.items() if key != "name"
+        }
 
 
 def test_the_posterior_is_the_exact_one(done):

@@ -13,7 +13,8 @@ from touchstone.io.results import Results
 from touchstone.reliability.decision import CERTAIN, Decision
 from touchstone.reliability.scores import coverage_90, predictive_metrics
 from touchstone.reliability.signs import LOCAL, MEANING, NAMES, signs, where
-from touchstone.stages import checkpoints, randomness, records
+from touchstone.stages import randomness, records
+from touchstone.stages.checkpoints import Judge, prepare
 from touchstone.vocabulary import Cases, Posterior, Verdict
 
 _RARE = 1.0  # of a sign that is named: as in 1 of 10 simulated records
@@ -36,36 +37,6 @@ class Inference(NamedTuple):
     prior: dict[str, np.ndarray]
 
 
-class Judge(NamedTuple):
-    """A loaded artefact, with what its answers are judged by.
-
-    Attributes:
-        artefact: Which one.
-        loaded: The checkpoint that the model holds.
-        guardrail: Report of the rule, verified.
-    """
-
-    artefact: checkpoints.Artefact
-    loaded: checkpoints.Loaded
-    guardrail: dict
-
-
-def prepare(model: Model, results: Results, checkpoint: str | Path = "") -> Judge:
-    """Find the artefact that answers, verify it, and load it into the model.
-
-    Args:
-        model: The model.
-        results: Of the model.
-        checkpoint: Folder; empty as in `checkpoints.find`.
-
-    Raises:
-        ArtifactError: If there is none, or it is damaged.
-    """
-    artefact = checkpoints.find(model.model_id, results, checkpoint)
-    guardrail = checkpoints.guardrail_of(artefact)
-    return Judge(artefact, checkpoints.load(model, results, artefact.checkpoint), guardrail)
-
-
 def example(model: Model, seed: int, results: Results) -> tuple[Path, Path]:
     """The simulated measurement of a model and its metadata, written where they are not there."""
     data, meta = results.example
@@ -83,7 +54,7 @@ def run(
     meta: str | Path = "",
     checkpoint: str | Path = "",
 ) -> Inference:
-    """Infer a measurement, judge its posterior, and write the report.
+    """Infer a measurement, judge its posterior, and write the report, its table also as CSV.
 
     Args:
         model: The model.
@@ -101,7 +72,25 @@ def run(
     with records.prepared([Path(data)], Path(meta) if meta else None) as source:
         inference = answer(model, settings, judge, source)
     artifacts.write_json(results.report(f"infer_{name}"), inference.report)
+    artifacts.write_csv(results.table(f"infer_{name}"), posterior_rows(inference.report))
     return inference
+
+
+def posterior_rows(report: dict) -> list[dict]:
+    """The posterior of a report as rows of plain values, for a CSV."""
+    return [
+        {
+            "quantity": row["quantity"],
+            "record": row["record"],
+            "unit": row["unit"],
+            "mean": row["mean"],
+            "median": row["median"],
+            **dict(zip(("low_90", "high_90"), row["interval_90"], strict=True)),
+            **dict(zip(("prior_low_90", "prior_high_90"), row["prior_interval_90"], strict=True)),
+            "remark": row["remark"],
+        }
+        for row in report["posterior"]
+    ]
 
 
 def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -> Inference:

@@ -13,6 +13,7 @@ from touchstone.models.ecsfm.data import (
     cautions,
     dataset,
     excitation,
+    form,
     measurement,
 )
 from touchstone.models.ecsfm.data.simulation import Simulation
@@ -112,6 +113,14 @@ class Ecsfm(Model[Records]):
     def describe(self, data: Path, meta: Path | None) -> list[str]:
         """What is understood of the files of a measurement; see `measurement.describe_all`."""
         return measurement.describe_all(data, meta)
+
+    def record(self, values: dict, data: Path, meta: Path) -> None:
+        """Write the record of a form with its metadata; see `data.form`."""
+        form.write(values, data, meta)
+
+    def form_problems(self, values: dict) -> list[str]:
+        """Which values do not go together; see `data.form`."""
+        return form.problems(values)
 
     def _load_chunk(self, file: Path, n_points: int) -> dataset.Chunk:
         return dataset.load_chunk(file, n_points, self.prior_of_parameters.max_couples)

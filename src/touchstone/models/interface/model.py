@@ -1,6 +1,5 @@
 """Interfacial area in the workflow: the contract, filled by the rooms beside this file."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +7,11 @@ import numpy as np
 from touchstone.contract import Comparison, Fit, Model, Simulated
 from touchstone.io import artifacts, plain_yaml
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.interface import checking, cohort, films, prediction, regression, table
+from touchstone.models.interface import cohort, films, prediction, regression, table
 from touchstone.models.interface.films import Films
 from touchstone.models.interface.frozen import Frozen, Scaler
 from touchstone.models.interface.table import Columns, Table
-from touchstone.vocabulary import Cases, Check, Posterior, Quantity, View
+from touchstone.vocabulary import Cases, Check, Posterior, Quantity, Structure, View
 
 _N_GALLERY = 3  # films that are drawn
 _NINETY = 1.6449  # standard deviations from the mean to the end of a 90 % interval
@@ -336,9 +335,22 @@ class Interface(Model[Films]):
 
     def check_fit(self, trace: Path, rng: np.random.Generator):
         """Replications, cross-validation, chains and attributions; see `checking.Checked`."""
+        from touchstone.models.interface import checking  # here, since it imports xarray
+
         names = (*self.names, *self.columns.stimuli)
         checked = checking.Checked(self.frozen, trace, names, rng)
         return checked.tables(), checked.draw
+
+    def structure(self, settings: dict) -> Structure:
+        """PyMC's graph of the regression that was trained."""
+        from touchstone.inference import pymc_graph  # here: a form is answered without it
+
+        frozen, rows = self.frozen, prediction.Background.of(self.frozen)
+        film = np.repeat(np.arange(len(frozen.counts)), frozen.counts)
+        design = regression.Design(film, rows.morphology, rows.stimuli, frozen.areas)
+        names, sizes = (self.names, self.columns.stimuli), self.config["regression"]
+        prior, likelihood = settings["prior"], settings["likelihood"]
+        return pymc_graph.of(regression.build(design, sizes, names, prior, likelihood))
 
     def predict(self, values: dict, rng: np.random.Generator) -> dict:
         """The area of a film under stimuli; see `prediction.answer`."""
@@ -371,6 +383,6 @@ def _thinned(tree, n: int) -> dict[str, np.ndarray]:
 
 def _keep_trace(tree, folder: Path) -> None:
     """Write the chains as NetCDF, with the time in their name, into the folder of traces."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    with artifacts.atomic(folder.parents[1] / f"traces/regression_{stamp}.nc") as temporary:
+    file = artifacts.stamped(folder.parents[1] / "traces", "regression")
+    with artifacts.atomic(file) as temporary:
         tree.to_netcdf(temporary, engine="h5netcdf")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from touchstone.inference import flow, importance
+from touchstone.inference import flow, importance, psis
 from touchstone.models.ecsfm.inference import networks, prediction, reference, surrogate
 from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
 from touchstone.models.ecsfm.inference.records import System
@@ -137,7 +137,7 @@ def _reweighted(
         return importance.reweight(problem, system.points(start), rng, **sizes)
 
     exact = importance.agree(run, budget["reweight"]["n_runs"])
-    z = system.draws(exact.z[importance.resample(exact.weight, n_draws)])
+    z = system.draws(exact.z[psis.resample(exact.weight, n_draws)])
     n_simulations = exact.n_simulations + n_draws  # those of the prediction are the last
     computation = {
         "effective": exact.effective,
