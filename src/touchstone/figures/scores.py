@@ -10,7 +10,7 @@ _LABELS = {
     "reliability_score": "Reliability score (0 to 100)",
     "pred_calibration_error": "Calibration error",
     "param_nrmse": "Parameter error (prior sd)",
-    "score": "Most unusual sign (-log10 of a part)",
+    "score": "Signs together (-log10 of the part of cases)",
 }
 
 

@@ -66,12 +66,29 @@ def rule_sentence(report: dict) -> str:
 
     limit = f"1 in {10 ** rule['threshold']:.3g}"
     return (
-        f"Rule: escalate where a sign of misfit is as in fewer than {limit} simulated cases; "
+        f"Rule: escalate where the signs of misfit are together as in fewer than {limit} simulated "
+        "cases; "
         f"false alarms at most {rule['alpha']:g} with probability "
         f"{1 - rule['delta']:.3g} ({rule['n_calibrated']} cases of calibration). On "
         f"{ours['n_scored_cases']} base cases it never saw: {rates(ours)}"
         + "".join(f"; {name}: {rates(score)}" for name, score in others.items())
         + "."
+    )
+
+
+def harm_sentence(report: dict) -> str:
+    """What the rule lets through, on the mix of cases that the report states."""
+    found = report["harm"]
+
+    def rate(name):
+        return _RATE.format(*(found[name][end] for end in ("value", "low", "high")))
+
+    if found["wrong"]["value"] is None:
+        return "What is let through: the rule accepts nothing."
+    return (
+        "What is let through: of cases half in family and half under a mismatch the rule accepts "
+        f"{rate('accepted')}; of these {rate('wrong')} are wrong (at most {found['at_most']:.2f} "
+        f"with a confidence of {100 * found['level']:g} %), of all {rate('before')}."
     )
 
 
