@@ -153,6 +153,8 @@ def test_a_regression_could_have_made_the_areas_of_its_cohort_and_not_others(tra
     assert loo.rows[0]["largest distance of its PIT"] == pytest.approx(
         kstest(ours.pit, "uniform").statistic
     )
+    assert loo.rows[0]["sampled without the row"] == len(ours.refitted)
+    assert loo.rows[0]["high Pareto k among the others"] == 0
     assert {row["name"] for row in size.rows} == {row["name"] for row in in_high.rows} == set(names)
     assert size.rows[0]["low"] > 0
     assert sum(row["median"] for row in in_high.rows) > 0  # what is high was made high

@@ -26,7 +26,7 @@ _STATISTICS = {
 }
 _MASS = [0.05, 0.5, 0.95]
 _HIGH = 0.8  # quantile of the areas, above which one is high
-_MOST_REFITS = 20  # rows of high Pareto k, of which the highest are left out in earnest
+_MOST_REFITS = 10  # rows of high Pareto k, of which the highest are left out in earnest
 
 
 class Checked:

@@ -14,7 +14,7 @@ from scipy.special import ndtr, ndtri
 
 from touchstone.models.interface.regression import Design
 
-_N_DRAWS, _N_WARMUP = 3000, 500  # sweeps, of a regression without a row
+_N_DRAWS, _N_WARMUP = 2000, 300  # sweeps, of a regression without a row
 _LEAST = 1e-6  # of a residual and of a variance, in standard deviations of the target
 _STEP = 0.5  # of the logarithm of the film scale
 
@@ -107,13 +107,13 @@ def sample(
 
 def _normal_block(scaled, target, precision, rng) -> np.ndarray:
     """Coefficients of standard normal priors, of normal errors, shape (fit, coefficient)."""
-    transposed = scaled.transpose(0, 2, 1)
-    gram = transposed @ (precision[..., None] * scaled) + np.eye(scaled.shape[2])
-    right = transposed @ (precision * target)[..., None]
-    factor = np.linalg.cholesky(gram)
-    half = np.linalg.solve(factor, right)
-    half += rng.standard_normal(half.shape)
-    return np.linalg.solve(factor.transpose(0, 2, 1), half)[..., 0]
+    weighted = np.sqrt(precision)[..., None] * scaled
+    gram = weighted.transpose(0, 2, 1) @ weighted + np.eye(scaled.shape[2])
+    # A draw of covariance `gram` beside the mean saves its factor: one solution is a draw.
+    noise = np.sqrt(precision) * target + rng.standard_normal(target.shape)
+    right = np.einsum("frc,fr->fc", weighted, noise)
+    right += rng.standard_normal(right.shape)
+    return np.linalg.solve(gram, right[..., None])[..., 0]
 
 
 def _film_sd(off, z, precision, size, rng) -> np.ndarray:
