@@ -45,6 +45,7 @@ class Fit(NamedTuple):
         assumed: What the data did not state, or what was left out, in words.
         tables: What was learnt, to be read and not to be compared. Rows that have `low` and `high`
             about a `median` are drawn as intervals, beside `prior low` and `prior high`.
+        findings: What was learnt and what the data cannot tell, in sentences.
     """
 
     n_rows: int
@@ -53,6 +54,7 @@ class Fit(NamedTuple):
     comparisons: list[Comparison]
     assumed: list[str]
     tables: Sequence[Comparison] = ()
+    findings: Sequence[str] = ()
 
 
 class Simulated[Detail](NamedTuple):

@@ -92,6 +92,15 @@ def test_a_stress_of_no_severity_is_none_and_a_severe_one_is_less_likely(stress)
     assert (evidence(severe) < evidence(usual)).mean() > 0.5
 
 
+def test_the_area_of_a_polymorph_is_its_own_and_a_wrong_background_changes_none():
+    usual = drawn(20).truth
+    shift = FROZEN.sd[-1] * MODEL.config["stresses"]["polymorph"]["area"]
+    polymorph = drawn(20, stress="polymorph", severity=1.0).truth
+    np.testing.assert_allclose(polymorph[:, 0], usual[:, 0] + shift)
+    np.testing.assert_allclose(polymorph[:, 1:], usual[:, 1:])
+    np.testing.assert_allclose(drawn(20, stress="background", severity=1.0).truth, usual)
+
+
 def test_a_film_unlike_those_of_the_training_is_outside_and_one_of_them_is_not():
     inside = Films(*(a[:1] for a in drawn(1).films))
     names = COLUMNS.stimuli

@@ -48,6 +48,24 @@ def test_attributions_are_shapley_values_of_the_expectation_over_the_training():
     np.testing.assert_allclose(got.sum(1), total, atol=1e-9)
 
 
+def test_attributions_are_those_of_the_shap_package():
+    """Its exact explainer, of the function of the posterior mean, over the same background."""
+    shap = pytest.importorskip("shap")
+    j, rng = 5, np.random.default_rng(0)
+    frozen = few(j, 50)
+    mean = replace(frozen, **{n: getattr(frozen, n).mean(0, keepdims=True) for n in COEFFICIENTS})
+    background = Background(rng.normal(0.3, 1, (30, j)), rng.normal(-0.2, 1, (30, 3)))
+    points = rng.standard_normal((4, j + 3))
+
+    def area(rows):
+        return mean.location(rows[:, :j], rows[:, j:])[0]
+
+    masker = shap.maskers.Independent(np.concatenate(background, axis=1))
+    explained = shap.explainers.Exact(area, masker)(points)
+    ours = prediction.attribution(frozen, background, points[:, :j], points[:, j:])
+    np.testing.assert_allclose(ours.mean(1), explained.values, atol=1e-9)
+
+
 def answer(**values):
     names = NAMES, COLUMNS.stimuli
     values = {**NOTHING, "quantile": 0.8, **values}

@@ -17,7 +17,7 @@ from touchstone.models.interface.checking import Checked
 from touchstone.models.interface.regression import Design, NotConvergedError
 
 SETTINGS = {
-    "data": None, "held_out": 0.1, "prior": "normal", "likelihood": "laplace", "chains": 2,
+    "data": None, "held_out": 0.1, "prior": "normal", "chains": 2,
     "warmup": 800, "draws": 1000, "target_accept": 0.9, "n_frozen": 500, "compared": [],
     "columns": dict.fromkeys(("constant", "missing", "duplicated", "defining"), "drop"),
 }  # fmt: skip
@@ -85,13 +85,66 @@ def test_chains_that_did_not_converge_leave_no_checkpoint_and_say_what_to_change
     assert not (tmp_path / "a").exists()
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A model that learnt from 13 films, each measured once, and what it said."""
+    folder, model = tmp_path_factory.mktemp("original"), load_model("interface")
+    films = cohort.draw(np.random.default_rng(3), model.config, 13)
+    data = folder / "films.csv"
+    table.write_csv(data, films.take(6 * np.arange(13) + np.arange(13) % 6), COLUMNS)
+    settings = SETTINGS | {"chains": 4}
+    fit = model.fit([data], settings, np.random.default_rng(0), folder / "checkpoints/trained", {})
+    return model, fit
+
+
+def test_thirteen_films_measured_once_converge_and_say_what_they_cannot_tell(original):
+    model, fit = original
+    frozen = model.frozen
+    assert fit.n_rows == 12
+    products, films = fit.assumed[-2:]
+    assert products.startswith("products of descriptors and stimuli are left out, because 12 ")
+    assert films.startswith("film effects are left out, because no film was measured twice")
+    assert not frozen.film_sd.any()
+    assert not frozen.product.any()
+    rows = {row["name"]: row for row in fit.tables[0].rows}
+    _, uninformed, directions, _, of_k = fit.findings
+    assert directions.startswith("12 measurements cannot inform 18 coefficients: 6 combinations")
+    named = set(uninformed.split(": ")[1].split(". The interval")[0].split(", "))
+    # Each has a posterior that is nearly its prior: sd .5.
+    draws = dict(zip(model.names, frozen.morphology.T, strict=True))
+    draws |= dict(zip(COLUMNS.stimuli, frozen.stimulus.T, strict=True))
+    assert named == {name for name, values in draws.items() if values.std() >= 0.8 * 0.5}
+    # 12 rows leave at least 6 of 18 directions as the prior has them, however large their errors.
+    kept = np.square([row["sd over prior sd"] for row in rows.values()]).sum()
+    assert kept + frozen.intercept.var() > 5.7
+    assert "Pareto k is above its limit for" in of_k
+    posterior = model.infer(
+        model.cases(4, np.random.default_rng(1), np.random.default_rng(2), {}),
+        np.random.default_rng(3), method="importance", budget={"n_draws": 50},
+    )  # fmt: skip
+    assert np.isfinite(posterior.draws["S_V_mean"]).all()
+
+
+@pytest.mark.nightly
+def test_thirteen_films_measured_six_times_converge(tmp_path):
+    model, data = load_model("interface"), tmp_path / "chunk.npz"
+    for seed in (3, 4, 5):
+        films = cohort.draw(np.random.default_rng(seed), model.config, 13)
+        artifacts.save_arrays(data, films.arrays())
+        folder = tmp_path / f"{seed}/checkpoints/trained"
+        settings = SETTINGS | {"chains": 4, "target_accept": 0.95, "held_out": 0.15}
+        fit = model.fit([data], settings, np.random.default_rng(seed), folder, {})
+        assert fit.assumed[-1].startswith("products of descriptors and stimuli are left out")
+        assert model.frozen.film_sd.min() > 0
+
+
 def test_a_regression_could_have_made_the_areas_of_its_cohort_and_not_others(trained, tmp_path):
     model, _, checkpoint = trained
     (trace,) = (checkpoint.parents[1] / "traces").glob("regression_*Z.nc")
     names = (*model.names, *COLUMNS.stimuli)
 
     def checked(frozen):
-        return Checked(frozen, trace, names, np.random.default_rng(0))
+        return Checked(frozen, trace, names, model.config["regression"], np.random.default_rng(0))
 
     ours = checked(model.frozen)
     statistics, loo, size, in_high = ours.tables()
@@ -100,6 +153,8 @@ def test_a_regression_could_have_made_the_areas_of_its_cohort_and_not_others(tra
     assert loo.rows[0]["largest distance of its PIT"] == pytest.approx(
         kstest(ours.pit, "uniform").statistic
     )
+    assert loo.rows[0]["sampled without the row"] == len(ours.refitted)
+    assert loo.rows[0]["high Pareto k among the others"] == 0
     assert {row["name"] for row in size.rows} == {row["name"] for row in in_high.rows} == set(names)
     assert size.rows[0]["low"] > 0
     assert sum(row["median"] for row in in_high.rows) > 0  # what is high was made high
@@ -151,7 +206,7 @@ def test_a_gaussian_regression_has_the_posterior_that_algebra_gives():
         draws = np.ravel(tree["posterior"][name])
         assert draws.mean() == pytest.approx(expected, abs=0.15 * width)
         assert draws.std() == pytest.approx(width, rel=0.1)
-    found = regression.leave_one_out(tree)
+    found = regression.leave_one_out(regression.with_log_likelihood(model, tree))
     # Of two coefficients and a scatter, which costs about one more than where it is known.
     assert found.p == pytest.approx(3, abs=0.8)
     residual = y - columns @ mean

@@ -7,10 +7,10 @@ import xarray as xr
 
 from touchstone.contract import Comparison
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.interface import regression
+from touchstone.models.interface import gibbs, regression
 from touchstone.models.interface.frozen import Frozen
 from touchstone.models.interface.prediction import Background, attribution
-from touchstone.models.interface.regression import Loo
+from touchstone.models.interface.regression import Design
 
 _STATISTICS = {
     "mean": lambda y: y.mean(-1),
@@ -26,6 +26,7 @@ _STATISTICS = {
 }
 _MASS = [0.05, 0.5, 0.95]
 _HIGH = 0.8  # quantile of the areas, above which one is high
+_MOST_REFITS = 10  # rows of high Pareto k, of which the highest are left out in earnest
 
 
 class Checked:
@@ -35,20 +36,28 @@ class Checked:
         frozen: The regression.
         trace: NetCDF of its chains.
         names: Of its descriptors, then of the stimuli.
-        rng: For replicated areas.
+        sizes: Standard deviations of the priors.
+        rng: For replicated areas, and for chains without a row.
 
     Attributes:
         observed: Standardised areas, shape (row,).
         replicated: Areas that the regression makes for the same films, shape (draw, row).
         residual: Observed less the posterior mean of each row's location, shape (row,).
         location: That mean, shape (row,).
-        loo: Leave-one-out cross-validation.
+        loo: Leave-one-out cross-validation, exact where the regression was sampled without the row.
+        refitted: Those rows.
+        not_refitted: Why others of high Pareto k were not, in words; empty if there are none.
         pit: Of each row, given all others, shape (row,).
         energy: Of the chains, shape (chain, draw).
     """
 
     def __init__(
-        self, frozen: Frozen, trace: Path, names: tuple[str, ...], rng: np.random.Generator
+        self,
+        frozen: Frozen,
+        trace: Path,
+        names: tuple[str, ...],
+        sizes: dict[str, float],
+        rng: np.random.Generator,
     ):
         try:
             tree = xr.open_datatree(trace, engine="h5netcdf")
@@ -65,14 +74,30 @@ class Checked:
         self.replicated = location + rng.laplace(0, 1, location.shape) * scatter
         self.location = location.mean(0)
         self.residual = self.observed - self.location
-        self.loo: Loo = regression.leave_one_out(tree)
         # Weighted by what leaving the row out does to each draw (Gelfand 1992).
         off = (self.observed - location) / scatter
         log_weight = np.abs(off) + np.log(scatter)
         weight = np.exp(log_weight - log_weight.max(0))
         below = np.where(off < 0, 0.5 * np.exp(-np.abs(off)), 1 - 0.5 * np.exp(-np.abs(off)))
         self.pit = (weight * below).sum(0) / weight.sum(0)
+        self._leave_one_out(tree, Design(film, *self._background, self.observed), sizes, rng)
         self.energy = np.asarray(tree["sample_stats"]["energy"])
+
+    def _leave_one_out(self, tree, design: Design, sizes: dict[str, float], rng) -> None:
+        """Smoothed importance sampling, and chains without the row where that cannot be trusted."""
+        self.loo = regression.leave_one_out(tree)
+        high = np.flatnonzero(self.loo.high)
+        self.refitted, self.not_refitted = high[np.argsort(-self.loo.k[high])][:_MOST_REFITS], ""
+        if "tau" in tree["posterior"]:
+            self.refitted = high[:0]
+            self.not_refitted = "it has the horseshoe prior, of which there are no quick chains"
+        elif len(high) > _MOST_REFITS:
+            self.not_refitted = f"no more than {_MOST_REFITS}, those of the highest k, are"
+        if len(self.refitted):
+            terms = self._frozen.product.any(), self._frozen.film_sd.any()
+            exact = gibbs.refit(design, *map(bool, terms), self.refitted, sizes, rng)
+            self.loo = self.loo.replaced(self.refitted, exact.log_density)
+            self.pit[self.refitted] = exact.pit
 
     def tables(self) -> list[Comparison]:
         """What was checked, to be read: statistics, leaving one out, and attributions."""
@@ -98,7 +123,8 @@ class Checked:
             "elpd": self.loo.elpd,
             "standard error": self.loo.se,
             "effective parameters": self.loo.p,
-            "high Pareto k": self.loo.k_high,
+            "sampled without the row": len(self.refitted),
+            "high Pareto k among the others": self.loo.k_high,
             "largest distance of its PIT": _distance(self.pit),
             "limit of 95 %": 1.358 / np.sqrt(len(self.pit)),
         }
@@ -109,12 +135,23 @@ class Checked:
             Comparison(
                 "Statistics of the areas (sd), and of areas that the regression makes", statistics
             ),
-            Comparison("Cross-validation", [loo]),
+            Comparison(self._title_of_loo(), [loo]),
             Comparison("Mean size of what each predictor adds", self._shares(np.abs(shares))),
             Comparison(
                 f"What each adds where the area is above {area:.4g}", self._shares(shares[high])
             ),
         ]
+
+    def _title_of_loo(self) -> str:
+        title = "Cross-validation"
+        if len(self.refitted):
+            title += ", exact where Pareto k was high"
+        if self.not_refitted:
+            title += (
+                f"; {self.loo.k_high} more measurements of high Pareto k were not left out in "
+                f"earnest, because {self.not_refitted}: their part of elpd may be wrong"
+            )
+        return title
 
     def _shares(self, shares: np.ndarray) -> list[dict]:
         """Means over rows, as intervals over draws, the largest first."""

@@ -96,7 +96,8 @@ def draw(
             for one, x, s in zip(_each(frozen, chosen), seen.mean, stimuli, strict=True)
         ]
     )
-    truth[:, 0] += film
+    # A polymorph has the area that it shows; what other stresses add is no area of the film.
+    truth[:, 0] += film + (severity * entry["area"] if name == "polymorph" else 0.0)
     scatter = frozen.scatter[chosen, None]
     target = location + film[:, None] + noise.laplace(0, 1, location.shape) * scatter
     seen, target = _stressed(seen, target, names, name, entry, severity, frozen, noise)

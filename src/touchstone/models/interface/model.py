@@ -7,14 +7,23 @@ import numpy as np
 from touchstone.contract import Comparison, Fit, Model, Simulated
 from touchstone.io import artifacts, plain_yaml
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.interface import cohort, films, prediction, regression, table
+from touchstone.models.interface import (
+    cohort,
+    films,
+    findings,
+    prediction,
+    regression,
+    scarce,
+    table,
+)
 from touchstone.models.interface.films import Films
+from touchstone.models.interface.findings import Compared
 from touchstone.models.interface.frozen import Frozen, Scaler
+from touchstone.models.interface.regression import Design
 from touchstone.models.interface.table import Columns, Table
 from touchstone.vocabulary import Cases, Check, Posterior, Quantity, Structure, View
 
 _N_GALLERY = 3  # films that are drawn
-_NINETY = 1.6449  # standard deviations from the mean to the end of a 90 % interval
 _RIDGE = 10.0  # penalty of the regression that the model is compared with
 
 
@@ -177,38 +186,24 @@ class Interface(Model[Films]):
         scaler = Scaler.fit(fitted, kept)
         design = scaler.design(fitted)
         names = tuple(self.columns.morphology[j] for j in kept), self.columns.stimuli
-        ours = settings["prior"], settings["likelihood"]
-        seed, frozen = int(rng.integers(2**31)), None
-        rows, losses = [], {}
-        for prior, likelihood in [
-            ours,
-            *map(tuple, settings["compared"]),
-        ]:
-            model = regression.build(design, self.config["regression"], names, prior, likelihood)
-            tree = regression.sample(model, settings, seed)
+        ours = settings["prior"], "laplace"  # which is what `infer` takes the errors for
+        seed, frozen, found = int(rng.integers(2**31)), None, []
+        sizes = self.config["regression"]
+        for prior, likelihood in [ours, *map(tuple, settings["compared"])]:
+            tree = _chains(design, sizes, names, prior, likelihood, settings, seed)
             diagnosis, loo = regression.diagnose(tree), regression.leave_one_out(tree)
             if frozen is None:
                 regression.assert_converged(diagnosis)
                 _keep_trace(tree, folder)
-                draws = _thinned(tree, settings["n_frozen"])
-                effect = draws["film_sd"][:, None] * draws.pop("film_z")
+                draws, effect = _thinned(tree, settings["n_frozen"], design)
                 labels = np.array(list(dict.fromkeys(fitted.film.tolist())))
                 frozen = Frozen.of(draws, scaler, design, effect, labels)
-            name = f"{likelihood} errors, {prior} prior"
-            losses[name] = -loo.elpd / len(design.target)
-            numbers = {
-                "elpd": loo.elpd,
-                "standard error": loo.se,
-                "effective parameters": loo.p,
-                "high Pareto k": loo.k_high,
-                "R-hat": diagnosis.r_hat,
-                "effective draws": diagnosis.ess,
-                "divergent": diagnosis.divergent,
-            }
-            rows.append({"name": name, "n": len(design.target), **numbers})
+            found.append(Compared(f"{likelihood} errors, {prior} prior", loo, diagnosis))
         frozen.save(folder, self.columns, settings, lineage)
         self.load(folder)
         n = len(design.target)
+        losses = {each.name: -each.loo.elpd / n for each in found}
+        effects = findings.effects(frozen, names, sizes)
         comparisons = [
             self._held_out_errors(design, scaler.design(out)),
             Comparison(
@@ -217,12 +212,19 @@ class Interface(Model[Films]):
             ),
         ]
         tables = [
-            Comparison("Effect of one sd, in sd of the area", self._effects()),
-            Comparison("Regressions compared by leaving one measurement out", rows),
+            Comparison("Effect of one sd, in sd of the area", effects),
+            Comparison(
+                "Regressions compared by leaving one measurement out", findings.comparison(found)
+            ),
         ]
-        return Fit(n, len(out.target), {}, comparisons, said, tables)
+        in_words = [
+            *findings.about_coefficients(frozen, effects, sizes),
+            *findings.about_loo(found, design.has_film_effects),
+        ]
+        assumed = said + design.left_out()
+        return Fit(n, len(out.target), {}, comparisons, assumed, tables, in_words)
 
-    def _held_out_errors(self, design: regression.Design, out: regression.Design) -> Comparison:
+    def _held_out_errors(self, design: Design, out: Design) -> Comparison:
         """Errors of the area of films held out, beside a ridge regression and the mean."""
         frozen = self.frozen
         ours = frozen.location(out.morphology, out.stimuli).mean(0)
@@ -239,29 +241,6 @@ class Interface(Model[Films]):
             "ridge": error(ridge), "mean of the training": error(0.0),
         }  # fmt: skip
         return Comparison("Error of the area of films held out (sd of the training)", [row])
-
-    def _effects(self) -> list[dict]:
-        """Each main effect, stimuli first: its 90 % interval on that of its prior."""
-        frozen, sizes, rows = self.frozen, self.config["regression"], []
-        for names, draws, size in (
-            (self.columns.stimuli, frozen.stimulus, sizes["stimulus"]),
-            (self.names, frozen.morphology, sizes["morphology"]),
-        ):
-            for name, values in zip(names, draws.T, strict=True):
-                low, median, high = np.quantile(values, [0.05, 0.5, 0.95])
-                rows.append(
-                    {
-                        "name": name,
-                        "n": int(frozen.counts.sum()),
-                        "median": float(median),
-                        "low": float(low),
-                        "high": float(high),
-                        "prior low": -_NINETY * size,
-                        "prior high": _NINETY * size,
-                        "sd over prior sd": float(values.std() / size),
-                    }
-                )
-        return rows
 
     def load(self, folder: Path) -> bool:
         """Load a checkpoint folder, or the folder of a file in it."""
@@ -338,7 +317,7 @@ class Interface(Model[Films]):
         from touchstone.models.interface import checking  # here, since it imports xarray
 
         names = (*self.names, *self.columns.stimuli)
-        checked = checking.Checked(self.frozen, trace, names, rng)
+        checked = checking.Checked(self.frozen, trace, names, self.config["regression"], rng)
         return checked.tables(), checked.draw
 
     def structure(self, settings: dict) -> Structure:
@@ -349,8 +328,7 @@ class Interface(Model[Films]):
         film = np.repeat(np.arange(len(frozen.counts)), frozen.counts)
         design = regression.Design(film, rows.morphology, rows.stimuli, frozen.areas)
         names, sizes = (self.names, self.columns.stimuli), self.config["regression"]
-        prior, likelihood = settings["prior"], settings["likelihood"]
-        return pymc_graph.of(regression.build(design, sizes, names, prior, likelihood))
+        return pymc_graph.of(regression.build(design, sizes, names, settings["prior"]))
 
     def predict(self, values: dict, rng: np.random.Generator) -> dict:
         """The area of a film under stimuli; see `prediction.answer`."""
@@ -371,14 +349,31 @@ def _held_out(whole: Table, part: float, rng: np.random.Generator) -> np.ndarray
     return np.isin(whole.number, chosen)
 
 
-def _thinned(tree, n: int) -> dict[str, np.ndarray]:
-    """Evenly spaced draws of all chains, by the names of the regression."""
+def _chains(design, sizes, names, prior, likelihood, settings, seed):
+    """Chains of one regression, by the way of sampling that its number of rows needs."""
+    if design.is_scarce:
+        return scarce.fit(design, sizes, names, prior, likelihood, settings, seed)
+    model = regression.build(design, sizes, names, prior, likelihood)
+    return regression.with_log_likelihood(model, regression.sample(model, settings, seed))
+
+
+def _thinned(tree, n: int, design: Design) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Evenly spaced draws of all chains, by the names of the regression, and their film effects.
+
+    What the regression leaves out is zero.
+    """
+    j, k, n_films = design.morphology.shape[1], design.stimuli.shape[1], design.film.max() + 1
+    left_out = {"product": (j, k), "film_sd": (), "film_z": (n_films,)}
     draws = {}
     for name in (*regression.COEFFICIENTS, "film_z"):
-        values = tree["posterior"][name].values
-        flat = values.reshape(-1, *values.shape[2:])
-        draws[name] = flat[np.linspace(0, len(flat) - 1, min(n, len(flat))).astype(int)]
-    return draws
+        if name in tree["posterior"]:
+            values = tree["posterior"][name].values
+            flat = values.reshape(-1, *values.shape[2:])
+            draws[name] = flat[np.linspace(0, len(flat) - 1, min(n, len(flat))).astype(int)]
+        else:
+            draws[name] = np.zeros((len(draws["intercept"]), *left_out[name]))
+    effect = draws["film_sd"][:, None] * draws.pop("film_z")
+    return draws, effect
 
 
 def _keep_trace(tree, folder: Path) -> None:
