@@ -12,9 +12,10 @@ from scipy.stats import kstest, laplace, norm, t
 from touchstone.contract import load_model
 from touchstone.io import artifacts
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.interface import cohort, regression, table
+from touchstone.models.interface import cohort, findings, regression, table
 from touchstone.models.interface.checking import Checked
-from touchstone.models.interface.regression import Design, NotConvergedError
+from touchstone.models.interface.findings import Compared
+from touchstone.models.interface.regression import Design, Diagnosis, Loo, NotConvergedError
 
 SETTINGS = {
     "data": None, "held_out": 0.1, "prior": "normal", "chains": 2,
@@ -107,7 +108,7 @@ def test_thirteen_films_measured_once_converge_and_say_what_they_cannot_tell(ori
     assert not frozen.film_sd.any()
     assert not frozen.product.any()
     rows = {row["name"]: row for row in fit.tables[0].rows}
-    _, uninformed, directions, _, of_k = fit.findings
+    _, uninformed, of_sign, directions, held_out, _, of_k = fit.findings
     assert directions.startswith("12 measurements cannot inform 18 coefficients: 6 combinations")
     named = set(uninformed.split(": ")[1].split(". The interval")[0].split(", "))
     # Each has a posterior that is nearly its prior: sd .5.
@@ -117,12 +118,37 @@ def test_thirteen_films_measured_once_converge_and_say_what_they_cannot_tell(ori
     # 12 rows leave at least 6 of 18 directions as the prior has them, however large their errors.
     kept = np.square([row["sd over prior sd"] for row in rows.values()]).sum()
     assert kept + frozen.intercept.var() > 5.7
+    signed = [name for name, row in rows.items() if row["low"] > 0 or row["high"] < 0]
+    assert of_sign.startswith(f"The 90 % interval leaves out zero for {len(signed)} of 17 effects")
+    (errors,) = fit.comparisons[0].rows
+    worse = errors["regression"] >= errors["mean of the training"]
+    assert ("no better than the mean" in held_out) == worse
     assert "Pareto k is above its limit for" in of_k
     posterior = model.infer(
         model.cases(4, np.random.default_rng(1), np.random.default_rng(2), {}),
         np.random.default_rng(3), method="importance", budget={"n_draws": 50},
     )  # fmt: skip
     assert np.isfinite(posterior.draws["S_V_mean"]).all()
+
+
+def test_leaving_one_out_tells_regressions_apart_only_beyond_their_errors():
+    sound = Diagnosis(1.0, 1000.0, 0.0, 1.0)
+
+    def compared(name, pointwise, high=0):
+        loo = Loo(pointwise.sum(), 1.0, 5.0, pointwise, 0 * pointwise, np.arange(200) < high)
+        return Compared(name, loo, sound)
+
+    noise = np.random.default_rng(0).normal(0, 1, 200)
+    first = compared("a", np.zeros(200))
+    better, alike = compared("b", 0.5 + noise), compared("c", noise - noise.mean())
+    doubtful = compared("d", 0.5 + noise, high=20)
+    apart, error = better.less(first)
+    assert apart == pytest.approx(100 + noise.sum())
+    assert error == pytest.approx(200**0.5, rel=0.1)
+    said = findings.about_loo([first, better, alike, doubtful], False)[-3:]
+    assert said[0].endswith("leaving one out prefers it.")
+    assert said[1].endswith("leaving one out cannot tell the two apart.")
+    assert said[2].endswith("because Pareto k is high too often.")
 
 
 @pytest.mark.nightly

@@ -10,6 +10,7 @@ from touchstone.models.interface.regression import Diagnosis, Loo
 _NINETY = 1.6449  # standard deviations from the mean to the end of a 90 % interval
 _INFORMED = 0.8  # of the prior standard deviation, below which the data have said something
 _APART = 2.0  # standard errors, beyond which a difference is one
+_MOST_HIGH = 0.05  # of the rows with a high Pareto k, beyond which elpd is not compared
 _MANY = 100  # rows, below which a standard error of LOO is itself a guess (Sivula et al. 2020)
 
 
@@ -102,9 +103,14 @@ def about_coefficients(frozen: Frozen, rows: list[dict], sizes: dict[str, float]
     ]
     if others:
         said.append(
-            f"They say little of the other {len(others)}{_listed(others)}. The interval of such "
-            "an effect is mostly that of its prior: it is an assumption and no finding."
+            f"They say little of {len(others)}{_listed(others)}. The interval of such an effect is "
+            "mostly that of its prior: it is an assumption and no finding."
         )
+    signed = [row["name"] for row in rows if row["low"] > 0 or row["high"] < 0]
+    said.append(
+        f"The 90 % interval leaves out zero for {len(signed)} of {len(rows)} effects"
+        f"{_listed(signed)}. The sign of any other effect is open, informed or not."
+    )
     n, n_main = int(frozen.counts.sum()), 1 + len(rows)
     if n < n_main:
         said.append(
@@ -118,6 +124,17 @@ def about_coefficients(frozen: Frozen, rows: list[dict], sizes: dict[str, float]
             f"{np.count_nonzero(narrow)} by the same rule."
         )
     return said
+
+
+def about_films_held_out(row: dict) -> str:
+    """Whether the regression predicts films that it did not learn from better than their mean."""
+    ours, theirs = row["regression"], row["mean of the training"]
+    verdict = "no better than" if ours >= theirs else "better than"
+    return (
+        f"The regression predicts the {row['n']} measurements of films held out {verdict} the mean "
+        f"of the training does: its error is {ours:.2f} standard deviations, that of the mean "
+        f"{theirs:.2f}."
+    )
 
 
 def about_loo(regressions: list[Compared], film_effects: bool) -> list[str]:
@@ -137,7 +154,9 @@ def about_loo(regressions: list[Compared], film_effects: bool) -> list[str]:
     for each in others:
         apart, error = each.less(ours)
         verdict = "prefers it" if apart > 0 else "prefers the first"
-        if abs(apart) <= _APART * error:
+        if max(each.loo.high.mean(), ours.loo.high.mean()) > _MOST_HIGH:
+            verdict = "cannot tell the two apart, because Pareto k is high too often"
+        elif abs(apart) <= _APART * error:
             verdict = "cannot tell the two apart"
         said.append(
             f"With {each.name} elpd differs by {apart:+.1f}, with a standard error of {error:.1f}: "

@@ -219,6 +219,7 @@ class Interface(Model[Films]):
         ]
         in_words = [
             *findings.about_coefficients(frozen, effects, sizes),
+            findings.about_films_held_out(comparisons[0].rows[0]),
             *findings.about_loo(found, design.has_film_effects),
         ]
         assumed = said + design.left_out()
