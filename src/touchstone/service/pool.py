@@ -15,6 +15,7 @@ from touchstone.io.artifacts import ArtifactError
 
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS = 3  # of a question whose worker dies
+_FAREWELL = 0.5  # s that a worker has to end by itself
 _PATIENCE = 30.0  # s between attempts to load an artefact, at most
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -129,8 +130,6 @@ class Pool:
         """End the workers, whatever they do."""
         for task in self._tasks:
             task.cancel()
-        for process in list(self._processes):
-            process.kill()  # a worker writes nothing that could be left half-written
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -233,8 +232,9 @@ class Pool:
 
     def _end(self, started: _Process) -> None:
         asyncio.get_running_loop().remove_reader(started.process.sentinel)
-        started.process.kill()
-        started.connection.close()
+        started.connection.close()  # at which a worker that waits ends by itself
+        started.process.join(_FAREWELL)
+        started.process.kill()  # a worker writes nothing that could be left half-written
         started.process.join()
         self._processes.discard(started.process)
         started.process.close()
