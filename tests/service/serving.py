@@ -95,7 +95,8 @@ def serving(project: Path, *arguments: str):
             server.wait_until_ready()
             yield server
         finally:
-            for pid in server.workers() if process.poll() is None else []:
-                os.kill(pid, signal.SIGCONT)
-            process.terminate()
-            process.wait(20)
+            if process.poll() is None:
+                for pid in server.workers():  # that a test may have stopped
+                    os.kill(pid, signal.SIGCONT)
+                process.terminate()
+                process.wait(20)

@@ -27,15 +27,8 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(project):
-    """A service as it is by default."""
-    with serving(project) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def impatient(project):
-    """A service that makes a job of what takes half a second, and lets two questions wait."""
-    with serving(project, "--deadline", "0.5", "--queue", "2") as running:
+    """A service that makes a job of what takes some seconds; the last test kills it."""
+    with serving(project, "--deadline", "4", "--queue", "20") as running:
         yield running
 
 
@@ -257,95 +250,70 @@ def done(client, job):
     return wait_for(content)
 
 
-def test_a_question_that_takes_long_becomes_a_job_with_the_same_answer(impatient):
-    direct = strict(impatient.client.post("/predict", json=ASKED))
-    (pid,) = impatient.workers()
+def answer(client, question=ASKED):
+    """The report, also where it takes so long that it becomes a job."""
+    content = strict(client.post("/predict", json=question))
+    return done(client, content["job"])["report"] if "job" in content else content
+
+
+def test_a_question_that_takes_long_becomes_a_job_with_the_same_answer(server):
+    direct = strict(server.client.post("/predict", json=ASKED))
+    (pid,) = server.workers()
     os.kill(pid, signal.SIGSTOP)
-    response = impatient.client.post("/predict", json=ASKED)
+    response = server.client.post("/predict", json=ASKED)
     assert response.status_code == 202
     where = response.headers["location"]
-    assert strict(impatient.client.get(where))["status"] == "waiting"
-    assert impatient.client.get("/health").status_code == 200
+    assert strict(server.client.get(where))["status"] == "waiting"
+    assert server.client.get("/health").status_code == 200
     os.kill(pid, signal.SIGCONT)
-    found = done(impatient.client, strict(response)["job"])
+    found = done(server.client, strict(response)["job"])
     assert found["status"] == "done"
     assert reports.reproducible(found["report"]) == reports.reproducible(direct)
 
 
-def test_a_job_says_why_it_was_refused(impatient, record):
+def test_a_job_says_why_it_was_refused(server, record):
     files = record["record"] | {"data": "nonsense"}
     question = {"model_id": MODEL, "record": files}
-    response = impatient.client.post("/jobs", json=question)
+    response = server.client.post("/jobs", json=question)
     assert response.status_code == 202
-    found = done(impatient.client, strict(response)["job"])
+    found = done(server.client, strict(response)["job"])
     assert (found["status"], "example.csv" in found["detail"]) == ("refused", True)
 
 
-def test_a_full_queue_says_when_to_ask_again(impatient):
-    (pid,) = impatient.workers()
+def test_a_full_queue_says_when_to_ask_again(server):
+    (pid,) = server.workers()
     os.kill(pid, signal.SIGSTOP)
-    accepted = [impatient.client.post("/jobs", json=ASKED) for _ in range(3)]  # one is worked on
-    assert [each.status_code for each in accepted] == [202, 202, 202]
-    response = impatient.client.post("/predict", json=ASKED)
+    accepted = [server.client.post("/jobs", json=ASKED) for _ in range(21)]  # one is worked on
+    assert [each.status_code for each in accepted] == [202] * 21
+    response = server.client.post("/predict", json=ASKED)
     assert_problem(response, 503, "the queue is full")
     assert 1 <= int(response.headers["retry-after"]) <= 600
     os.kill(pid, signal.SIGCONT)
     for each in accepted:
-        assert done(impatient.client, strict(each)["job"])["status"] == "done"
+        assert done(server.client, strict(each)["job"])["status"] == "done"
 
 
 # Dying --------------------------------------------------------------------------------------------
 
 
 def test_a_worker_that_dies_is_seen_at_once_and_its_questions_are_answered_by_the_next(server):
-    before = strict(server.client.post("/predict", json=ASKED))
+    before = answer(server.client)
     (pid,) = server.workers()
     os.kill(pid, signal.SIGSTOP)
     with ThreadPoolExecutor(4) as threads:
-        waiting = [threads.submit(server.client.post, "/predict", json=ASKED) for _ in range(4)]
+        waiting = [threads.submit(answer, server.client) for _ in range(4)]
         length = f'touchstone_queue_length{{model="{MODEL}"}} 4.0'
         wait_for(lambda: length in server.client.get("/metrics").text)
         os.kill(pid, signal.SIGKILL)
         started = time.monotonic()
         wait_for(lambda: server.client.get("/ready").status_code == 503, 0.5)
-        answers = [strict(each.result()) for each in waiting]
+        answers = [each.result() for each in waiting]
         assert time.monotonic() - started < 30
     assert {each["sha256"] for each in answers} == {before["sha256"]}
     server.wait_until_ready()
     assert pid not in server.workers()
     restarts = f'touchstone_worker_restarts_total{{model="{MODEL}"}} '
     assert restarts in server.client.get("/metrics").text
-
-
-def test_a_worker_that_dies_while_nobody_asks_is_seen_too(server):
-    (pid,) = server.workers()
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: server.client.get("/ready").status_code == 503, 0.5)
-    server.wait_until_ready()
-    assert server.client.post("/predict", json=ASKED).status_code == 200
-
-
-def test_a_killed_service_finds_every_job_that_it_had_accepted(project):
-    with serving(project) as first:
-        expected = strict(first.client.post("/predict", json=ASKED))["sha256"]
-        (pid,) = first.workers()
-        os.kill(pid, signal.SIGSTOP)
-        jobs = [strict(first.client.post("/jobs", json=ASKED))["job"] for _ in range(5)]
-        first.process.kill()
-        first.process.wait()
-        os.kill(pid, signal.SIGCONT)
-    with serving(project) as second:
-        found = [done(second.client, job) for job in jobs]
-        assert [each["report"]["sha256"] for each in found] == [expected] * 5
-        assert second.client.post("/predict", json=ASKED).status_code == 200
-        (pid,) = second.workers()
-        started = time.monotonic()
-        second.process.terminate()
-        second.process.wait(10)
-        assert time.monotonic() - started < 10
-        wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 5)  # noqa: PTH110
-    with pytest.raises(httpx.TransportError):
-        second.client.get("/health")
 
 
 def test_what_is_not_there_is_not_served(project):
@@ -365,3 +333,37 @@ def test_what_is_not_there_is_not_served(project):
 def test_the_form_of_a_model_is_that_of_the_registry(server):
     fields = strict(server.client.get("/models/interface"))["fields"]
     assert fields == [each.model_dump() for each in registry.get_inference_form_fields("interface")]
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_killed_service_finds_every_job_that_it_had_accepted(server, project):
+    expected = answer(server.client)["sha256"]
+    (pid,) = server.workers()
+    os.kill(pid, signal.SIGSTOP)
+    jobs = [strict(server.client.post("/jobs", json=ASKED))["job"] for _ in range(5)]
+    server.process.kill()
+    server.process.wait()
+    os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: not alive(pid))  # a worker does not outlive its server
+    with serving(project) as second:
+        found = [done(second.client, job) for job in jobs]
+        assert [each["report"]["sha256"] for each in found] == [expected] * 5
+        assert answer(second.client)["sha256"] == expected
+        (pid,) = second.workers()
+        os.kill(pid, signal.SIGKILL)  # while nobody asks
+        wait_for(lambda: second.client.get("/ready").status_code == 503, 0.5)
+        (pid,) = wait_for(second.workers)
+        started = time.monotonic()
+        second.process.terminate()
+        second.process.wait(10)
+        assert time.monotonic() - started < 10
+        assert not alive(pid)
+        with pytest.raises(httpx.TransportError):
+            second.client.get("/health")

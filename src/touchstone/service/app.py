@@ -10,12 +10,13 @@ from typing import Annotated, Any, NamedTuple
 
 from fastapi import FastAPI, HTTPException, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException as StarletteException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from touchstone import __version__, registry
-from touchstone.service import questions
+from touchstone.service import pages, questions
 from touchstone.service.jobs import Job, Jobs
 from touchstone.service.pool import Answer, Metrics, Pool, QueueFullError
 from touchstone.service.questions import MODEL_ID, ProblemError, Question
@@ -96,6 +97,18 @@ class Service:
             raise ProblemError(409, f"{model_id}: is not served; {_answering(model_id)}")
         return self.pools[model_id]
 
+    def listed(self, model_id: str) -> dict[str, Any]:
+        """Status of a model: what was made here, and whether a worker would answer."""
+        status = registry.get_model_status(model_id)
+        del status["output_dir"]  # of no use elsewhere
+        pool = self.pools.get(model_id)
+        return status | {
+            "served": pool is not None,
+            "ready": pool is not None and pool.ready,
+            "artefact": pool.facts["artefact"] if pool and pool.facts else _answering(model_id),
+            "reason": pool.reason if pool else "",
+        }
+
     def ask(self, question: Question) -> tuple[dict[str, Any], asyncio.Future[Answer]]:
         """Put a question into the queue of its model.
 
@@ -158,6 +171,7 @@ def create(settings: Settings) -> FastAPI:
     _add_problems(app)
     _add_states(app, service)
     _add_models(app, service)
+    _add_page(app, service)
     _add_questions(app, service)
     return app
 
@@ -210,33 +224,48 @@ def _add_states(app: FastAPI, service: Service) -> None:
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
-    def listed(model_id: str) -> dict[str, Any]:
-        status = registry.get_model_status(model_id)
-        del status["output_dir"]  # of no use elsewhere
-        pool = service.pools.get(model_id)
-        return status | {
-            "served": pool is not None,
-            "ready": pool is not None and pool.ready,
-            "artefact": pool.facts["artefact"] if pool and pool.facts else _answering(model_id),
-            "reason": pool.reason if pool else "",
-        }
-
     @app.get("/models", tags=["models"])
     def models() -> dict[str, Any]:
         """Every model with its status, and what is wrong with each that is broken."""
         found = registry.get_registry()
-        return {"models": [listed(each) for each in found.models], "broken": sorted(found.broken)}
+        return {
+            "models": [service.listed(each) for each in found.models],
+            "broken": sorted(found.broken),
+        }
 
     @app.get("/models/{model_id}", tags=["models"])
     def model(model_id: ModelId) -> dict[str, Any]:
         """What a model is, what it infers, and the form by which it is asked."""
         about = questions.metadata(model_id)
-        return listed(model_id) | {
+        return service.listed(model_id) | {
             "description": about.description,
             "tags": about.tags,
             "parameters": {name: each.model_dump() for name, each in about.parameters.items()},
             "fields": [field.model_dump() for field in about.inference_params],
         }
+
+
+def _add_page(app: FastAPI, service: Service) -> None:
+    @app.get("/", include_in_schema=False)
+    def page(model: str | None = None) -> Response:
+        """The page of a model, by default of the first that is served."""
+        if model is not None:
+            service.pool(model)
+        chosen = model or next(iter(service.pools))
+        found = registry.get_registry()
+        listed = [service.listed(each) for each in found.models]
+        about = questions.metadata(chosen)
+        headers = {"Content-Security-Policy": pages.POLICY, "X-Content-Type-Options": "nosniff"}
+        text = pages.render(listed, found.broken, chosen, about)
+        return Response(text, headers=headers, media_type="text/html")
+
+    @app.get("/static/page.css", include_in_schema=False)
+    def style() -> Response:
+        return Response(pages.style(), media_type="text/css")
+
+    @app.get("/static/page.js", include_in_schema=False)
+    def script() -> Response:
+        return FileResponse(pages.STATIC / "page.js", media_type="text/javascript")
 
 
 def _add_questions(app: FastAPI, service: Service) -> None:

@@ -55,7 +55,7 @@ class Record(_Strict):
         meta: Text of the YAML file beside it.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_+-]{0,99}\.[A-Za-z0-9]{1,8}$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}\.[A-Za-z0-9]{1,8}$")
     data: str = Field(min_length=1)
     meta: str = ""
 
