@@ -55,7 +55,7 @@ class Server(NamedTuple):
         """Process ids of the workers of the model."""
         return self.client.get("/ready").json()["models"][MODEL]["workers"]
 
-    def wait_until_ready(self, seconds: float = 60.0) -> None:
+    def wait_until_ready(self, seconds: float = 240.0) -> None:
         """Wait for the workers."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -89,7 +89,7 @@ def serving(project: Path, *arguments: str):
             stdout=stream,
             stderr=subprocess.STDOUT,
         )
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=240) as client:
         server = Server(process, client, log)
         try:
             server.wait_until_ready()
