@@ -24,14 +24,21 @@ MODEL = "served_model"
 TOUCHSTONE = Path(sys.executable).with_name("touchstone")
 
 
-def trained(folder: Path) -> Path:
-    """A project in which a new model, as it is scaffolded, was trained; returns its folder."""
-    (folder / "models").mkdir()
+@contextmanager
+def inside(folder: Path):
+    """Find the models of a project, and work in its folder."""
     with pytest.MonkeyPatch.context() as patch:
         places = [*touchstone.models.__path__, str(folder / "models")]
         patch.setattr(touchstone.models, "__path__", places)
         patch.setenv("TOUCHSTONE_MODELS", str(folder / "models"))
         patch.chdir(folder)
+        yield
+
+
+def trained(folder: Path) -> Path:
+    """A project in which a new model, as it is scaffolded, was trained; returns its folder."""
+    (folder / "models").mkdir()
+    with inside(folder):
         scaffold.write(MODEL, folder / "models")
         model, results = contract.load_model(MODEL), Results(Path("results") / MODEL)
         config = settings.found(contract.folders(), MODEL)

@@ -13,9 +13,11 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving import MODEL, TOUCHSTONE, environment, serving, trained
+from serving import MODEL, inside, serving, trained
+from typer.testing import CliRunner
 
 from touchstone import registry
+from touchstone.cli import app
 from touchstone.io import reports
 
 ASKED = {"model_id": MODEL, "inputs": {"level": 1.5}}
@@ -43,15 +45,9 @@ def record(project):
 
 def command(project, *arguments):
     """What the command line prints as JSON."""
-    done = subprocess.run(
-        [TOUCHSTONE, *arguments, "--json"],
-        cwd=project,
-        env=environment(project),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode in (0, 3), done.stderr
+    with inside(project):
+        done = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    assert done.exit_code in (0, 3), done.stderr
     return json.loads(done.stdout)
 
 
@@ -68,6 +64,30 @@ def assert_problem(response, status, *words):
     assert "Traceback" not in response.text
 
 
+def wait_for(condition, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+def done(client, job):
+    """The content of a job once it is finished."""
+
+    def content():
+        found = strict(client.get(f"/jobs/{job}"))
+        return found if found["status"] != "waiting" else None
+
+    return wait_for(content)
+
+
+def answer(client, question=ASKED):
+    """The report, also where it takes so long that it becomes a job."""
+    content = strict(client.post("/predict", json=question))
+    return done(client, content["job"])["report"] if "job" in content else content
+
+
 # Answers ------------------------------------------------------------------------------------------
 
 
@@ -80,16 +100,14 @@ def test_the_server_computes_nothing_itself():
 
 
 def test_a_form_is_answered_as_on_the_command_line(server, project):
-    response = server.client.post("/predict", json=ASKED)
-    assert response.status_code == 200
-    report = strict(response)
+    report = answer(server.client)
     reports.validate(report)
     said = command(project, "predict", MODEL, "level=1.5")
     assert reports.reproducible(report) == reports.reproducible(said)
 
 
 def test_a_record_is_answered_as_on_the_command_line(server, project, record):
-    report = strict(server.client.post("/predict", json=record))
+    report = answer(server.client, record)
     reports.validate(report)
     said = command(project, "infer", "example.csv", "--model", MODEL)
     assert reports.reproducible(report) == reports.reproducible(said)
@@ -99,12 +117,12 @@ def test_a_question_gets_the_same_bits_alone_and_among_others(server, record):
     levels = [round(-3 + 0.4 * k, 1) for k in range(15)]
     asked = [{"model_id": MODEL, "inputs": {"level": level}} for level in levels] + [record]
 
-    def answer(question):
-        return reports.reproducible(strict(server.client.post("/predict", json=question)))
+    def asking(question):
+        return reports.reproducible(answer(server.client, question))
 
-    alone = [answer(question) for question in asked]
+    alone = [asking(question) for question in asked]
     with ThreadPoolExecutor(8) as threads:
-        among = list(threads.map(answer, asked + asked[::-1]))
+        among = list(threads.map(asking, asked + asked[::-1]))
     assert among == alone + alone[::-1]
     assert len({each["sha256"] for each in alone}) == len(asked)
 
@@ -233,30 +251,6 @@ def test_no_value_of_a_form_makes_the_service_fail(server, inputs):
 # Queue, deadline and jobs -------------------------------------------------------------------------
 
 
-def wait_for(condition, seconds=120.0):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    return found
-
-
-def done(client, job):
-    """The content of a job once it is finished."""
-
-    def content():
-        found = strict(client.get(f"/jobs/{job}"))
-        return found if found["status"] != "waiting" else None
-
-    return wait_for(content)
-
-
-def answer(client, question=ASKED):
-    """The report, also where it takes so long that it becomes a job."""
-    content = strict(client.post("/predict", json=question))
-    return done(client, content["job"])["report"] if "job" in content else content
-
-
 def test_a_question_that_takes_long_becomes_a_job_with_the_same_answer(server):
     direct = strict(server.client.post("/predict", json=ASKED))
     (pid,) = server.workers()
@@ -297,22 +291,29 @@ def test_a_full_queue_says_when_to_ask_again(server):
 # The page -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def page(server):
-    """The page in a browser that reaches nothing but the service; what it complains of fails."""
+@pytest.fixture(scope="module")
+def browser():
+    """A browser that reaches nothing but this machine."""
     playwright = pytest.importorskip("playwright.sync_api")
     if (chromium := shutil.which("chromium")) is None:
-        pytest.skip("no chromium to open it with")
+        pytest.skip("no chromium to open the page with")
     rules = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", rules])
-        opened, complaints = browser.new_page(), []
-        opened.on("pageerror", lambda error: complaints.append(str(error)))
-        opened.on("requestfailed", lambda request: complaints.append(request.url))
-        opened.set_default_timeout(120_000)
-        opened.goto(f"{server.client.base_url}/?model={MODEL}")
+        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", rules])
         yield opened
-        browser.close()
+        opened.close()
+
+
+@pytest.fixture
+def page(server, browser):
+    """The page of the model, which raises nothing and fetches nothing that is not there."""
+    opened, complaints = browser.new_page(), []
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("requestfailed", lambda request: complaints.append(request.url))
+    opened.set_default_timeout(120_000)
+    opened.goto(f"{server.client.base_url}/?model={MODEL}")
+    yield opened
+    opened.close()
     assert complaints == []
 
 
@@ -372,18 +373,26 @@ def test_a_worker_that_dies_is_seen_at_once_and_its_questions_are_answered_by_th
     assert restarts in server.client.get("/metrics").text
 
 
-def test_what_is_not_there_is_not_served(project):
-    done = subprocess.run(
-        [TOUCHSTONE, "serve", "--model", "alchemy"],
-        cwd=project,
-        env=environment(project),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "alchemy" in done.stderr
-    assert done.stderr.count("\n") == 1
+@pytest.mark.parametrize(
+    ("arguments", "word"), [(("--model", "alchemy"), "alchemy"), (("--host", "0.0.0.0"), "--host")]
+)
+def test_what_cannot_be_served_is_refused_in_a_sentence(project, arguments, word):
+    with inside(project):
+        refused = CliRunner().invoke(app, ["serve", *arguments])
+    assert refused.exit_code == 2
+    assert word in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_the_versions_of_a_model_are_listed(server, project):
+    assert strict(server.client.get(f"/models/{MODEL}/versions"))["versions"] == []
+    with inside(project):
+        done = CliRunner().invoke(app, ["versions", "add", MODEL, "--why", "to be looked at"])
+    assert done.exit_code == 0, done.stderr
+    found = strict(server.client.get(f"/models/{MODEL}/versions"))
+    (version,) = found["versions"]
+    assert (version["stage"], version["why"]) == ("None", "to be looked at")
+    assert (found["history"], found["aliases"]) == ([version], {})
 
 
 def test_the_form_of_a_model_is_that_of_the_registry(server):

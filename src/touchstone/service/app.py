@@ -20,10 +20,11 @@ from touchstone.service import pages, questions
 from touchstone.service.jobs import Job, Jobs
 from touchstone.service.pool import Answer, Metrics, Pool, QueueFullError
 from touchstone.service.questions import MODEL_ID, ProblemError, Question
+from touchstone.service.versions import Versions
 
 _LOG = logging.getLogger(__name__)
 _SLOW_BODY = 20.0  # s in which a body has to arrive
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _STATUS = {"refused": 422, "failed": 500, "unavailable": 503}
 ModelId = Annotated[str, Path(pattern=MODEL_ID)]
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
@@ -165,9 +166,8 @@ def create(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="touchstone", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
-    if settings.host in _LOOPBACK:  # a page of another site may not ask under a name of its own
-        hosts = ["127.0.0.1", "localhost", "[::1]"]
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    # A page of another site may not ask under a name of its own that leads to this machine.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     _add_problems(app)
     _add_states(app, service)
     _add_models(app, service)
@@ -243,6 +243,20 @@ def _add_models(app: FastAPI, service: Service) -> None:
             "parameters": {name: each.model_dump() for name, each in about.parameters.items()},
             "fields": [field.model_dump() for field in about.inference_params],
         }
+
+    @app.get("/models/{model_id}/versions", tags=["models"])
+    def versions(model_id: ModelId) -> dict[str, Any]:
+        """The versions of a model, its aliases, and every transition with who, when and why."""
+        questions.metadata(model_id)
+        found = Versions(service.settings.folder)
+        try:
+            return {
+                "versions": [each._asdict() for each in found.listed(model_id)],
+                "aliases": found.aliases(model_id),
+                "history": [each._asdict() for each in found.history(model_id)],
+            }
+        finally:
+            found.close()
 
 
 def _add_page(app: FastAPI, service: Service) -> None:

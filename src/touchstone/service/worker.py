@@ -1,6 +1,7 @@
 """A process that holds one frozen model and answers one question after the other."""
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from touchstone import contract, registry
-from touchstone.io import artifacts, results, settings
+from touchstone.io import artifacts, reports, results, settings
 from touchstone.io.artifacts import ArtifactError
 from touchstone.stages import infer, predict, randomness, records
 
@@ -26,17 +27,19 @@ class Oracle:
 
     Args:
         model_id: Of the model.
+        checkpoint: Folder; empty as in `checkpoints.find`.
 
     Raises:
         ArtifactError: If there is no artefact, or it is damaged.
     """
 
-    def __init__(self, model_id: str) -> None:
+    def __init__(self, model_id: str, checkpoint: str | Path = "") -> None:
         config = settings.found(contract.folders(), model_id)
         self.project = Path.cwd()
         self.settings = settings.of_stage(config, model_id, "infer")
         self.model = registry.load_model_instance(model_id)
-        self.judge = infer.prepare(self.model, results.Results(results.folder(model_id)))
+        found = results.Results(results.folder(model_id))
+        self.judge = infer.prepare(self.model, found, checkpoint)
         self.stamp = self._stamp()
 
     def _stamp(self) -> list[tuple[int, int, int]]:
@@ -78,9 +81,9 @@ class Oracle:
             with contextlib.suppress(NotImplementedError):
                 rng = randomness.generator(self.settings["seed"], "infer", 3)
                 self.model.example(rng, Path("example.csv"), Path("example.yaml"))
-                digests.append(self._inferred(Path("example.csv"))["sha256"])
+                digests.append(_digest(self._inferred(Path("example.csv"))))
             with contextlib.suppress(predict.FormError):  # a form may have fields to be filled
-                digests.append(self.answer({"record": None, "inputs": {}})["sha256"])
+                digests.append(_digest(self.answer({"record": None, "inputs": {}})))
         return digests
 
     def _inferred(self, data: Path) -> dict:
@@ -97,6 +100,13 @@ class Oracle:
             (Path(folder) / "results").symlink_to(self.project / "results")
             with contextlib.chdir(folder):
                 yield
+
+
+def _digest(report: dict) -> str:
+    """Of what was answered, wherever the artefact lies."""
+    said = {name: value for name, value in report.items() if name not in ("lineage", "sha256")}
+    text = json.dumps(reports.reproducible(said), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def main(model_id: str, connection: Connection) -> None:
