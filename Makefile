@@ -13,7 +13,7 @@ export MODEL TRACE META
 # MODEL, TRACE and META reach the configuration as JSON, whatever characters the paths hold.
 MEASUREMENT := import json, os; print(json.dumps({k: os.environ[v] for k, v in (("model", "MODEL"), ("data", "TRACE"), ("meta", "META")) if os.environ.get(v)}))
 
-.PHONY: help run tiny test test-all release lab infer bench lint report docs setup
+.PHONY: help run tiny test test-all release lab infer serve bench lint report docs setup
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -26,6 +26,9 @@ tiny: setup ## the same in two minutes: shows that everything runs, not that it 
 
 infer: setup ## infer a measurement: make infer [MODEL=ecsfm] TRACE=path [META=path.yaml]
 	@$(IN) snakemake measurement $(ARGS) --config "measurement=$$($(IN) python -c '$(MEASUREMENT)')"
+
+serve: setup ## models over HTTP, and a page, at http://127.0.0.1:8080 (ARGS="--port 8000" goes to touchstone serve)
+	@$(IN) touchstone serve $(ARGS)
 
 test: setup ## the tests of every behaviour
 	@$(IN) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not nightly" $(ARGS)

@@ -1,0 +1,285 @@
+"""Workers of one model: a bounded queue before them, and a new process where one dies."""
+
+import asyncio
+import logging
+import math
+import multiprocessing
+import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from touchstone.io.artifacts import ArtifactError
+
+_LOG = logging.getLogger(__name__)
+_ATTEMPTS = 3  # of a question whose worker dies
+_FAREWELL = 0.5  # s that a worker has to end by itself
+_PATIENCE = 30.0  # s between attempts to load an artefact, at most
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class Answer(NamedTuple):
+    """What came of a question.
+
+    Attributes:
+        kind: "answer", "refused" (for what was asked), "failed", or "unavailable" (no artefact).
+        text: JSON of the report, or the reason.
+    """
+
+    kind: str
+    text: str
+
+
+class QueueFullError(Exception):
+    """The queue is full; `seconds` is when to ask again."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"the queue is full, ask again in {seconds} s")
+        self.seconds = seconds
+
+
+class Metrics:
+    """What a monitoring system reads."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        common: dict[str, Any] = {"labelnames": ["model"], "registry": self.registry}
+        name = "touchstone_"
+        self.latency = Histogram(
+            f"{name}inference_latency_seconds",
+            "From question to answer.",
+            buckets=_BUCKETS,
+            **common,
+        )
+        self.waiting = Gauge(
+            f"{name}queue_length", "Questions that wait or are worked on.", **common
+        )
+        self.ready = Gauge(f"{name}workers_ready", "Workers that would answer.", **common)
+        self.restarts = Counter(f"{name}worker_restarts", "Workers that died.", **common)
+        self.verdicts = Counter(
+            f"{name}verdicts",
+            "Answers by their verdict; refused and failed questions too.",
+            ["model", "verdict"],
+            registry=self.registry,
+        )
+
+
+def _work(model_id: str, connection: Any) -> None:
+    """What a worker runs; its engines are imported there and not in the process that serves."""
+    from touchstone.service import worker
+
+    worker.main(model_id, connection)
+
+
+class _Waiting(NamedTuple):
+    question: dict[str, Any]
+    answer: asyncio.Future[Answer]
+    since: float
+
+
+class _Process(NamedTuple):
+    process: BaseProcess
+    connection: Any
+    died: asyncio.Event
+
+
+class Pool:
+    """Processes that answer for one model. All methods belong to one event loop.
+
+    Args:
+        model_id: Of the model.
+        workers: Number of processes.
+        most: Questions that may wait.
+        metrics: Where they are counted.
+
+    Attributes:
+        facts: Of the artefact: `artefact` in words, `sha256`, `canary`; None before one is loaded.
+        reason: Why there is no worker that would answer; empty if there is one.
+    """
+
+    def __init__(self, model_id: str, workers: int, most: int, metrics: Metrics) -> None:
+        self.model_id, self.most, self.metrics = model_id, most, metrics
+        self.facts: dict[str, Any] | None = None
+        self.reason = f"{model_id}: the worker is starting"
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._n_ready, self._n_workers, self._busy = 0, workers, 0
+        self._seconds = 1.0  # that an answer takes, a running mean
+        self._tasks: list[asyncio.Task] = []
+        self._processes: set[BaseProcess] = set()
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix=model_id)
+        metrics.restarts.labels(model_id)
+        self._count()
+
+    @property
+    def ready(self) -> bool:
+        """Whether all workers have loaded the artefact and answered the canary."""
+        return self._n_ready == self._n_workers
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers that live."""
+        return sorted(each.pid for each in self._processes if each.pid and each.is_alive())
+
+    def start(self) -> None:
+        """Start the workers."""
+        self._tasks = [asyncio.create_task(self._keep()) for _ in range(self._n_workers)]
+
+    async def close(self) -> None:
+        """End the workers, whatever they do."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def ask(self, question: dict[str, Any], bounded: bool = True) -> asyncio.Future[Answer]:
+        """Put a question into the queue.
+
+        Args:
+            question: As `questions.Question` has it.
+            bounded: Whether a full queue refuses it; a job that was accepted earlier is not.
+
+        Raises:
+            QueueFullError: If the queue is full.
+        """
+        if bounded and self._queue.qsize() >= self.most:
+            ahead = self._queue.qsize() / self._n_workers
+            raise QueueFullError(min(600, math.ceil(ahead * self._seconds)))
+        answer = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(_Waiting(question, answer, time.perf_counter()))
+        self._count()
+        return answer
+
+    def _count(self) -> None:
+        self.metrics.waiting.labels(self.model_id).set(self._queue.qsize() + self._busy)
+        self.metrics.ready.labels(self.model_id).set(self._n_ready)
+
+    async def _keep(self) -> None:
+        """Keep one worker alive; the question that one died on goes to the next."""
+        waiting, attempts, pause = None, 0, 0.5
+        while True:
+            try:
+                started = await self._started()
+            except ArtifactError as error:
+                self.reason = str(error)
+                self._refuse_all(waiting)
+                waiting, attempts = None, 0
+                started = None
+            if started is None:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _PATIENCE)
+                continue
+            pause = 0.5
+            self._n_ready += 1
+            self.reason = ""
+            self._count()
+            try:
+                while True:
+                    waiting = waiting or await self._next(started)
+                    attempts += 1
+                    self._resolve(waiting, await self._exchange(started, waiting.question))
+                    waiting, attempts = None, 0
+            except (EOFError, OSError):
+                _LOG.warning("%s: worker %s died", self.model_id, started.process.pid)
+            finally:
+                self._n_ready -= 1
+                self._end(started)
+            self.reason = f"{self.model_id}: a worker died and is started again"
+            self.metrics.restarts.labels(self.model_id).inc()
+            if waiting and attempts >= _ATTEMPTS:
+                text = f"{attempts} workers died on this question"
+                self._resolve(waiting, ("failed", text))
+                waiting, attempts = None, 0
+            self._count()
+
+    async def _started(self) -> _Process | None:
+        """A worker that is ready; None if it died before it was.
+
+        Raises:
+            ArtifactError: If the artefact cannot be loaded, or its answers are not those of before.
+        """
+        loop = asyncio.get_running_loop()
+        # A fork would take locks with it that threads of this process hold.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(self.model_id, theirs), daemon=True)
+        await loop.run_in_executor(self._threads, process.start)
+        theirs.close()
+        started = _Process(process, ours, asyncio.Event())
+        self._processes.add(process)
+        loop.add_reader(process.sentinel, started.died.set)
+        ok = False
+        try:
+            kind, content = await loop.run_in_executor(self._threads, ours.recv)
+            if kind == "broken":
+                raise ArtifactError(content)
+            if self._differs(content):
+                raise ArtifactError(f"{self.model_id}: two workers answer one question differently")
+            self.facts, ok = content, True
+        except (EOFError, OSError):
+            self.reason = f"{self.model_id}: the worker died while it was starting"
+        finally:
+            if not ok:
+                self._end(started)
+        return started if ok else None
+
+    def _differs(self, facts: dict[str, Any]) -> bool:
+        """Whether the canary of a worker is another than that of one with the same artefact."""
+        before = self.facts
+        alike = before is not None and before["sha256"] == facts["sha256"]
+        return alike and before["canary"] != facts["canary"]
+
+    def _end(self, started: _Process) -> None:
+        asyncio.get_running_loop().remove_reader(started.process.sentinel)
+        started.connection.close()  # at which a worker that waits ends by itself
+        started.process.join(_FAREWELL)
+        started.process.kill()  # a worker writes nothing that could be left half-written
+        started.process.join()
+        self._processes.discard(started.process)
+        started.process.close()
+
+    async def _next(self, started: _Process) -> _Waiting:
+        """The next question, or an `EOFError` as soon as the worker dies while it has none."""
+        get = asyncio.create_task(self._queue.get())
+        died = asyncio.create_task(started.died.wait())
+        try:
+            await asyncio.wait({get, died}, return_when=asyncio.FIRST_COMPLETED)
+            if not get.done():
+                raise EOFError
+            return get.result()
+        finally:
+            get.cancel()
+            died.cancel()
+
+    async def _exchange(self, started: _Process, question: dict[str, Any]) -> tuple:
+        """Ask a worker; in a thread, since a worker that stands still does not read."""
+
+        def exchange() -> tuple:
+            started.connection.send(question)
+            return started.connection.recv()
+
+        self._busy += 1
+        self._count()
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, exchange)
+        finally:
+            self._busy -= 1
+
+    def _resolve(self, waiting: _Waiting, reply: tuple) -> None:
+        seconds = time.perf_counter() - waiting.since
+        self._seconds += 0.2 * (seconds - self._seconds)
+        self.metrics.latency.labels(self.model_id).observe(seconds)
+        kind, text, *verdict = reply
+        self.metrics.verdicts.labels(self.model_id, *(verdict or [kind])).inc()
+        self._count()
+        if not waiting.answer.done():
+            waiting.answer.set_result(Answer(kind, text))
+
+    def _refuse_all(self, first: _Waiting | None) -> None:
+        """Let nobody wait for an artefact that cannot be loaded."""
+        if first is not None:
+            self._resolve(first, ("unavailable", self.reason))
+        while not (self._n_ready or self._queue.empty()):
+            self._resolve(self._queue.get_nowait(), ("unavailable", self.reason))

@@ -1,0 +1,316 @@
+"""Versions of artefacts: which there are, which stage each is at, and who moved it there and why.
+
+A version is a folder named by the digest of its manifest; a transition is a file that is never
+changed. The index beside them is made from these files, and is made again where it is lost.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from touchstone.io import artifacts, reports
+from touchstone.io.artifacts import ArtifactError
+from touchstone.stages import checkpoints
+
+STAGES = ("None", "Staging", "Production", "Archived")
+_ALLOWED = {
+    "None": ("Staging", "Archived"),
+    "Staging": ("Production", "Archived"),
+    "Production": ("Archived",),
+    "Archived": ("Staging",),
+}
+_LEVEL = 0.01  # of a test of the certificate, after correction for their number
+_TABLE = """
+create table if not exists transitions (
+    model_id text, sequence integer, version integer, digest text, stage text,
+    by text, why text, date text, canary text, primary key (model_id, sequence)
+) strict
+"""
+
+
+class PromotionError(ArtifactError):
+    """A stage that a version has not earned.
+
+    Attributes:
+        problems: Everything that failed.
+    """
+
+    def __init__(self, what: str, problems: list[str]) -> None:
+        super().__init__(f"{what}: {'; '.join(problems)}")
+        self.problems = problems
+
+
+class Transition(NamedTuple):
+    """A version that came to a stage.
+
+    Attributes:
+        model_id: Of the model.
+        sequence: Number of the transition, of this model.
+        version: Number of the version.
+        digest: Of its manifest, and the name of its folder.
+        stage: One of `STAGES`; "None" where the version was added.
+        by, why, date: Who moved it, for what reason, and when (ISO 8601).
+        canary: Digest of an answer, as the version gave it when it was added.
+    """
+
+    model_id: str
+    sequence: int
+    version: int
+    digest: str
+    stage: str
+    by: str
+    why: str
+    date: str
+    canary: str
+
+
+class Versions:
+    """The versions in a folder.
+
+    Args:
+        folder: Such as `results/registry`; made where it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._index = sqlite3.connect(folder / "versions.sqlite", isolation_level=None, timeout=30)
+        self._index.execute("pragma journal_mode = wal")
+        self._index.execute(_TABLE)
+        with self._writing():
+            self._replay()
+
+    def close(self) -> None:
+        """Close the index."""
+        self._index.close()
+
+    def history(self, model_id: str) -> list[Transition]:
+        """All transitions of a model, the oldest first."""
+        rows = self._index.execute(
+            "select * from transitions where model_id = ? order by sequence", (model_id,)
+        )
+        return [Transition(*row) for row in rows]
+
+    def listed(self, model_id: str) -> list[Transition]:
+        """The last transition of each version, by its number."""
+        last = {each.version: each for each in self.history(model_id)}
+        return [last[version] for version in sorted(last)]
+
+    def aliases(self, model_id: str) -> dict[str, int]:
+        """`production`, and `latest`: the version that was promoted last."""
+        found = {each.stage: each.version for each in self.listed(model_id)}
+        history = self.history(model_id)
+        promoted = [each.version for each in history if each.stage in ("Staging", "Production")]
+        aliases = {"production": found.get("Production"), "latest": (promoted or [None])[-1]}
+        return {name: version for name, version in aliases.items() if version is not None}
+
+    def path(self, version: Transition) -> Path:
+        """Folder of a version."""
+        return self.folder / version.model_id / version.digest
+
+    def find(self, model_id: str, number: int) -> Transition:
+        """The last transition of a version.
+
+        Raises:
+            ArtifactError: If there is no such version.
+        """
+        listed = {each.version: each for each in self.listed(model_id)}
+        if number not in listed:
+            there = ", ".join(map(str, listed)) or "none"
+            raise ArtifactError(f"{model_id}: there is no version {number}; there are {there}")
+        return listed[number]
+
+    def store(self, artefact: checkpoints.Artefact, model_id: str) -> str:
+        """Copy an artefact into a folder named by its digest, complete or not at all.
+
+        Args:
+            artefact: As `checkpoints.find` finds it.
+            model_id: Of the model.
+
+        Returns:
+            The digest; a folder that is there already stays.
+
+        Raises:
+            ArtifactError: If a file is not what the manifest says.
+        """
+        checkpoints.guardrail_of(artefact)
+        source = artefact.checkpoint
+        artifacts.verify(source, [])
+        manifest = artifacts.read_json(source / artifacts.MANIFEST)
+        place = self.folder / model_id
+        place.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place, prefix=".") as temporary:
+            copy = Path(temporary) / "artefact"
+            copy.mkdir()
+            for name in manifest["files"]:
+                if Path(name).name != name or (source / name).is_symlink():
+                    raise ArtifactError(f"{source / name}: is no plain file of the folder")
+                shutil.copyfile(source / name, copy / name)
+            if artefact.guardrail.parent == source:
+                shutil.copyfile(source / artifacts.MANIFEST, copy / artifacts.MANIFEST)
+            else:  # the guardrail of a run lies among its reports, and goes along
+                shutil.copyfile(artefact.guardrail, copy / checkpoints.GUARDRAIL)
+                files = [*manifest["files"], checkpoints.GUARDRAIL]
+                settings, lineage = manifest["settings"], manifest["lineage"]
+                artifacts.write_manifest(copy, files, settings, lineage)
+            artifacts.verify(copy, [checkpoints.GUARDRAIL])  # what was copied, not what was there
+            content = artifacts.read_json(copy / artifacts.MANIFEST)
+            digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+            if not (place / digest).exists():
+                for file in [*copy.iterdir(), copy]:
+                    _sync(file)
+                copy.rename(place / digest)
+                _sync(place)
+        return digest
+
+    def add(self, model_id: str, digest: str, canary: str, by: str, why: str) -> Transition:
+        """Number a folder that `store` made; one that has a number keeps it."""
+        with self._writing():
+            known = [each for each in self.listed(model_id) if each.digest == digest]
+            if known:
+                return known[0]
+            number = 1 + max((each.version for each in self.listed(model_id)), default=0)
+            return self._record(model_id, number, digest, "None", by, why, canary)
+
+    def move(
+        self, model_id: str, number: int, stage: str, canary: str, by: str, why: str
+    ) -> Transition:
+        """Move a version to another stage; one that is in production before it is archived.
+
+        Args:
+            model_id: Of the model.
+            number: Of the version.
+            stage: One of `STAGES`.
+            canary: Digest of the answer that the version gives now.
+            by: Who moves it.
+            why: The reason, which is kept.
+
+        Raises:
+            PromotionError: With everything that the version lacks for this stage.
+            ArtifactError: If there is no such version.
+        """
+        if not why.strip():
+            raise ArtifactError(f"{model_id}: a transition needs a reason")
+        with self._writing():
+            version = self.find(model_id, number)
+            what = f"{model_id} version {number} from {version.stage} to {stage}"
+            if stage not in _ALLOWED[version.stage]:
+                allowed = " or ".join(_ALLOWED[version.stage])
+                raise PromotionError(what, [f"may only become {allowed}"])
+            if problems := self._lacking(version, stage, canary):
+                raise PromotionError(what, problems)
+            for other in self.listed(model_id):
+                if stage == other.stage == "Production":
+                    reason = f"version {number} takes its place"
+                    self._record(
+                        model_id, other.version, other.digest, "Archived", by, reason, other.canary
+                    )
+            return self._record(
+                model_id, number, version.digest, stage, by, why.strip(), version.canary
+            )
+
+    def _lacking(self, version: Transition, stage: str, canary: str) -> list[str]:
+        """What a version lacks for a stage; nothing is lacking for the archive."""
+        if stage == "Archived":
+            return []
+        folder = self.path(version)
+        try:
+            content = artifacts.read_json(folder / artifacts.MANIFEST)
+            digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+            if digest != version.digest:
+                return [f"{folder / artifacts.MANIFEST}: is not the one that was added"]
+            artifacts.verify(folder, [checkpoints.GUARDRAIL])
+            lacking = [] if canary == version.canary else ["the canary gets another answer"]
+            if stage == "Production":
+                file = folder / checkpoints.CERTIFICATE
+                if not file.is_file():
+                    return [*lacking, "there is no certificate; `make release` makes one"]
+                lacking += certified(reports.read(file, "certificate"))
+            return lacking
+        except ArtifactError as error:
+            return [str(error)]
+
+    @contextmanager
+    def _writing(self) -> Generator[None]:
+        """One writer at a time, in whatever process."""
+        self._index.execute("begin immediate")
+        try:
+            yield
+        except BaseException:
+            self._index.execute("rollback")
+            raise
+        self._index.execute("commit")
+
+    def _record(
+        self, model_id: str, number: int, digest: str, stage: str, *said: str
+    ) -> Transition:
+        """Write a transition: first its file, which counts, then its row."""
+        by, why, canary = said
+        self._replay()  # what a process wrote that died before it had committed
+        date = datetime.now(UTC).isoformat(timespec="seconds")
+        sequence = 1 + max((each.sequence for each in self.history(model_id)), default=0)
+        made = Transition(model_id, sequence, number, digest, stage, by, why, date, canary)
+        file = self.folder / model_id / f"transitions/{sequence:06d}.json"
+        artifacts.write_json(file, made._asdict())
+        _sync(file)
+        _sync(file.parent)
+        self._insert(made)
+        return made
+
+    def _insert(self, made: Transition) -> None:
+        self._index.execute(f"insert into transitions values ({', '.join('?' * 9)})", made)
+
+    def _replay(self) -> None:
+        """Take up the files of transitions that the index does not have."""
+        known = set(self._index.execute("select model_id, sequence from transitions"))
+        for file in sorted(self.folder.glob("*/transitions/*.json")):
+            if (file.parents[1].name, int(file.stem)) not in known:
+                self._insert(Transition(**artifacts.read_json(file)))
+
+
+def certified(certificate: dict) -> list[str]:
+    """What speaks against a certificate, decided anew from its numbers.
+
+    Args:
+        certificate: As `make release` writes it.
+    """
+    against = []
+    control = certificate["control"]
+    least = min((test["p_adjusted"] for test in control["stress"]["tests"]), default=0.0)
+    if least <= _LEVEL:
+        against.append(f"control: severity 0 differs from the training family (p {least:.2g})")
+    of_rule = [test["p_value"] for test in control["guardrail"]]
+    least = min(of_rule, default=0.0) * len(of_rule)
+    if least <= _LEVEL:
+        against.append(f"control: the rule escalates severity 0 at another rate (p {least:.2g})")
+    for entry in certificate["calibration"]:
+        p_value = entry["regions"]["p_value"]
+        if p_value <= _LEVEL:
+            against.append(
+                f"calibration: ranks of the truths by {entry['method']} are not uniform "
+                f"(p {p_value:.2g} on {entry['regions']['n']} cases)"
+            )
+    rate, alpha = certificate["false_alarms"]["rate"], certificate["decision"]["alpha"]
+    if rate["low"] > alpha:
+        against.append(
+            f"false alarms: {rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}] on "
+            f"{rate['n']} cases, more than {alpha:g}"
+        )
+    return against
+
+
+def _sync(path: Path) -> None:
+    """See that a file or the entries of a folder are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
