@@ -25,6 +25,7 @@ from touchstone.models.galaxy.physics import Forward
 from touchstone.vocabulary import Cases, Computation, Posterior, Prediction
 
 _ENOUGH_DRAWS = 100  # effective ones: the ends of a 90 % interval then rest on five draws each
+_STARTS = 64  # draws of the flow that a run chooses its starts from
 _LEAST = 0.02  # part of a band's variance that its own datum can not explain, at least
 _HIDDEN = 4.0  # log of the error of a missing band over the typical one, as the network sees it
 
@@ -163,14 +164,14 @@ class Abduction:
         sizes = dict(budget["reweight"])
         n_runs, n_starts = sizes.pop("n_runs"), 3 * sizes["n_starts"] * 4
         key = jax.random.key(rng.integers(2**32))
-        starts = self.propose(cases, key, n_starts * n_runs, budget["n_steps"])
+        starts = self.propose(cases, key, _STARTS * n_runs, budget["n_steps"])
         seeds = rng.integers(2**63, size=len(starts))
 
         def of_case(case: int):
             problem, own = self.problem(cases, case), np.random.default_rng(seeds[case])
 
             def run(number: int) -> importance.Reweighted:
-                first = starts[case, number * n_starts : (number + 1) * n_starts]
+                first = starts[case, number * _STARTS : (number + 1) * _STARTS]
                 return importance.reweight(problem, first, own, **sizes)
 
             pooled = importance.agree(run, n_runs)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-_SMALL = 0.7  # below, moments of the exponential are series: their closed forms lose digits
-_TERMS = 16
+_SMALL = 0.5  # below, moments of the exponential are series: their closed forms lose digits
+_TERMS = 10
 
 
 def weights(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from touchstone.models.galaxy import dust, history
@@ -74,7 +74,7 @@ class Forward(eqx.Module):
     age: Array  # of the table, Gyr
     log_metallicity: Array
     wavelength: Array
-    luminosity: Array  # (metallicity, age, wavelength)
+    luminosity: Array  # (age, metallicity, wavelength)
     curve: Array  # attenuation over A_V, (wavelength,)
     loss_age: Array  # Gyr, finer than `age`: the light is linear between its ages, the loss is not
     lost: Array  # part of the mass given back at each of those
@@ -108,7 +108,7 @@ class Forward(eqx.Module):
         self.age = jnp.asarray(populations.age / 1e9)
         self.log_metallicity = jnp.asarray(np.log10(populations.metallicity / 0.02))
         self.wavelength = jnp.asarray(wavelength)
-        self.luminosity = jnp.asarray(populations.luminosity)
+        self.luminosity = jnp.asarray(populations.luminosity.swapaxes(0, 1))
         self.curve = jnp.asarray(dust.calzetti(wavelength) if curve is None else curve)
         number = np.arange(_FINE * (len(populations.age) - 1) + 1) / _FINE
         fine = np.interp(number, np.arange(len(populations.age)), populations.age)
@@ -134,9 +134,10 @@ class Forward(eqx.Module):
         )
         number = jnp.arange(len(self.log_metallicity))
         share = jnp.where(number == k, 1 - part, 0.0) + jnp.where(number == k + 1, part, 0.0)
-        each = share[:, None] * history.weights(self.age, 10.0**galaxy.log_tau, galaxy.age)
         # One product for many galaxies: taking two metallicities of each would copy their tables.
-        return each.ravel() @ self.luminosity[..., seen].reshape(each.size, -1)
+        weights = history.weights(self.age, 10.0**galaxy.log_tau, galaxy.age)
+        table = self.luminosity[:, :, seen]
+        return share @ (weights @ table.reshape(len(weights), -1)).reshape(len(share), -1)
 
     def transmitted(self, galaxy: Galaxy, seen: slice = slice(None)) -> Float[Array, " wavelength"]:
         """Part of the light that the dust lets through."""
@@ -149,13 +150,16 @@ class Forward(eqx.Module):
     def fluxes(self, galaxy: Galaxy) -> Float[Array, " band"]:
         """In each band, nanomaggies; of a redshift between those of the construction."""
         seen = slice(*self.seen)
-        light = self.intrinsic(galaxy, seen) * self.transmitted(galaxy, seen)
+        # Held back, or the compiler works it out anew at every node of the filters.
+        light = lax.optimization_barrier(
+            self.intrinsic(galaxy, seen) * self.transmitted(galaxy, seen)
+        )
         stretch = 1 + galaxy.redshift
         rest = self.node / stretch
         k = self.interval[rest.astype(jnp.int32)] - seen.start
         wavelength = self.wavelength[seen]
-        part = (rest - wavelength[k]) / (wavelength[k + 1] - wavelength[k])
-        at_node = light[k] + part * (light[k + 1] - light[k])
+        slope = jnp.diff(light) / jnp.diff(wavelength)
+        at_node = light[k] + (rest - wavelength[k]) * slope[k]
         distance = self.cosmology.luminosity_distance(galaxy.redshift)
         dimming = 10.0 ** (galaxy.log_mass - 2 * jnp.log10(distance)) / stretch
         return dimming * (self.throughput @ at_node)
