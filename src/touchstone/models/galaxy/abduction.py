@@ -162,7 +162,7 @@ class Abduction:
             label: Of the progress bar.
         """
         sizes = dict(budget["reweight"])
-        n_runs, n_starts = sizes.pop("n_runs"), 3 * sizes["n_starts"] * 4
+        n_runs = sizes.pop("n_runs")
         key = jax.random.key(rng.integers(2**32))
         starts = self.propose(cases, key, _STARTS * n_runs, budget["n_steps"])
         seeds = rng.integers(2**63, size=len(starts))
