@@ -1,0 +1,368 @@
+"""Counterfactual galaxies in the workflow: the contract, filled by the rooms beside this file."""
+
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from touchstone.contract import Comparison, Fit, Model, Simulated, summary_of
+from touchstone.io import artifacts, plain_yaml
+from touchstone.io.artifacts import ArtifactError
+from touchstone.models.galaxy import counterfactual, observation, quadrature, stresses, tables
+from touchstone.models.galaxy.abduction import Abduction
+from touchstone.models.galaxy.cosmology import Cosmology
+from touchstone.models.galaxy.graph import Graph
+from touchstone.models.galaxy.observation import Photometry
+from touchstone.models.galaxy.physics import Forward
+from touchstone.vocabulary import Cases, Check, Posterior, Quantity, View
+
+_FLOW, _META = "posterior_model.eqx", "model_meta.json"
+_VERSION = 1
+_N_GALLERY, _N_PRIOR = 3, 4000
+_N_COMPARED = 500  # rows held out that the flow is compared on
+
+
+class GalaxyModel(Model[Photometry]):
+    """A structural causal model of galaxies, abducted from photometry and a redshift."""
+
+    def __init__(self, config: dict):
+        super().__init__(config)
+        self._quantities = [
+            Quantity.from_config(name, entry) for name, entry in config["parameters"].items()
+        ]
+        self.graph = Graph(config["nodes"])
+        self.bands = tuple(config["bands"])
+        self.depth = config["noise"]["depth"]
+        self._meta: dict | None = None
+
+    @property
+    def quantities(self) -> list[Quantity]:
+        """Exogenous terms of the nodes that have a mechanism."""
+        return self._quantities
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Exact re-weighting of the flow's draws; see `Abduction`."""
+        return ("reweighted",)
+
+    @cached_property
+    def sources(self) -> tuple[tables.Populations, tuple[tables.Filter, ...]]:
+        """The tables, read when they are first needed."""
+        filters = tables.filters(tuple(self.config["bands"].values()))
+        return tables.populations(**self.config["populations"]), filters
+
+    @cached_property
+    def forward(self) -> Forward:
+        """The physics."""
+        redshift = self.graph.mechanisms["redshift"]
+        cosmology = Cosmology(**self.config["cosmology"])
+        return Forward(*self.sources, cosmology, (redshift.low, redshift.high))
+
+    @cached_property
+    def abduction(self) -> Abduction:
+        """Learns and infers."""
+        effective = np.array([each.effective for each in self.sources[1]])
+        return Abduction(self.graph, self.forward, self.config["noise"], self.bands, effective)
+
+    @property
+    def meta(self) -> dict:
+        """Of the checkpoint.
+
+        Raises:
+            ArtifactError: If neither `fit` nor `load` has been called.
+        """
+        if self._meta is None:
+            raise ArtifactError("galaxy: no checkpoint is loaded")
+        return self._meta
+
+    # Data -----------------------------------------------------------------------------------------
+
+    def simulate(
+        self, settings: dict, rng: np.random.Generator, file: Path, provenance: dict
+    ) -> Simulated[Photometry]:
+        """Write exogenous terms and their fluxes, without noise."""
+        u = rng.standard_normal((settings["n_rows"], len(self.quantities))).astype(np.float32)
+        artifacts.save_arrays(file, {"u": u, "fluxes": self.abduction.fluxes(u)})
+        few = u[:_N_GALLERY]
+        cases = self._cases(few, stresses.observe(self.abduction, few, rng, rng))
+        count = {"simulations": {"galaxy": len(u)}}
+        return Simulated(len(u), count, {"galaxy": cases})
+
+    def checks(self) -> list[Check]:
+        """Budgets and fluxes of one galaxy beside an independent quadrature."""
+        u = np.array([[0.3, 0.2, -0.5, 0.4, -0.3, 0.6]], np.float32)
+        values, _ = counterfactual.twins(self.graph, self.forward, u, (), "total")
+        found, budget = counterfactual.readings(self.forward, values, self.bands)
+        one = {name: float(column[0]) for name, column in values.items()}
+        exact = quadrature.sums(one, *self.sources, **self.config["cosmology"])
+        rows = [
+            Check(
+                f"{name} over {whole}",
+                getattr(exact, name) / getattr(exact, whole),
+                float(getattr(budget, name)[0] / getattr(budget, whole)[0]),
+                1e-4,
+                "adaptive quadrature",
+            )
+            for name, whole in (
+                ("surviving", "formed"),
+                ("returned", "formed"),
+                ("absorbed", "intrinsic"),
+                ("attenuated", "intrinsic"),
+            )
+        ]
+        expected = dict(zip(self.bands, observation.magnitude(exact.fluxes), strict=True))
+        return rows + [
+            Check(f"magnitude in {b} (mag)", float(m), float(found[b][0]), 1e-3, "quadrature")
+            for b, m in expected.items()
+        ]
+
+    def cases(
+        self,
+        n: int,
+        rng: np.random.Generator,
+        noise: np.random.Generator,
+        settings: dict,
+        stress: str | None = None,
+        severity: float = 0.0,
+    ) -> Cases[Photometry]:
+        """Galaxies of the population, observed; see `stresses.observe`."""
+        u = rng.standard_normal((n, len(self.quantities))).astype(np.float32)
+        entry = (stress, self.config["stresses"][stress]) if stress else None
+        return self._cases(u, stresses.observe(self.abduction, u, rng, noise, entry, severity))
+
+    def _cases(
+        self, u: np.ndarray, seen: tuple[np.ndarray, np.ndarray, Photometry], kind: str = "galaxy"
+    ) -> Cases[Photometry]:
+        flux, mask, detail = seen
+        n = len(u)
+        known = np.zeros(u.shape, bool)
+        return Cases(flux, mask, u, known, np.full(n, kind), np.arange(n), detail)
+
+    def example(self, rng: np.random.Generator, data: Path, meta: Path) -> None:
+        """Write a simulated galaxy of the population's centre."""
+        u = 0.5 * rng.standard_normal((1, len(self.quantities))).astype(np.float32)
+        flux, _, detail = stresses.observe(self.abduction, u, rng, rng, None, 0.0)
+        names = [*self.bands, *(f"{band}_error" for band in self.bands)]
+        names += ["redshift", "redshift_error"]
+        numbers = [*flux[0], *detail.error[0], detail.redshift[0], detail.redshift_error[0]]
+        with artifacts.atomic(data) as temporary:
+            row = ",".join(f"{number:.8g}" for number in numbers)
+            temporary.write_text(f"{','.join(names)}\n{row}\n", encoding="utf-8")
+        with artifacts.atomic(meta) as temporary:
+            temporary.write_text("synthetic: true\nunit: nanomaggies\n", encoding="utf-8")
+
+    def read(self, data: Path, meta: Path) -> tuple[Cases[Photometry], list[str]]:
+        """A galaxy from a table of one row; see `observation.read`."""
+        files = artifacts.files(data)
+        if len(files) != 1:
+            raise ArtifactError(f"{data}: holds {len(files)} tables, expected one of one galaxy")
+        said = plain_yaml.load(meta) or {}
+        if not isinstance(said, dict):
+            raise ArtifactError(f"{meta}: expected keys and values, such as `unit: AB mag`")
+        fluxes, redshift, error = observation.read(files[0], said, self.depth)
+        notes = [f"{int(fluxes.seen.sum())} bands of one galaxy from {files[0].name}"]
+        if "unit" not in said:
+            notes.append("unit is not stated, and taken as nanomaggies")
+        return self._measured(fluxes, redshift, error), notes
+
+    def _measured(
+        self, fluxes: observation.Fluxes, redshift: float, error: float
+    ) -> Cases[Photometry]:
+        detail = Photometry(fluxes.error[None], np.array([redshift]), np.array([error]))
+        u = np.zeros((1, len(self.quantities)))
+        return self._cases(u, (fluxes.flux[None], fluxes.seen[None], detail), "measurement")
+
+    # Inference ------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        data: list[Path],
+        settings: dict,
+        rng: np.random.Generator,
+        folder: Path,
+        lineage: dict,
+    ) -> Fit:
+        """Train the flow on chunks, whose fluxes get noise here."""
+        chunks = [artifacts.load_arrays(path) for path in data]
+        u, fluxes = (np.concatenate([chunk[name] for chunk in chunks]) for name in ("u", "fluxes"))
+        cases = self._cases(u, stresses.observe(self.abduction, u, rng, rng, fluxes=fluxes))
+        held = np.arange(len(u)) >= round((1 - settings["held_out"]) * len(u))
+        key = jax.random.key(rng.integers(2**32))
+        sizes = {name: value for name, value in settings.items() if name != "held_out"}
+        self.abduction.learn(u[~held], cases.take(~held), key, sizes)
+        flow = self.abduction.flow
+        assert flow is not None
+        losses = np.asarray(flow.losses)
+        seen = np.where(cases.mask, cases.observed, np.nan)
+        meta = {
+            "schema_version": _VERSION,
+            "model_id": "galaxy",
+            "width": settings["width"],
+            "depth": settings["depth"],
+            "n_losses": len(losses),
+            "brightest": np.nanmax(seen, axis=0).tolist(),
+        }
+        with artifacts.atomic(folder / _FLOW) as temporary:
+            self.abduction.save(temporary)
+        artifacts.write_json(folder / _META, meta)
+        artifacts.write_manifest(folder, [_FLOW, _META], settings, lineage)
+        self.load(folder)
+        comparison = self._held_out(
+            u[held][:_N_COMPARED], cases.take(held).take(slice(_N_COMPARED))
+        )
+        return Fit(int((~held).sum()), int(held.sum()), {"flow": losses}, [comparison], [])
+
+    def _held_out(self, u: np.ndarray, cases: Cases[Photometry]) -> Comparison:
+        """Errors of exogenous terms of galaxies held out, beside the regression and the prior."""
+        flow = self.abduction.flow
+        assert flow is not None
+        drawn = self.abduction.propose(cases, jax.random.key(0), 64, 8)
+        x = self.abduction.features(cases)
+        x = (x - np.asarray(flow.location)) / np.asarray(flow.scale)
+        zeros = np.zeros((len(x), u.shape[1]))
+        context = np.concatenate([x, zeros, np.ones_like(x), zeros], axis=1)
+        guesses = {"flow": drawn.mean(1), "regression": context @ np.asarray(flow.slope)}
+        rows = [
+            {
+                "name": quantity.name,
+                "n": len(u),
+                **{name: _rms(guess[:, k] - u[:, k]) for name, guess in guesses.items()},
+                "prior mean": _rms(u[:, k]),
+            }
+            for k, quantity in enumerate(self.quantities)
+        ]
+        return Comparison("Error of exogenous terms of galaxies held out (prior sd)", rows)
+
+    def load(self, folder: Path) -> bool:
+        """Load a checkpoint folder, or the folder of a file in it."""
+        folder = Path(folder) if Path(folder).is_dir() else Path(folder).parent
+        verified = artifacts.verify(folder, [_FLOW, _META])
+        meta = artifacts.read_json(folder / _META)
+        if meta.get("schema_version") != _VERSION:
+            raise ArtifactError(
+                f"{folder / _META}: schema_version {meta.get('schema_version')}, expected "
+                f"{_VERSION}; train anew"
+            )
+        sizes = (int(meta[name]) for name in ("width", "depth", "n_losses"))
+        self.abduction.load(folder / _FLOW, *sizes)
+        self._meta = meta
+        return verified
+
+    def infer(
+        self,
+        cases: Cases[Photometry],
+        rng: np.random.Generator,
+        *,
+        method: str,
+        budget: dict,
+        label: str | None = None,
+    ) -> Posterior:
+        """Posterior of each case; see `Abduction.infer`."""
+        assert method in self.methods and self.meta
+        return self.abduction.infer(cases, rng, budget, label)
+
+    def prior(
+        self, cases: Cases[Photometry], n_draws: int, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """Draws of the exogenous terms, which nothing is known of before."""
+        return {q.name: rng.standard_normal((len(cases.kind), n_draws)) for q in self.quantities}
+
+    def outside_training(self, cases: Cases[Photometry]) -> list[list[str]]:
+        """Redshifts, errors and fluxes that the training had none of."""
+        return [self._outside(cases, k) for k in range(len(cases.kind))]
+
+    def _outside(self, cases: Cases[Photometry], case: int) -> list[str]:
+        noise, detail, seen = self.config["noise"], cases.detail, cases.mask[case]
+        own = self.graph.mechanisms["redshift"]
+        said = []
+        redshift, error = float(detail.redshift[case]), float(detail.redshift_error[case])
+        if not own.low <= redshift <= own.high:
+            said.append(f"redshift is {redshift:.4g}, trained from {own.low:g} to {own.high:g}")
+        low, high = noise["redshift"]
+        if not low / 2 <= error <= 2 * high:
+            said.append(f"redshift_error is {error:.2g}, trained from {low:g} to {high:g}")
+        spread = np.exp(4 * noise["spread"])
+        columns = zip(
+            self.bands, cases.observed[case], detail.error[case], self.meta["brightest"], seen,
+            strict=True,
+        )  # fmt: skip
+        for band, flux, error, brightest, there in columns:
+            usual = self.depth[band]
+            if there and not usual / spread <= error <= usual * spread:
+                said.append(
+                    f"{band}_error is {error:.3g} nanomaggies, trained from {usual / spread:.3g} "
+                    f"to {usual * spread:.3g}"
+                )
+            if there and flux > brightest:
+                said.append(f"{band} is {flux:.3g} nanomaggies, trained up to {brightest:.3g}")
+            if there and flux < -5 * error:
+                said.append(f"{band} is {flux:.3g} nanomaggies, far below zero")
+        return said
+
+    # Words and figures ----------------------------------------------------------------------------
+
+    def predict(self, values: dict, rng: np.random.Generator) -> dict:
+        """The galaxy as it is, and its twin; see `counterfactual.answer`."""
+        actions = self.graph.actions(values["do"])
+        fluxes = observation.nanomaggies(values, self.depth, values["unit"], "the form")
+        cases = self._measured(fluxes, values["redshift"], values["redshift_error"])
+        posterior = self.infer(cases, rng, method="reweighted", budget=self.config["answer"])
+        columns = [posterior.draws[q.name][0] for q in self.quantities]
+        u = np.stack(columns, axis=1).astype(np.float32)
+        prior = rng.standard_normal(u.shape).astype(np.float32)
+        place = self.graph.names.index("redshift")
+        prior[:, place] = u[:, place]  # the redshift is known: it is the galaxy that is asked for
+        rows, refused = counterfactual.answer(
+            self.graph, self.forward, self.bands, (u, prior), actions, values["mode"]
+        )
+        if not posterior.computation.sound(1)[0]:
+            refused.append(f"the computation is not sound: {posterior.computation.reason(0)}")
+        assumed = {
+            f"{band}_error": self.depth[band]
+            for band, seen in zip(self.bands, fluxes.seen, strict=True)
+            if seen and values.get(f"{band}_error") is None
+        }
+        return {
+            "estimates": rows,
+            "probabilities": [],
+            "attribution": [],
+            "assumed": assumed,
+            "outside_training": [*self._outside(cases, 0), *refused],
+        }
+
+    def table(
+        self, cases: Cases[Photometry], posterior: Posterior, rng: np.random.Generator
+    ) -> list[dict]:
+        """Masses, rates, ages, metals and dust in place of exogenous terms."""
+        drawn = np.stack([posterior.draws[q.name][0] for q in self.quantities], axis=1)
+        prior = rng.standard_normal((_N_PRIOR, drawn.shape[1]))
+        place = self.graph.names.index("redshift")
+        prior[:, place] = rng.choice(drawn[:, place], _N_PRIOR)
+        ours, before = (
+            counterfactual.readings(
+                self.forward,
+                counterfactual.twins(self.graph, self.forward, u.astype(np.float32), (), "total")[
+                    0
+                ],
+                self.bands,
+            )[0]
+            for u in (drawn, prior)
+        )
+        return [
+            {
+                "quantity": name,
+                "record": None,
+                "unit": unit,
+                **summary_of(ours[name], posterior.weight[0], before[name]),
+            }
+            for name, (unit, _) in counterfactual.READINGS.items()
+        ]
+
+    def view(self, cases: Cases[Photometry], index: int) -> View:
+        """Flux against wavelength."""
+        return View(self.abduction.effective, "Wavelength (Å)", "Flux (nanomaggies)", 1.0)
+
+
+def _rms(error: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(error**2)))

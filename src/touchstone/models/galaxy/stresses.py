@@ -1,0 +1,79 @@
+"""How galaxies are observed, and how an observation can be other than the model believes."""
+
+import jax.numpy as jnp
+import numpy as np
+from equinox import tree_at
+
+from touchstone.models.galaxy import dust
+from touchstone.models.galaxy.abduction import Abduction
+from touchstone.models.galaxy.observation import Photometry
+
+_QUASAR = 0.5  # slope of the flux with wavelength: nu^-0.5, of the continuum of an active nucleus
+
+
+def observe(
+    abduction: Abduction,
+    u: np.ndarray,
+    rng: np.random.Generator,
+    noise: np.random.Generator,
+    stress: tuple[str, dict] | None = None,
+    severity: float = 0.0,
+    fluxes: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, Photometry]:
+    """Noisy fluxes of galaxies, which bands there are, and what is known besides.
+
+    Args:
+        abduction: Of the model.
+        u: Exogenous terms, shape (n, P).
+        rng: For errors, missing bands and companions: the same in all variants of a case.
+        noise: For the noise.
+        stress: Name and entry of a stress.
+        severity: In [0, 1].
+        fluxes: Of the terms where they are known already, shape (n, band).
+    """
+    entry, own = abduction.noise, abduction.graph.mechanisms["redshift"]
+    n, n_bands = len(u), len(abduction.depth)
+    error = abduction.depth * np.exp(entry["spread"] * rng.standard_normal((n, n_bands)))
+    seen = rng.random((n, n_bands)) >= entry["missing"]
+    seen[:, n_bands // 2] = True  # no galaxy is chosen that is not seen
+    redshift_error = np.exp(rng.uniform(*np.log(entry["redshift"]), n))
+    companion = rng.standard_normal(u.shape).astype(np.float32)
+    clean = abduction.fluxes(u) if fluxes is None else fluxes
+    place = abduction.graph.names.index("redshift")
+    redshift = np.asarray(own.value(jnp.asarray(u[:, place]), {}), float)
+    name, what = stress or ("", {})
+    if severity and name == "dust_law":
+        clean = _with_law(abduction, what["slope"], severity).fluxes(u)
+    clean = np.asarray(clean, float)
+    bright = clean[:, n_bands // 2, None]
+    if severity and name == "nucleus":
+        wavelength = abduction.effective / abduction.effective[n_bands // 2]
+        clean = clean + severity * what["part"] * bright * wavelength**_QUASAR
+    if severity and name == "blend":
+        other = np.asarray(abduction.fluxes(companion), float)
+        other = other / other[:, n_bands // 2, None]
+        clean = clean + severity * what["part"] * bright * other
+    scale = np.sqrt(error**2 + (entry["floor"] * clean) ** 2)
+    flux = clean + scale * noise.standard_normal((n, n_bands))
+    measured = redshift + redshift_error * noise.standard_normal(n)
+    if severity and "mag" in what:
+        changed = np.ones(n_bands, bool)
+        if "band" in what:
+            changed = np.array([band == what["band"] for band in abduction.bands])
+        factor = 10 ** (0.4 * severity * what["mag"] * changed)
+        flux, error = flux * factor, error * factor
+    if severity and name == "wrong_redshift":
+        moved = measured + severity * what["offset"]
+        measured = np.where(moved < own.high, moved, measured - severity * what["offset"])
+    measured = np.clip(measured, own.low, own.high)
+    return np.where(seen, flux, 0.0), seen, Photometry(error, measured, redshift_error)
+
+
+def _with_law(abduction: Abduction, slope: float, severity: float) -> Abduction:
+    """The same with a dust law between Calzetti's and a power law."""
+    forward = abduction.light.forward
+    wavelength = np.asarray(forward.wavelength)
+    curve = (1 - severity) * dust.calzetti(wavelength)
+    curve = curve + severity * dust.power_law(wavelength, slope)
+    other = tree_at(lambda model: model.curve, forward, jnp.asarray(curve, forward.curve.dtype))
+    return Abduction(abduction.graph, other, abduction.noise, abduction.bands, abduction.effective)

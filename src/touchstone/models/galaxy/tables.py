@@ -1,0 +1,90 @@
+"""Tables that the forward model reads: simple stellar populations, and transmissions of filters."""
+
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from touchstone.io import artifacts
+from touchstone.io.artifacts import ArtifactError
+
+
+class Populations(NamedTuple):
+    """Spectra of simple stellar populations, of one solar mass formed at once.
+
+    Attributes:
+        metallicity: Mass fraction of metals, increasing, shape (metallicity,).
+        age: Years, increasing from zero, shape (age,).
+        wavelength: Å, whole numbers, increasing, shape (wavelength,).
+        luminosity: Solar luminosities per Å, shape (metallicity, age, wavelength).
+    """
+
+    metallicity: Float[np.ndarray, " metallicity"]
+    age: Float[np.ndarray, " age"]
+    wavelength: Float[np.ndarray, " wavelength"]
+    luminosity: Float[np.ndarray, "metallicity age wavelength"]
+
+
+@cache
+def populations(distribution: str, version: str, file: str, sha256: str) -> Populations:
+    """The table in an installed distribution, of which nothing is imported.
+
+    Args:
+        distribution, version: Of the distribution.
+        file: Path in it.
+        sha256: Of the file.
+
+    Raises:
+        ArtifactError: If the table is not there, or is another one.
+    """
+    wanted = f"galaxy: needs {Path(file).name} of {distribution} {version}"
+    how = "run `uv sync` in the project's folder, or `make setup`"
+    try:
+        path = Path(str(metadata.distribution(distribution).locate_file(file)))
+    except metadata.PackageNotFoundError:
+        raise ArtifactError(f"{wanted}, which is not installed; {how}") from None
+    if not path.is_file():
+        raise ArtifactError(f"{wanted}, and {path} is not there; {how}")
+    if artifacts.sha256(path) != sha256:
+        raise ArtifactError(f"{wanted}, and {path} is another table: its sha256 differs")
+    import h5py  # here, since a model is listed without it
+
+    with h5py.File(path) as table:
+        log_age = table["age"][:]
+        return Populations(
+            table["metallicity"][:],
+            # The table begins at log10 of zero, of one year: the birth.
+            np.where(log_age > 0, 10.0**log_age, 0.0),
+            table["wavelength"][:].astype(float),
+            table["flux"][:],
+        )
+
+
+class Filter(NamedTuple):
+    """Transmission of a filter, of photons, linear between its nodes.
+
+    Attributes:
+        wavelength: Å, shape (node,).
+        transmission: Shape (node,).
+    """
+
+    wavelength: Float[np.ndarray, " node"]
+    transmission: Float[np.ndarray, " node"]
+
+    @property
+    def effective(self) -> float:
+        """Mean wavelength of its photons of a flat spectrum in wavelength, in Å."""
+        weight = self.transmission * self.wavelength
+        return float(np.trapezoid(weight * self.wavelength, self.wavelength)
+                     / np.trapezoid(weight, self.wavelength))  # fmt: skip
+
+
+@cache
+def filters(names: tuple[str, ...]) -> tuple[Filter, ...]:
+    """Filters of sedpy by their names there."""
+    from sedpy.observate import load_filters  # here, since a model is listed without it
+
+    return tuple(Filter(each.wavelength, each.transmission) for each in load_filters(list(names)))

@@ -1,0 +1,212 @@
+"""The model through its contract: learn, abduct, act, predict, refuse."""
+
+import numpy as np
+import pytest
+from galaxies import CONFIG
+from scipy.stats import kstest, mannwhitneyu
+
+from touchstone.contract import load_model
+from touchstone.io.artifacts import ArtifactError
+from touchstone.models.galaxy import counterfactual, observation
+from touchstone.vocabulary import Cases
+
+SIZES = {"batch_size": 64, "paths": 1, "learning_rate": 4e-3, "width": 16, "depth": 1}
+BUDGET = {
+    "n_draws": 100,
+    "n_steps": 4,
+    "reweight": {
+        "n_runs": 2, "n_starts": 3, "n_improve": 5, "n_rounds": 4, "n_draws": 64, "n_effective": 25,
+    },
+}  # fmt: skip
+FORM = {
+    **dict.fromkeys(["u", *(f"{band}_error" for band in "ugriz")]), "g": 17.9, "r": 17.2,
+    "i": 16.9, "z": 16.7, "unit": "AB mag", "redshift": 0.08, "redshift_error": 5e-4,
+    "do": "mass=2x", "mode": "direct",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model that learnt a little, and what it said."""
+    folder, model = tmp_path_factory.mktemp("galaxy"), load_model("galaxy")
+    model.config["answer"] = BUDGET
+    rng = np.random.default_rng(0)
+    model.simulate({"n_rows": 1000}, rng, folder / "chunk.npz", {})
+    settings = {**SIZES, "held_out": 0.1, "n_steps": 100}
+    fit = model.fit([folder / "chunk.npz"], settings, rng, folder / "trained", {})
+    return model, fit, folder
+
+
+def test_a_training_says_how_far_off_it_is_and_loads_again(trained):
+    model, fit, folder = trained
+    (comparison,) = fit.comparisons
+    rows = {row["name"]: row for row in comparison.rows}
+    assert rows["u_redshift"]["regression"] < 0.2 * rows["u_redshift"]["prior mean"]
+    again = load_model("galaxy")
+    with pytest.raises(ArtifactError, match="no checkpoint is loaded"):
+        again.infer(None, None, method="reweighted", budget={})
+    assert again.load(folder / "trained")
+    flow, other = model.abduction.flow, again.abduction.flow
+    np.testing.assert_array_equal(other.slope, flow.slope)
+    np.testing.assert_array_equal(other.net.out.weight, flow.net.out.weight)
+
+
+def test_observations_scatter_about_the_truth_as_their_errors_say(trained):
+    model, _, _ = trained
+    rng = np.random.default_rng(1)
+    cases = model.cases(300, rng, rng, {})
+    clean = model.abduction.fluxes(cases.truth)
+    scale = np.sqrt(cases.detail.error**2 + (CONFIG["noise"]["floor"] * clean) ** 2)
+    assert kstest(((cases.observed - clean) / scale)[cases.mask], "norm").pvalue > 0.001
+    missing = 1 - cases.mask[:, [0, 1, 3, 4]].mean()
+    assert missing == pytest.approx(CONFIG["noise"]["missing"], abs=0.03)
+
+
+@pytest.mark.parametrize("stress", CONFIG["stresses"])
+def test_a_stress_of_no_severity_changes_nothing_and_of_full_does(trained, stress):
+    model, _, _ = trained
+
+    def observed(name, severity) -> Cases:
+        streams = (np.random.default_rng(seed) for seed in (2, 3))
+        return model.cases(20, *streams, {}, name, severity)
+
+    plain, none, full = observed(None, 0), observed(stress, 0.0), observed(stress, 1.0)
+    np.testing.assert_array_equal(none.observed, plain.observed)
+    np.testing.assert_array_equal(none.detail.redshift, plain.detail.redshift)
+    np.testing.assert_array_equal(full.truth, plain.truth)
+    changed = (full.observed != plain.observed) & plain.mask
+    if stress == "wrong_redshift":
+        assert not changed.any()
+        assert np.abs(full.detail.redshift - plain.detail.redshift).min() > 0.05
+    elif stress.startswith("zero_point"):
+        assert changed.any(0).sum() == 1
+    else:
+        assert changed[plain.mask].mean() > 0.9
+
+
+def test_posteriors_cover_the_truth_and_a_wrong_band_stands_out(trained):
+    model, _, _ = trained
+    rng = np.random.default_rng(4)
+    cases = model.cases(10, rng, rng, {})
+    posterior = model.infer(cases, rng, method="reweighted", budget=BUDGET)
+    draws = np.stack([posterior.draws[q.name] for q in model.quantities], axis=-1)
+    below = (draws < cases.truth[:, None]).mean(1)
+    inside = np.abs(below - 0.5) < 0.45
+    assert 0.8 < inside.mean() <= 0.98  # 10 galaxies, 6 terms each
+    np.testing.assert_allclose(posterior.weight.sum(1), 1)
+    assert np.isfinite(posterior.log_evidence).all()
+    # A band that is off by 0.5 mag is far from what the others let expect.
+    streams = np.random.default_rng(4), np.random.default_rng(5)
+    wrong = model.cases(8, *streams, {}, "zero_point_u", 1.0)
+    off = model.infer(wrong, rng, method="reweighted", budget=BUDGET).prediction.innovation
+    right, off = (
+        (e**2 * c.mask).sum(1) for e, c in ((posterior.prediction.innovation, cases), (off, wrong))
+    )
+    assert mannwhitneyu(off, right, alternative="greater").pvalue < 0.01
+
+
+def test_an_answer_doubles_the_mass_and_keeps_what_is_conserved(trained):
+    model, _, _ = trained
+    answer = model.predict(FORM, np.random.default_rng(6))
+    rows = {(row["name"], "after" in row["meaning"]): row for row in answer["estimates"]}
+    for end in ("low", "median", "high"):
+        moved = rows["log_mass_formed", True][end] - rows["log_mass_formed", False][end]
+        assert moved == pytest.approx(np.log10(2), abs=1e-4)
+        brighter = rows["r", True][end] - rows["r", False][end]
+        assert brighter == pytest.approx(-2.5 * np.log10(2), abs=1e-4)
+    assert rows["r", False]["low"] < FORM["r"] + 0.1
+    assert rows["r", False]["high"] > FORM["r"] - 0.1
+    assert set(answer["assumed"]) == {f"{band}_error" for band in "griz"}
+    assert not [reason for reason in answer["outside_training"] if "violated" in reason]
+
+
+def test_what_the_data_cannot_say_is_refused(trained):
+    model, _, _ = trained
+    answer = model.predict({**FORM, "do": "log_mass+2.5"}, np.random.default_rng(7))
+    assert any("beyond the bounds" in reason for reason in answer["outside_training"])
+    assert not any("after" in row["meaning"] for row in answer["estimates"])
+    for text, words in (("halo=1", "halo can not be set"), ("metallicity=0.2", "from 0.0001")):
+        with pytest.raises(ArtifactError, match=words):
+            model.predict({**FORM, "do": text}, np.random.default_rng(8))
+
+
+def test_quantities_of_which_the_data_say_no_more_than_the_prior_are_left_out(trained):
+    model, _, _ = trained
+    rng = np.random.default_rng(9)
+    u = rng.standard_normal((2, 2000, 6)).astype(np.float32)
+    u[0, :, model.graph.names.index("log_mass")] *= 0.05  # all that the data said
+    actions = model.graph.actions("A_V=0.5")
+    rows, refused = counterfactual.answer(
+        model.graph, model.forward, model.bands, (u[0], u[1]), actions, "direct"
+    )
+    told = {(row["name"], "after" in row["meaning"]) for row in rows}
+    assert {("log_mass_formed", False), ("log_mass_formed", True), ("A_V", True)} <= told
+    assert not told & {("A_V", False), ("age", False), ("age", True)}
+    assert "A_V, as it is: the data say no more than the prior" in refused
+
+
+def test_a_law_that_is_broken_is_seen(trained):
+    model, _, _ = trained
+    u = np.random.default_rng(10).standard_normal((5, 6)).astype(np.float32)
+    values, _ = counterfactual.twins(model.graph, model.forward, u, (), "total")
+    _, budget = counterfactual.readings(model.forward, values, model.bands)
+    sound = counterfactual.violations(values, budget, model.forward)
+    assert max(sound.values()) < 1e-5
+    leaking = budget._replace(infrared=0.9 * budget.infrared, returned=budget.returned * 1.01)
+    found = counterfactual.violations({**values, "age": values["age"] + 14}, leaking, model.forward)
+    assert min(found.values()) > counterfactual.VIOLATION
+
+
+def test_the_example_is_read_back(trained, tmp_path):
+    model, _, _ = trained
+    data, meta = tmp_path / "a.csv", tmp_path / "a.yaml"
+    model.example(np.random.default_rng(11), data, meta)
+    cases, notes = model.read(data, meta)
+    assert cases.observed.shape == (1, 5)
+    assert notes == [f"{cases.mask.sum()} bands of one galaxy from a.csv"]
+    assert model.outside_training(cases) == [[]]
+    far = cases._replace(detail=cases.detail._replace(redshift=np.array([8.0])))
+    assert model.outside_training(far) == [["redshift is 8, trained from 0.01 to 0.6"]]
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "error"),
+    [
+        ("nanomaggies", 100.0, 1.0),
+        ("maggies", 1e-7, 1e-9),
+        ("µJy", 363.1, 3.631),
+        ("AB mag", 17.5, 0.0108574),
+    ],
+)
+def test_units_are_those_of_one_flux(unit, value, error):
+    depth = CONFIG["noise"]["depth"]
+    found = observation.nanomaggies({"r": value, "r_error": error}, depth, unit, "here")
+    assert found.seen.tolist() == [False, False, True, False, False]
+    assert found.flux[2] == pytest.approx(100.0)
+    assert found.error[2] == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "unit", "words"),
+    [
+        ("r,redshift", "10,0.1\n11,0.1", "nanomaggies", "holds 2 galaxies, expected one row"),
+        ("r,y,redshift", "10,3,0.1", "nanomaggies", "y: no such column"),
+        ("r,redshift", "10,0.1", "Jansky", "unit: 'Jansky' is none of AB mag"),
+        ("r,r_error,redshift", "10,-1,0.1", "nanomaggies", "r_error: -1, expected above zero"),
+        ("r", "10", "nanomaggies", "redshift: is missing"),
+        ("u,redshift", ",0.1", "nanomaggies", "no band has a value"),
+    ],
+)
+def test_a_table_that_makes_no_sense_is_refused(tmp_path, header, row, unit, words):
+    file = tmp_path / "a.csv"
+    file.write_text(f"{header}\n{row}\n", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=words):
+        observation.read(file, {"unit": unit}, CONFIG["noise"]["depth"])
+
+
+def test_extinction_is_corrected(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("r,r_error,r_extinction,redshift\n10,1,0.75257,0.1\n", encoding="utf-8")
+    fluxes, redshift, error = observation.read(file, {}, CONFIG["noise"]["depth"])
+    np.testing.assert_allclose([fluxes.flux[2], fluxes.error[2]], [20.0, 2.0], rtol=1e-5)
+    assert (redshift, error) == (0.1, 5e-4)
