@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 
 from touchstone import contract
-from touchstone.io import settings
+from touchstone.io import plain_yaml, settings
 from touchstone.io.results import Results, folder
 from touchstone.stages import release
 
 N_FRESH = 2000
 
 model_id, config = sys.argv[1:]
-chosen = settings.load(contract.folders(), Path(config))
+asked = plain_yaml.load_own(Path(config)) | {"models": [model_id]}
+chosen = settings.complete(asked, contract.folders())
 model = contract.load_model(model_id)
 own = {"seed": chosen["seed"], "budgets": chosen[model_id]["budgets"]}
 done = release.run(model, own, Results(Path(folder(model_id))), N_FRESH)

@@ -14,7 +14,7 @@ from jax import Array
 from scipy.special import logsumexp
 from scipy.special import ndtr as normal_cdf
 
-from touchstone.inference import amortised, importance
+from touchstone.inference import amortised, importance, psis
 from touchstone.inference.amortised_posterior import AmortisedPosterior
 from touchstone.inference.batches import map_batches, map_chunks
 from touchstone.inference.priors import Prior
@@ -175,7 +175,7 @@ class Abduction:
                 return importance.reweight(problem, first, own, **sizes)
 
             pooled = importance.agree(run, n_runs)
-            kept = pooled.z[importance.resample(pooled.weight, budget["n_draws"])]
+            kept = pooled.z[psis.resample(pooled.weight, budget["n_draws"])]
             figures = pooled.effective, pooled.k_hat, pooled.disagreement, pooled.k_threshold
             return kept, np.array([*figures, pooled.log_evidence])
 
