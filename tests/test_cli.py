@@ -197,7 +197,7 @@ def test_metadata_is_set_on_the_command_line_and_told(here):
 
 def test_files_are_written_whole_and_the_page_reads_offline(here):
     assert infer("mine.csv", "--out", "answers").exit_code == 0
-    names = ["mine.html", "mine.json", "mine.png"]
+    names = ["mine.html", "mine.json", "mine.png", "mine_posterior.csv"]
     assert sorted(file.name for file in (here / "answers").iterdir()) == names
     assert (here / "answers/mine.png").read_bytes().startswith(b"\x89PNG")
     assert reports.read("answers/mine.json", "infer")["verdict"] == "accept"

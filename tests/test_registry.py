@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 import yaml
 from hypothesis import given
@@ -99,6 +100,7 @@ def test_lists_show_beta_and_hide_what_is_deprecated(models):
     assert list(registry.get_all_models("new")) == ["fresh_model"]
     changed(models, lambda content: content.update(status="deprecated"))
     assert "fresh_model" not in dict(registry.get_model_for_dropdown())
+    assert "fresh_model" not in command("models").output
     assert registry.get_model_status("fresh_model")["status"] == "deprecated"
 
 
@@ -110,6 +112,7 @@ FIELDS = {
     "string": FormField(name="s", type="string", label="s"),
     "select": FormField(name="c", type="select", label="c", options=["a", "b"]),
     "boolean": FormField(name="b", type="boolean", label="b"),
+    "numbers": FormField(name="l", type="string", label="l", numbers=True, max_value=1.0),
 }
 ALLOWED = {
     "integer": lambda v: type(v) is int and 1 <= v <= 9,
@@ -117,10 +120,17 @@ ALLOWED = {
     "string": lambda v: isinstance(v, str),
     "select": lambda v: v in ("a", "b"),
     "boolean": lambda v: isinstance(v, bool),
+    "numbers": lambda v: (
+        (isinstance(v, list) and len(v) > 0 and all(map(ALLOWED["list"], v)))
+        or (isinstance(v, str) and v in ("0.5", "0.5, -2;0 1e-3"))
+    ),
+    "list": lambda v: type(v) in (int, float) and math.isfinite(v) and v <= 1,
 }
-VALUES = st.one_of(
-    st.integers(-20, 20), st.floats(), st.text(max_size=2), st.booleans(), st.sampled_from(["a"])
-)
+ONE = st.one_of(
+    st.integers(-20, 20), st.floats(), st.text("abx, ", max_size=2), st.booleans(),
+    st.sampled_from(["a", "0.5", "0.5, -2;0 1e-3"]),
+)  # fmt: skip
+VALUES = ONE | st.lists(ONE, max_size=3)
 
 
 @given(kind=st.sampled_from(sorted(FIELDS)), value=VALUES)
@@ -168,14 +178,14 @@ def test_a_new_model_goes_through_all_stages_and_answers_its_form(models):
     found = infer.run(model, of_stage("infer"), results, "x", *infer.example(model, 1, results))
     assert found.report["computation"]["verdict"] == "accept"
     judge = infer.prepare(model, results)
-    answer = predict.run(model, judge, 1, {"level": 2.0})
+    answer = predict.run(model, judge, of_stage("infer"), {"level": 2.0})
     assert json.loads(command("predict", "fresh_model", "level=2.0", "--json").stdout)["estimates"]
     assert "ACCEPT" in command("predict", "fresh_model", "level=2.0").stdout
     assert "holds no chains" in command("ppc", "fresh_model").stderr
     (row,) = answer["estimates"]
     assert row["low"] < 2.0 < row["high"]
     with pytest.raises(artifacts.ArtifactError, match=r"level: 11.0 is above 10.0; .*unknown"):
-        predict.run(model, judge, 1, {"level": 11.0, "lvel": 1})
+        predict.run(model, judge, of_stage("infer"), {"level": 11.0, "lvel": 1})
     status = registry.get_model_status("fresh_model")
     assert status["is_trained"]
     assert not status["has_trace"]
@@ -229,6 +239,7 @@ def test_information_on_a_model_has_its_quantities_its_form_and_what_it_made(mod
     said = command("info", "fresh_model").output
     for words in ("level of the signal", "level to predict a sample at", "not trained"):
         assert words in said
+    assert max(map(len, said.splitlines())) <= 80
     content = json.loads(command("info", "fresh_model", "--json").stdout)
     assert content["inference_params"][0]["max_value"] == 10.0
     assert content["here"]["is_trained"] is False
@@ -258,5 +269,13 @@ def test_settings_that_a_model_does_not_have_are_refused(models):
     found = command("train", "fresh_model", "--draws", "10")
     assert found.exit_code == 2
     assert "--draws: fresh_model has no such setting, only held_out" in found.stderr
-    found = command("train", "interface", "--data", "none.csv")
-    assert "--data: none.csv: no such file" in found.stderr
+    for arguments, said in [
+        (("--data", "none.csv"), "--data: none.csv: no such file"),
+        (("--warmup", "1"), "interface.train.warmup is 1; allowed: "),
+        (("--gpu",), "--gpu: JAX finds none"),
+    ]:
+        if arguments == ("--gpu",) and jax.default_backend() != "cpu":
+            continue
+        found = command("train", "interface", *arguments)
+        assert (found.exit_code, found.stderr.count("\n")) == (2, 1)
+        assert said in found.stderr

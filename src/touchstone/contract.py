@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import yaml
 
-from touchstone.vocabulary import Cases, Check, Json, Posterior, Quantity, View
+from touchstone.io import plain_yaml
+from touchstone.vocabulary import Cases, Check, Json, Posterior, Quantity, Structure, View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -239,6 +239,16 @@ class Model[Detail](ABC):
         """What of each case lies outside what was trained on, in words."""
         return [[] for _ in cases.observed]
 
+    def novelty(self, cases: Cases[Detail]) -> np.ndarray:
+        """How far each case lies from what was trained on, by all that is known without its
+        observation: a number of the model's own, high where it is far, shape (case,)."""
+        return np.zeros(len(cases.kind))
+
+    def summaries(self, cases: Cases[Detail]) -> np.ndarray | None:
+        """What the model's engine makes of each case, shape (case, feature); None if it keeps no
+        summaries. Detectors that look at nothing else are compared by them."""
+        return None
+
     def predict(self, values: Json, rng: np.random.Generator) -> Json:
         """Answer to the form of `inference_params` in `config.yaml`, by a loaded model.
 
@@ -257,6 +267,30 @@ class Model[Detail](ABC):
         """
         raise NotImplementedError(f"{self.model_id} answers no form")
 
+    def record(self, values: Json, data: Path, meta: Path) -> None:
+        """Write the measurement that a form describes, in the form that `read` takes.
+
+        A model that has this and no `predict` is asked for `infer` of that measurement.
+
+        Args:
+            values: As in `predict`.
+            data: File of the record.
+            meta: YAML of what is known about it.
+        """
+        raise NotImplementedError(f"{self.model_id} measures nothing by a form")
+
+    def form_problems(self, values: Json) -> list[str]:
+        """What is wrong with values of a form together, where each may be right by itself.
+
+        Args:
+            values: By the name of the field, None where nothing was given; some may be of a type
+                that their field does not allow.
+
+        Returns:
+            Words that begin with the name of a field.
+        """
+        return []
+
     def check_fit(
         self, trace: Path, rng: np.random.Generator
     ) -> "tuple[list[Comparison], Callable[[Sequence[Axes]], None]]":
@@ -273,6 +307,14 @@ class Model[Detail](ABC):
             ArtifactError: If the chains are not those of the checkpoint.
         """
         raise NotImplementedError(f"{self.model_id} keeps no chains to check")
+
+    def structure(self, settings: Json) -> Structure:
+        """Structure of a loaded model; without it the flow of its data is drawn.
+
+        Args:
+            settings: Of its training.
+        """
+        raise NotImplementedError(f"{self.model_id} has no structure of its own")
 
     def alternatives(self, cases: Cases[Detail]) -> dict[str, Cases[Detail]]:
         """A measurement under other settings, by what would have to be so, such as "the unit were
@@ -368,7 +410,7 @@ def load_model(model_id: str) -> Model[Any]:
     found = folders()
     if model_id not in found:
         raise KeyError(f"model_id {model_id!r} is none of {', '.join(found)}")
-    config = yaml.safe_load((found[model_id] / "config.yaml").read_text(encoding="utf-8"))
+    config = plain_yaml.load_own(found[model_id] / "config.yaml")
     module = import_module(f"touchstone.models.{model_id}.model")
     (model,) = (
         value

@@ -1,7 +1,9 @@
 """The models there are: what each says of itself, the form it is asked by, and what it has made."""
 
 import math
+import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from touchstone import contract
 from touchstone.contract import Model, ModelsError
-from touchstone.io import results
+from touchstone.io import artifacts, plain_yaml, results
 
-type Value = bool | int | float | str | None
+type Value = bool | int | float | str | list[float] | None
 _KINDS: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "float": (int, float),
@@ -33,6 +35,8 @@ class FormField(BaseModel):
         required: Whether a value has to be given; one that has a default need not be.
         min_value, max_value: Bounds of a number, both included.
         options: Of a select.
+        numbers: Of a string, that it holds numbers, parted by commas, semicolons or blanks, to each
+            of which the bounds apply; a list of numbers is taken in its place.
         help_text: What the field means, with its unit.
     """
 
@@ -46,12 +50,15 @@ class FormField(BaseModel):
     min_value: int | float | None = None
     max_value: int | float | None = None
     options: list[str] = []
+    numbers: bool = False
     help_text: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> "FormField":
         if (self.type == "select") != bool(self.options):
             raise ValueError("options: a select has some, and no other type has any")
+        if self.numbers and self.type != "string":
+            raise ValueError("numbers: only a string holds some")
         low, high = self.min_value, self.max_value
         if low is not None and high is not None and low > high:
             raise ValueError(f"min_value {low} is above max_value {high}")
@@ -61,23 +68,56 @@ class FormField(BaseModel):
 
     def problem(self, value: Any) -> str:
         """What is wrong with a value, in words that say what is expected; empty if nothing is."""
+        if self.numbers:
+            return self._problem_of_list(value)
         # A bool is an int to Python, and no number to a user.
         is_bool = isinstance(value, bool) and self.type != "boolean"
         if is_bool or not isinstance(value, _KINDS[self.type]):
             return f"{value!r} is no {self.type}"
         if self.type == "select" and value not in self.options:
             return f"{value!r} is none of {', '.join(self.options)}"
-        if self.type in ("integer", "float"):
-            if not math.isfinite(value):
-                return f"{value} is not finite"
-            if self.min_value is not None and value < self.min_value:
-                return f"{value} is below {self.min_value}"
-            if self.max_value is not None and value > self.max_value:
-                return f"{value} is above {self.max_value}"
+        return self._problem_of_number(value) if self.type in ("integer", "float") else ""
+
+    def _problem_of_number(self, value: float) -> str:
+        if not math.isfinite(value):
+            return f"{value} is not finite"
+        if self.min_value is not None and value < self.min_value:
+            return f"{value} is below {self.min_value}"
+        if self.max_value is not None and value > self.max_value:
+            return f"{value} is above {self.max_value}"
         return ""
 
+    def _problem_of_list(self, value: Any) -> str:
+        try:
+            found = [self._problem_of_number(number) for number in _numbers(value)]
+        except ValueError:
+            return f"{value!r:.60} is no list of numbers, expected e.g. 0.1,0.2,0.3"
+        wrong = [f"number {k}: {said}" for k, said in enumerate(found, 1) if said]
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        return wrong[0] + more if wrong else ""
 
-class _Parameter(BaseModel):
+    def parsed(self, value: Any) -> Any:
+        """A value without a problem as a model takes it: a list of floats, a float, or as it is."""
+        if self.numbers:
+            return _numbers(value)
+        return float(value) if self.type == "float" else value
+
+
+def _numbers(value: Any) -> list[float]:
+    """Numbers of a text or a list.
+
+    Raises:
+        ValueError: If something else is among them, or there are none.
+    """
+    items = re.split(r"[,;\s]+", value.strip(" ,;[]\n\t")) if isinstance(value, str) else value
+    if not isinstance(items, list) or any(isinstance(each, bool) for each in items) or not items:
+        raise ValueError("no numbers")
+    if not isinstance(value, str) and not all(isinstance(each, int | float) for each in items):
+        raise ValueError("no numbers")
+    return [float(each) for each in items]
+
+
+class Parameter(BaseModel):
     """A quantity that the model infers; its prior is `Quantity.from_config`'s business."""
 
     model_config = ConfigDict(extra="allow")
@@ -119,7 +159,7 @@ class ModelMetadata(BaseModel):
     author: str = Field(min_length=1)
     status: Literal["active", "beta", "deprecated"] = "active"
     tags: list[str] = []
-    parameters: dict[str, _Parameter] = {}
+    parameters: dict[str, Parameter] = {}
     inference_params: list[FormField] = []
     training: dict[str, Value] = {}
     stresses: dict[str, _Stress] = Field(min_length=1)
@@ -150,7 +190,7 @@ def get_registry() -> Registry:
     for model_id, folder in contract.folders().items():
         file = folder / "config.yaml"
         try:
-            models[model_id] = ModelMetadata.model_validate(_parsed(file))
+            models[model_id] = _metadata(file, *artifacts.state(file))
             if not (folder / "model.py").is_file():
                 raise ModelsError(f"{folder / 'model.py'}: no such file")
         except ModelsError as error:
@@ -162,9 +202,15 @@ def get_registry() -> Registry:
     return Registry(models, broken)
 
 
+@lru_cache(maxsize=64)
+def _metadata(file: Path, _modified: int, _size: int) -> ModelMetadata:
+    """Of a file in a state, so that one which has not changed is not read for every answer."""
+    return ModelMetadata.model_validate(_parsed(file))
+
+
 def _parsed(file: Path) -> dict:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = plain_yaml.load_own(file)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ModelsError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
@@ -252,13 +298,15 @@ def get_latest_trace(model_id: str) -> Path | None:
 
 def get_model_status(model_id: str) -> dict[str, Any]:
     """What a model has made here: `model_id`, `name`, `version`, `status`, `is_trained`,
-    `has_trace`, `last_trained` (ISO 8601, or None) and `output_dir`.
+    `has_trace`, `last_trained` (ISO 8601, or None), `output_dir`, and `structure`, the drawing of
+    its structure, or None.
 
     Raises:
         ModelsError: As in `get_model_metadata`.
     """
     about = get_model_metadata(model_id)
-    found = results.Results(results.folder(model_id)).checkpoints()
+    ours = results.Results(results.folder(model_id))
+    found = ours.checkpoints()
     seconds = (found[-1] / "manifest.json").stat().st_mtime if found else None
     return {
         "model_id": model_id,
@@ -268,7 +316,8 @@ def get_model_status(model_id: str) -> dict[str, Any]:
         "is_trained": bool(found),
         "has_trace": get_latest_trace(model_id) is not None,
         "last_trained": datetime.fromtimestamp(seconds, UTC).isoformat() if seconds else None,
-        "output_dir": str(results.folder(model_id)),
+        "output_dir": str(ours.folder),
+        "structure": str(ours.structure) if ours.structure.is_file() else None,
     }
 
 
@@ -301,11 +350,10 @@ def validate_inference_params(
         given = params.get(name)
         if given is None and field.required and field.default is None:
             problems.append(f"{name}: is missing, expected a {field.type}")
-        elif given is not None and (problem := field.problem(given)):
-            problems.append(f"{name}: {problem}")
-        value = field.default if given is None else given
-        is_whole = field.type == "float" and isinstance(value, int) and not isinstance(value, bool)
-        values[name] = float(value) if is_whole else value
+        problem = "" if given is None else field.problem(given)
+        problems += [f"{name}: {problem}"] if problem else []
+        values[name] = given if problem or given is None else field.parsed(given)
+        values[name] = field.default if given is None else values[name]
     allowed = ", ".join(fields) or "none"
     problems += [f"{name}: is unknown, allowed are {allowed}" for name in params.keys() - fields]
     return values, problems

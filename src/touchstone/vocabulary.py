@@ -244,6 +244,20 @@ class View(NamedTuple):
     y_factor: float
 
 
+class Structure(NamedTuple):
+    """The structure of a model: a directed graph without cycles, to be drawn.
+
+    Attributes:
+        nodes: What each node is, by its name: a heading, and more on lines of its own.
+        kinds: Of each node, by its name: "given", "inferred", "computed" or "observed".
+        edges: Names of two nodes each, the second of which depends on the first.
+    """
+
+    nodes: dict[str, str]
+    kinds: dict[str, str]
+    edges: list[tuple[str, str]]
+
+
 def _take[Tree](value: Tree, index: Index) -> Tree:
     """Rows of every array of a tree of named tuples and dictionaries."""
     if value is None:

@@ -7,7 +7,7 @@ import pytest
 from jax.tree_util import Partial
 from scipy.stats import multivariate_normal, norm
 
-from touchstone.inference import importance
+from touchstone.inference import importance, psis
 from touchstone.inference.problem import Coordinates, Factor, Problem
 
 BUDGET = {"n_starts": 4, "n_improve": 10, "n_rounds": 8, "n_draws": 80, "n_effective": np.inf}
@@ -69,7 +69,7 @@ def run(predict, observed, mask, known, z_known, heavy, light=(), at=STANDARD, s
 
 
 def effective(result):
-    return 1 / (importance.smooth(np.asarray(result.log_weight))[0] ** 2).sum()
+    return 1 / (psis.smooth(np.asarray(result.log_weight))[0] ** 2).sum()
 
 
 def moments(result):
@@ -112,8 +112,8 @@ def test_a_linear_gaussian_posterior_and_its_evidence_are_exact(linear, masked):
     evidence = jax.nn.logsumexp(result.log_weight) - np.log(len(result.log_weight))
     assert abs(float(evidence) - marginal.logpdf(observed[mask])) < 0.1
     assert effective(result) > 0.5 * len(result.log_weight)
-    _, k_hat = importance.smooth(np.asarray(result.log_weight))
-    assert k_hat < importance.k_threshold(len(result.log_weight))
+    _, k_hat = psis.smooth(np.asarray(result.log_weight))
+    assert k_hat < psis.k_threshold(len(result.log_weight))
 
 
 def test_what_is_known_stays_and_conditions_the_rest(linear):
@@ -172,7 +172,7 @@ def test_adapting_the_proposals_narrows_a_bent_posterior_little(budget, narrowes
     ours = []
     for seed in range(30):
         result = one(seed)
-        weight, _ = importance.smooth(result.log_weight)
+        weight, _ = psis.smooth(result.log_weight)
         z = result.z[:, 0]
         evidence = np.exp(result.log_weight).mean() / (bent * flat ** (size - 2))
         ours.append([weight @ (z - weight @ z) ** 2 / variance, evidence])
@@ -399,7 +399,7 @@ def test_runs_go_on_until_two_agree_and_are_pooled_by_their_evidence():
 
 def test_resampling_keeps_the_weights():
     for weight in (np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.0, 0.0, 1.0, 0.0])):
-        drawn = importance.resample(weight, 1000)
+        drawn = psis.resample(weight, 1000)
         np.testing.assert_allclose(np.bincount(drawn, minlength=4), 1000 * weight, atol=1)
 
 
@@ -408,29 +408,29 @@ def test_k_hat_tells_a_proposal_that_misses_the_tails(sd, trusted):
     """Target N(0, I) in three dimensions, proposals narrower than that."""
     z = sd * np.random.default_rng(1).standard_normal((20, 2000, 3))
     log_weight = (-0.5 * z**2 + 0.5 * (z / sd) ** 2 + np.log(sd)).sum(2)
-    weight, k_hat = zip(*map(importance.smooth, log_weight), strict=True)
-    assert (np.median(k_hat) < importance.k_threshold(2000)) == trusted
+    weight, k_hat = zip(*map(psis.smooth, log_weight), strict=True)
+    assert (np.median(k_hat) < psis.k_threshold(2000)) == trusted
     np.testing.assert_allclose(np.sum(weight, axis=1), 1)
 
 
 def test_weights_that_are_all_on_one_draw_are_not_trusted():
     log_weight = np.full(500, -1e4)
     log_weight[7] = 0.0
-    weight, k_hat = importance.smooth(log_weight)
+    weight, k_hat = psis.smooth(log_weight)
     assert weight[7] > 0.7
-    assert k_hat > importance.k_threshold(500)
+    assert k_hat > psis.k_threshold(500)
 
 
 def test_draws_that_are_all_impossible_are_not_trusted():
-    weight, k_hat = importance.smooth(np.full(500, -np.inf))
+    weight, k_hat = psis.smooth(np.full(500, -np.inf))
     assert weight.sum() == pytest.approx(1)
-    assert k_hat > importance.k_threshold(500)
+    assert k_hat > psis.k_threshold(500)
 
 
 def test_impossible_draws_have_no_weight_however_few_are_possible():
     log_weight = np.full(5000, -np.inf)
     log_weight[::50] = np.random.default_rng(0).standard_normal(100)
-    weight, _ = importance.smooth(log_weight)
+    weight, _ = psis.smooth(log_weight)
     assert not weight[log_weight == -np.inf].any()
     assert weight.sum() == pytest.approx(1)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy.stats import laplace, norm
+from scipy.stats import binom, laplace, norm
 
 from touchstone.reliability.scores import (
     coordinates,
@@ -218,12 +218,28 @@ def test_a_row_of_metrics_has_errors_scores_and_what_vouches_for_the_draws(judge
     assert list(rows.columns) == [
         *("param_nrmse", "prior_mean_nrmse"),
         *predictive_metrics(cases, posterior),
-        *("log_evidence", "computation_k_hat", "computation_sound", "bias_rate"),
+        *("log_evidence", "computation_k_hat", "computation_sound", "bias_rate", "wrong"),
     ]
     assert rows["param_nrmse"].tolist() == [1.0, 1.0]
     assert rows["prior_mean_nrmse"].tolist() == [0.0, 0.0]
     assert rows["computation_sound"].tolist() == [1.0, 0.0]
     assert rows["log_evidence"].tolist() == [-3.0, -3.0]
+
+
+def test_an_answer_is_wrong_where_the_truth_is_outside_of_its_central_99_percent():
+    rng = np.random.default_rng(0)
+    n, draws = 2000, rng.standard_normal((2000, 3000))
+    observed = np.zeros((n, 2))
+    truth = np.stack([rng.standard_normal(n), np.full(n, 99.0)], axis=1)
+    known = np.tile([False, True], (n, 1))
+    cases = cases_of(observed, truth=truth, known=known)
+    prediction = gaussian(observed, observed, np.ones((n, 2)), np.ones(n))
+    posterior = posterior_of(prediction, {"offset": draws, "rate": np.exp(draws)})
+    rows = judge([OFFSET, RATE], ["offset", "rate"], cases, posterior)
+    # Of an exact posterior 1 % are, whatever is known; binomial limits of 99.9 %.
+    assert binom.ppf(5e-4, n, 0.01) <= rows["wrong"].sum() <= binom.ppf(1 - 5e-4, n, 0.01)
+    wrong = np.abs(truth[:, 0]) > norm.ppf(0.995)
+    assert (rows["wrong"].to_numpy(bool) == wrong).mean() > 0.995
 
 
 def test_bias_of_a_logarithm_is_in_decades_and_there_is_none_of_what_is_known(judged):

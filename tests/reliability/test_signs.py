@@ -40,7 +40,7 @@ def found(innovation, *, mask=None, left=0.01, estimate=(0.0, 0.0), known=(False
         np.zeros(n),
         Computation.unchecked(),
     )
-    return signs([FLAT, BELL], ["flat", "bell"], cases, posterior)
+    return signs([FLAT, BELL], ["flat", "bell"], cases, posterior, np.zeros(n))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import kstest
 
@@ -51,6 +52,22 @@ class Run:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     return Run(tmp_path_factory.mktemp("results") / MODEL_ID)
+
+
+def test_tables_of_the_reports_stand_beside_them_as_csv(done):
+    posterior = pd.read_csv(done.results.table("infer_example"))
+    for ours, row in zip(posterior.itertuples(), done.inference.report["posterior"], strict=True):
+        assert (ours.quantity, ours.median) == (row["quantity"], row["median"])
+        assert [ours.low_90, ours.high_90] == row["interval_90"]
+    (calibrated,) = done.training.report["calibration"]
+    table = pd.read_csv(done.results.table("train_calibration"))
+    assert table["coverage_90"].tolist() == [row["coverage_90"] for row in calibrated["parameters"]]
+    (held_out,) = done.training.report["held_out"]
+    learnt = pd.read_csv(done.results.table("train_tables")).set_index(["name", "column"])["value"]
+    for row in held_out["rows"]:
+        assert {key: learnt[row["name"], key] for key in row.keys() - {"name"}} == {
+            key: value for key, value in row.items() if key != "name"
+        }
 
 
 def test_the_posterior_is_the_exact_one(done):
@@ -176,12 +193,12 @@ def test_the_closing_words_hold_the_verdict_and_every_quantity(done):
 
 # One case in 10 ** x is above x.
 USUAL = [-1.0, 0.0, np.log10(5), 1 / np.log(10)]
-RULE = Decision(dict.fromkeys(MEANING, USUAL), 2.0, 0.05, 0.05, 300, 700)
+RULE = Decision(dict.fromkeys(MEANING, USUAL), USUAL, 2.0, 0.05, 0.05, 300, 700)
 
 
 def judged(*records, outside=None, places=None):
-    """Verdict on records, each with the signs that are not zero."""
-    found = {name: np.array([record.get(name, 0.0) for record in records]) for name in MEANING}
+    """Verdict on records, each with the signs that are not the least."""
+    found = {name: np.array([record.get(name, -1.0) for record in records]) for name in MEANING}
     places = places or [" (here)"] * len(records)
     return infer.judge_model(found, places, outside or [[] for _ in records], RULE)
 
@@ -189,13 +206,19 @@ def judged(*records, outside=None, places=None):
 @pytest.mark.parametrize(
     ("change", "outside", "decision", "words"),
     [
-        ({}, [], "accept", "no sign of misfit is beyond the limit of 1 in 100"),
+        ({}, [], "accept", "within the limit of 1 in 100"),
         ({"sign_misfit": 1.9}, [], "accept", "what is left unexplained, is as in 1 in 79"),
         (
             {"sign_misfit": 3.1},
             [],
             "escalate",
-            "unexplained is large beside the record, as in 1 in 1,",
+            "unexplained is large beside the record (as in 1 in 1,",
+        ),
+        (
+            {"sign_misfit": 1.6, "sign_edge": 1.6},
+            [],
+            "escalate",
+            "signs of misfit are as in 1 in 180",
         ),
         ({"sign_local": 3.1}, [], "escalate", "one stretch of the record errs to one side (here)"),
         ({}, ["the duration is 3 s"], "escalate", "outside the trained range: the duration is 3 s"),

@@ -14,6 +14,7 @@ rule infer:
         guardrail=guardrail,
     output:
         report="results/{run}/reports/infer_{name}.json",
+        table="results/{run}/reports/infer_{name}.csv",
         figure=report(
             "results/{run}/figures/infer_{name}.png",
             caption="../report/infer.rst",

@@ -1,12 +1,20 @@
 rule train:
     input:
         notebook="notebooks/2_train.ipynb",
-        package=package("inference", "reliability", "stages/train.py", "figures"),
+        package=package(
+            "inference",
+            "reliability",
+            "stages/structure.py",
+            "stages/train.py",
+            "figures",
+        ),
         data=chunks,
         audits=audits,
     output:
         checkpoint="results/{run}/checkpoints/trained/manifest.json",
         report="results/{run}/reports/train_report.json",
+        tables="results/{run}/reports/train_tables.csv",
+        calibrated="results/{run}/reports/train_calibration.csv",
         figure=report(
             "results/{run}/figures/training.png",
             caption="../report/train.rst",
@@ -18,6 +26,12 @@ rule train:
             caption="../report/calibration.rst",
             category="2 train",
             labels={"model": "{run}", "figure": "calibration"},
+        ),
+        structure=report(
+            "results/{run}/figures/structure.svg",
+            caption="../report/structure.rst",
+            category="2 train",
+            labels={"model": "{run}", "figure": "structure"},
         ),
         notebook="results/{run}/notebooks/2_train.ipynb",
     log:

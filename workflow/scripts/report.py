@@ -45,6 +45,7 @@ def of_run(folder: Path, pages: list[Path]) -> dict:
         "training": read_json(folder / "reports/train_report.json") if trained else None,
         "split_table": summary.split_table(guardrail),
         "rule": summary.rule_sentence(guardrail),
+        "harm": summary.harm_sentence(guardrail),
         "control": summary.control_sentence(guardrail),
         "undetected": summary.undetected(guardrail),
         "figures": {key: embedded(folder / f"figures/{file}.png") for key, file in figures.items()},

@@ -11,7 +11,7 @@ from touchstone.cli.common import ESCALATE, app, bad_input, chosen_model, keep_c
 
 @app.command()
 def models() -> None:
-    """List the models, and which artefact answers for each."""
+    """List the models, and which artefact answers for each; deprecated ones are left out."""
     with bad_input():
         from touchstone import registry
         from touchstone.stages import checkpoints
@@ -41,10 +41,14 @@ def info(
     """Say what a model is, what it infers, by which form it is asked, and what it has made here."""
     with bad_input():
         from touchstone import registry
-        from touchstone.stages import summary
+        from touchstone.stages import checkpoints, summary
 
         about, status = registry.get_model_metadata(model_id), registry.get_model_status(model_id)
-        quantities = registry.load_model_instance(model_id).quantities
+        status["answering"] = checkpoints.answering(model_id)
+        quantities = about.parameters or {
+            quantity.name: quantity
+            for quantity in registry.load_model_instance(model_id).quantities
+        }
     if as_json:
         content = about.model_dump(mode="json") | {"here": status}
         typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
@@ -57,21 +61,33 @@ def predict(
     model_id: Annotated[str, typer.Argument(metavar="MODEL", help="One of `touchstone models`.")],
     values: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE...", help="Fields of `touchstone info`."),
+        typer.Argument(
+            metavar="KEY=VALUE...", help="Values of the fields that `touchstone info` lists."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Ask a model by the values of its form."""
+    """Ask a model by the values of its form, such as Tg_num=420 or E_V=0.3,0.29,0.28.
+
+    `touchstone info MODEL` lists the fields. What is left out is assumed or inferred, and said.
+    """
     keep_compilations()
     with bad_input():
-        from touchstone.stages import infer, predict, records, summary
+        from touchstone import registry
+        from touchstone.io import settings
+        from touchstone.stages import checkpoints, predict, records, summary
 
-        params = records.key_values(values or [])
-        model, results, settings = chosen_model(model_id)
-        report = predict.run(model, infer.prepare(model, results), settings["seed"], params)
+        fields = registry.get_inference_form_fields(model_id)
+        texts = {field.name for field in fields if field.type in ("string", "select")}
+        params = records.key_values(values or [], texts)
+        model, results, config = chosen_model(model_id)
+        judge = checkpoints.prepare(model, results)
+        own = settings.of_stage(config, model_id, "infer")
+        report = predict.run(model, judge, own, params)
     as_text = json.dumps(report, indent=2, ensure_ascii=False) if as_json else None
     typer.echo(as_text or summary.prediction_text(report))
-    if report["verdict"] == "escalate":
+    verdicts = report["verdict"], report.get("computation", {}).get("verdict")
+    if "escalate" in verdicts:
         raise typer.Exit(ESCALATE)
 
 
@@ -79,12 +95,15 @@ def predict(
 def ppc(
     model_id: Annotated[str, typer.Argument(metavar="MODEL", help="One of `touchstone models`.")],
 ) -> None:
-    """Check whether a model could have made the data it learnt from, by its newest chains."""
+    """Check whether a model could have made the data it learnt from, by its newest chains.
+
+    Tables are printed, and written as CSV beside the figure, to the results of the model.
+    """
     with bad_input():
-        from touchstone.stages import infer, posterior_check, summary
+        from touchstone.stages import checkpoints, posterior_check, summary
 
         model, results, settings = chosen_model(model_id)
-        infer.prepare(model, results)
+        checkpoints.prepare(model, results)
         checked = posterior_check.run(model, results, settings["seed"])
     typer.echo(summary.tables_text(checked.tables))
     typer.echo("Written: " + ", ".join(map(str, checked.files)))
@@ -93,18 +112,29 @@ def ppc(
 @app.command()
 def train(
     model_id: Annotated[str, typer.Argument(metavar="MODEL", help="One of `touchstone models`.")],
-    data: Annotated[Path | None, typer.Option(help="Data in place of the workflow's own.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Data to learn from in place of the workflow's own."),
+    ] = None,
     draws: Annotated[int | None, typer.Option(help="Draws of each chain.", min=1)] = None,
-    chains: Annotated[int | None, typer.Option(help="Chains.", min=1)] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Draws of each chain that are not kept.", min=1)
+    ] = None,
+    chains: Annotated[int | None, typer.Option(help="Number of chains.", min=1)] = None,
     gpu: Annotated[
-        bool | None, typer.Option("--gpu/--cpu", help="Where to compute; by default as JAX finds.")
+        bool | None,
+        typer.Option("--gpu/--cpu", help="Where to compute; by default where JAX finds it best."),
     ] = None,
 ) -> None:
-    """Train a model by the rules of the workflow, in the project's folder."""
+    """Train a model by the rules of the workflow, in the project's folder.
+
+    Only a model that is trained by sampling takes --draws, --warmup and --chains.
+    """
     with bad_input():
         from touchstone.stages import training_run
 
-        changes = {name: n for name, n in (("draws", draws), ("chains", chains)) if n is not None}
+        given = {"draws": draws, "warmup": warmup, "chains": chains}
+        changes = {name: number for name, number in given.items() if number is not None}
         code = training_run.run(model_id, data, changes, gpu)
     raise typer.Exit(code)
 

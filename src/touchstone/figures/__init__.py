@@ -5,7 +5,7 @@ Text has at least 9 pt where a figure is as wide as `PAGE`, the width of the ren
 
 from touchstone.figures.answer import PAGE, answer, residuals
 from touchstone.figures.posterior import beside, gallery, intervals, predictive, trade_off
-from touchstone.figures.scores import against_severity, separation
+from touchstone.figures.scores import against_severity, risk_coverage, separation
 from touchstone.figures.training import bars, effects, losses, ranks
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "predictive",
     "ranks",
     "residuals",
+    "risk_coverage",
     "separation",
     "trade_off",
 ]

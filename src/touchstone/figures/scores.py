@@ -10,7 +10,7 @@ _LABELS = {
     "reliability_score": "Reliability score (0 to 100)",
     "pred_calibration_error": "Calibration error",
     "param_nrmse": "Parameter error (prior sd)",
-    "score": "Most unusual sign (-log10 of a part)",
+    "score": "Signs together (-log10 of the part of cases)",
 }
 
 
@@ -38,6 +38,27 @@ def separation(ax: Axes, runs: pd.DataFrame, metric: str, threshold: float | Non
     ax.set_ylabel(_LABELS.get(metric, metric))
     if metric in _LOGARITHMIC:
         ax.set_yscale("log")
+    return ax
+
+
+def risk_coverage(ax: Axes, harm: dict) -> Axes:
+    """Share of the accepted that is wrong, as more is accepted; `harm` as in the report."""
+    curve = pd.DataFrame(harm["curve"])
+    ax.plot(curve["accepted"], curve["wrong"], color="#4477aa", label="by our score")
+    ax.plot(curve["accepted"], curve["wrong_by_size"], color="0.6", ls="--", label="by its size")
+    where, rate = harm["accepted"]["value"], harm["wrong"]
+    if rate["value"] is not None:
+        ends = np.array([[rate["value"] - rate["low"]], [rate["high"] - rate["value"]]])
+        ax.errorbar(
+            where, rate["value"], yerr=np.maximum(ends, 0), fmt="x", color="black", label="the rule"
+        )
+    ax.set(
+        xlabel="Share of the cases that is accepted",
+        ylabel="Share of these that is wrong",
+        xlim=(0, 1),
+        ylim=(0, None),
+    )
+    ax.legend(fontsize=9)
     return ax
 
 

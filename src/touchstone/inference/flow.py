@@ -68,6 +68,10 @@ class VectorFieldNet(eqx.Module):
         """Scales and shifts of a context, shape (depth, 2, width)."""
         return self.encoder(context).reshape(len(self.blocks), 2, -1)
 
+    def summary(self, context: Array) -> Array:
+        """What the network has made of a context, shape (encoder_width,)."""
+        return self.encoder.hidden(context)
+
     def __call__(self, t: Array, x: Array, code: Array) -> Array:
         """Velocity at time t in [0, 1] of a state x, shape (target_size,)."""
         variance = path_variance(t, self.spread)
@@ -103,10 +107,13 @@ class _Encoder(eqx.Module):
         self.blocks = [_Block(width, key=k) for k in keys[2:]]
 
     def __call__(self, context: Array) -> Array:
+        return self.last(jax.nn.silu(self.hidden(context)))
+
+    def hidden(self, context: Array) -> Array:
         h = self.first(jnp.arcsinh(context))
         for block in self.blocks:
             h = block(h, 0.0, 0.0)
-        return self.last(jax.nn.silu(h))
+        return h
 
 
 class _Block(eqx.Module):

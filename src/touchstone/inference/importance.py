@@ -18,11 +18,11 @@ from scipy.special import softmax
 from touchstone.inference.batches import CHUNK
 from touchstone.inference.problem import Problem, log_normal
 from touchstone.inference.proposals import Mixture, Modes, climb, log_densities, log_sum
+from touchstone.inference.psis import k_threshold, smooth
 
 # Two runs agree whose log evidences differ by less: chance makes 0.1 of 200 effective draws in
 # each, and a mode that only one has seen is then a quarter of the posterior at most.
 AGREEMENT = 0.3
-_WORST_K_HAT = 10.0  # of draws that are no good at all
 _STARTS_PER_MODE = 3  # climbs that start, for each that arrives: a mode that none enters is lost
 _REFIT_DRAWS = 2  # effective draws for each free parameter, at least, that a refit is made of
 _LIGHT_DRAWS = 4  # of the light entries, for each simulation
@@ -269,7 +269,7 @@ class Pooled(NamedTuple):
         z: Shape (n, P).
         weight: Pareto-smoothed, shape (n,), sums to one.
         effective: Effective number of draws (Kish).
-        k_hat: Shape of the Pareto tail of the weights, at most `_WORST_K_HAT`.
+        k_hat: Shape of the Pareto tail of the weights, at most `psis.WORST_K_HAT`.
         k_threshold: Largest k-hat at which so many draws can be trusted.
         log_evidence: Of the observation.
         disagreement: Log evidence of the best run less that of the next.
@@ -336,47 +336,6 @@ def _disagreement(runs: list[Reweighted]) -> float:
 def _log_sum(values: np.ndarray) -> float:
     top = values.max()
     return float(top + np.log(np.exp(values.astype(float) - top).sum())) if top > -np.inf else top
-
-
-def smooth(log_weight: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights, the largest smoothed by a Pareto tail (Vehtari et al. 2024), by ArviZ.
-
-    Args:
-        log_weight: Unnormalised, shape (n,).
-
-    Returns:
-        Weights that sum to one, and k-hat; of draws that are all impossible, equal weights.
-    """
-    equal = np.full(len(log_weight), 1 / len(log_weight))
-    if not np.isfinite(log_weight).any():
-        return equal, _WORST_K_HAT
-    if np.ptp(log_weight) == 0:  # no tail
-        return equal, 0.0
-    from arviz_stats.base import array_stats  # here, since it imports all of ArviZ's statistics
-
-    # ArviZ takes log likelihoods to be divided out, hence the sign.
-    smoothed, k_hat = array_stats.psislw(-log_weight.astype(float))
-    # Of very few possible draws it takes some impossible ones for the tail.
-    weight = np.where(np.isfinite(log_weight), np.exp(smoothed - smoothed.max()), 0.0)
-    k_hat = float(np.nan_to_num(k_hat, nan=_WORST_K_HAT, posinf=_WORST_K_HAT))
-    return weight / weight.sum(), min(k_hat, _WORST_K_HAT)
-
-
-def k_threshold(n: int) -> float:
-    """Largest k-hat at which n draws can be trusted (Vehtari et al. 2024, eq. 13)."""
-    return min(1 - 1 / np.log10(n), 0.7)
-
-
-def resample(weight: np.ndarray, n: int) -> np.ndarray:
-    """Indices of n equally weighted draws, by resampling at the midpoints of equal parts.
-
-    Args:
-        weight: Shape (draws,), sums to one.
-        n: How many.
-    """
-    ends = np.cumsum(weight)
-    comb = (np.arange(n) + 0.5) / n
-    return np.minimum(np.searchsorted(ends / ends[-1], comb, side="right"), len(weight) - 1)
 
 
 def _tempered(log_weight: np.ndarray, enough: float) -> np.ndarray:

@@ -1,14 +1,18 @@
 """Files that outlive a run: written whole or not at all, hashed, and free of executable content."""
 
+import csv
 import hashlib
 import json
 import os
 import tempfile
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +66,20 @@ def files(path: Path | str) -> list[Path]:
     return [file for file in sorted(path.iterdir()) if file.is_file() and file.name[0] != "."]
 
 
+def stamped(folder: Path, name: str) -> Path:
+    """A NetCDF file of chains that are written now: its name has the time (UTC)."""
+    return folder / f"{name}_{datetime.now(UTC):%Y%m%dT%H%M%SZ}.nc"
+
+
+def state(path: Path | str) -> tuple[int, int]:
+    """What changes with the content of a file: when it was written, and its size."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return 0, 0  # whoever reads the file says what is wrong
+    return found.st_mtime_ns, found.st_size
+
+
 def sha256(path: Path | str) -> str:
     """Hex digest of a file's content."""
     with Path(path).open("rb") as stream:
@@ -70,7 +88,10 @@ def sha256(path: Path | str) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that numbers depend on."""
-    return {"touchstone": __version__, **{name: metadata.version(name) for name in _PACKAGES}}
+    return {"touchstone": __version__, **{name: _version(name) for name in _PACKAGES}}
+
+
+_version = cache(metadata.version)
 
 
 def write_json(path: Path | str, content: dict) -> None:
@@ -78,6 +99,15 @@ def write_json(path: Path | str, content: dict) -> None:
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     with atomic(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of a table as CSV in one piece; what a row lacks stays empty."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_json(path: Path | str) -> dict:

@@ -1,8 +1,10 @@
-"""YAML as people write it: what YAML 1.1 reads otherwise than it looks is refused or mended."""
+"""YAML: of users, where what YAML 1.1 reads otherwise than it looks is refused or mended; and the
+project's own, read as it is by the fastest parser."""
 
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -49,8 +51,16 @@ _Loader.add_implicit_resolver(
 )
 
 
+_FASTEST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
+
+
 class _KeyError(ValueError):
     """A key that cannot be read as it is; the message names it."""
+
+
+def load_own(path: Path) -> Any:
+    """Content of a YAML file of the project; errors are those of the file system and of PyYAML."""
+    return yaml.load(path.read_text(encoding="utf-8"), _FASTEST)
 
 
 def load(path: Path) -> object:

@@ -2,19 +2,21 @@
 
 import hashlib
 import json
+import math
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
-from touchstone.io import artifacts
+from touchstone.io import artifacts, plain_yaml
+from touchstone.io.validation import jsonschema
 
 SCHEMA_VERSION = 1
+_PLAIN = (str, int, bool, type(None))
 _VOLATILE = ("timing", "date", "revision")
 _SCHEMAS = Path(__file__).parent / "schemas"
 
@@ -32,22 +34,39 @@ def lineage(settings: dict, seed: int, inputs: Mapping[str, Path | str], **facts
     Returns:
         Settings, seed, input digests, versions, revision, date, and the lineages of the inputs.
     """
-    parents = {}
-    for role, path in inputs.items():
-        if Path(path).suffix == ".json":
-            parents[role] = artifacts.read_json(path).get("lineage")
+    read = {role: _origin(Path(path), *artifacts.state(path)) for role, path in inputs.items()}
     return {
         "settings": settings,
         "seed": seed,
         "inputs": {
-            role: {"path": str(path), "sha256": digest(path)} for role, path in inputs.items()
+            role: {"path": str(path), "sha256": read[role].sha256} for role, path in inputs.items()
         },
         "versions": artifacts.versions(),
         "revision": _revision(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
-        "parents": parents,
+        "parents": {
+            role: read[role].lineage
+            for role, path in inputs.items()
+            if Path(path).suffix == ".json"
+        },
     }
+
+
+class _Origin(NamedTuple):
+    """What the lineage of a result says of a file that it was made from."""
+
+    sha256: str
+    lineage: dict | None
+
+
+@lru_cache(maxsize=64)
+def _origin(path: Path, _modified: int, _size: int) -> _Origin:
+    """Of a file in a state, so that one which has not changed is not read for every answer."""
+    if path.suffix != ".json":
+        return _Origin(artifacts.sha256(path), None)
+    content = artifacts.read_json(path)
+    return _Origin(_digest(content), content.get("lineage"))
 
 
 def digest(path: Path | str) -> str:
@@ -123,12 +142,10 @@ def read(path: Path | str, kind: str | None = None) -> dict:
         raise artifacts.ArtifactError(
             f"{path}: schema_version is {report.get('schema_version')!r}, expected {SCHEMA_VERSION}"
         )
-    import jsonschema  # here, since it takes a second to import
-
-    errors = list(jsonschema.Draft202012Validator(schema(report["kind"])).iter_errors(report))
+    errors = list(_validator(report["kind"]).iter_errors(report))
     # Where a key is wrong, those that depend on it are "unevaluated", which would say nothing.
     telling = [error for error in errors if error.validator != "unevaluatedProperties"]
-    error = jsonschema.exceptions.best_match(telling or errors)
+    error = jsonschema().exceptions.best_match(telling or errors)
     if error is not None:
         key = ".".join(map(str, error.absolute_path)) or "the report"
         raise artifacts.ArtifactError(f"{path}: {key}: {_short(error.message)}")
@@ -154,23 +171,25 @@ def _kinds() -> list[str]:
 
 def validate(report: dict) -> None:
     """Hold a report against the schema of its kind; a `ValidationError` says where it differs."""
-    import jsonschema  # here, since it takes a second to import
+    _validator(report["kind"]).validate(report)
 
-    jsonschema.Draft202012Validator(schema(report["kind"])).validate(report)
+
+@cache
+def _validator(kind: str) -> Any:
+    return jsonschema().Draft202012Validator(schema(kind))
 
 
 @cache
 def schema(kind: str) -> dict:
     """JSON schema of a kind of report."""
-    own, common = (
-        yaml.safe_load((_SCHEMAS / f"{name}.yaml").read_text(encoding="utf-8"))
-        for name in (kind, "common")
-    )
+    own, common = (plain_yaml.load_own(_SCHEMAS / f"{name}.yaml") for name in (kind, "common"))
     return {**own, "$defs": common}
 
 
 def plain(value: Any) -> Any:
     """Arrays and numpy scalars as JSON values; what is not finite becomes None."""
+    if type(value) in _PLAIN:  # most of a report: no more is asked of it
+        return value
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -179,7 +198,7 @@ def plain(value: Any) -> Any:
         return plain(value.tolist())
     if isinstance(value, np.generic):
         return plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
 

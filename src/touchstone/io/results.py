@@ -37,11 +37,20 @@ class Results:
         """A JSON report."""
         return self.folder / f"reports/{name}.json"
 
+    def table(self, name: str) -> Path:
+        """A table as CSV, beside the report that it is from."""
+        return self.folder / f"reports/{name}.csv"
+
     def figure(self, name: str) -> Path:
         """A figure; its folder is made."""
         path = self.folder / f"figures/{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    @property
+    def structure(self) -> Path:
+        """Drawing of the structure of the model."""
+        return self.folder / "figures/structure.svg"
 
     @property
     def traces(self) -> Path:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import yaml
-
-from touchstone.io import artifacts
+from touchstone.io import artifacts, plain_yaml
+from touchstone.io.validation import jsonschema
 
 _SHARED = Path(__file__).parent / "schemas/config.yaml"
 _OWN = "settings.schema.yaml"
@@ -30,12 +29,11 @@ def _is_integer(_checker, value) -> bool:
 @cache
 def _validator():
     """A validator to which neither .nan and .inf, which YAML has, nor 4.0 chunks are settings."""
-    import jsonschema  # here, since it takes a second to import
-
-    checker = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+    library = jsonschema()
+    checker = library.Draft202012Validator.TYPE_CHECKER.redefine_many(
         {"number": _is_number, "integer": _is_integer}
     )
-    return jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=checker)
+    return library.validators.extend(library.Draft202012Validator, type_checker=checker)
 
 
 _SHOWN = ("type", "enum", "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
@@ -44,7 +42,7 @@ _SHOWN = ("type", "enum", "minimum", "exclusiveMinimum", "maximum", "exclusiveMa
 @cache
 def schema(file: Path = _SHARED) -> dict:
     """A JSON schema written as YAML; by default that of the keys that all models share."""
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+    return plain_yaml.load_own(file)
 
 
 def complete(config: dict, folders: Mapping[str, Path]) -> dict:
@@ -87,7 +85,7 @@ def complete(config: dict, folders: Mapping[str, Path]) -> dict:
 
 def load(folders: Mapping[str, Path], file: Path = DEFAULT) -> dict:
     """The configuration of a file, complete and checked; see `complete`."""
-    return complete(yaml.safe_load(file.read_text(encoding="utf-8")), folders)
+    return complete(plain_yaml.load_own(file), folders)
 
 
 def found(folders: Mapping[str, Path], model_id: str | None = None) -> dict:

@@ -1,14 +1,16 @@
 """The decision to accept or to escalate: one score, one threshold, one promised false-alarm rate.
 
-How unusual a sign is, is -log10 of the part of simulated cases in which it is as high; the score of
-a case is that of its most unusual sign. On other simulated cases, used for nothing else, a
-threshold is set by split conformal prediction (Vovk 2012, conditional on the calibration): the
-false-alarm rate of the rule is at most alpha, with probability 1 - delta over those cases, for all
-observations that are exchangeable with them. Every reason to escalate is inside the score, so that
-none adds alarms that were not counted.
+How unusual a sign is, is -log10 of the part of simulated cases in which it is as high. The signs of
+a case are taken together by the root of the sum of squares: between the largest alone, which does
+not see that several are high at once, and Fisher's (1932) sum, which one sign hardly moves. The
+score is how unusual that is, counted in the same way. On other simulated cases, used for nothing
+else, a threshold is set by split conformal prediction (Vovk 2012, conditional on the calibration):
+the false-alarm rate of the rule is at most alpha, with probability 1 - delta over those cases, for
+all observations that are exchangeable with them. Every reason to escalate is inside the score, so
+that none adds alarms that were not counted.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -25,6 +27,7 @@ class Decision:
 
     Attributes:
         usual: Of each sign, its quantiles at `LEVELS`, then the mean excess over the last.
+        together: The same of all signs taken together.
         threshold: Of the score: escalate above.
         alpha: Promised false-alarm rate.
         delta: Chance, over the calibration, that the rate is higher.
@@ -33,6 +36,7 @@ class Decision:
     """
 
     usual: dict[str, list[float]]
+    together: list[float]
     threshold: float
     alpha: float
     delta: float
@@ -51,8 +55,8 @@ class Decision:
         return found
 
     def score(self, signs: dict[str, np.ndarray]) -> Float[np.ndarray, " case"]:
-        """Of the most unusual sign of each case."""
-        return np.max(list(self.unusual(signs).values()), axis=0)
+        """How unusual the signs of each case are together."""
+        return _surprise(_together(self.unusual(signs)), self.together)
 
     def to_json(self) -> dict:
         """As a report holds it."""
@@ -86,10 +90,12 @@ def calibrate(
     n_usual = len(next(iter(usual.values())))
     n = len(next(iter(calibration.values())))
     rank = max(largest_rank(n, alpha, delta), 1)
-    blank = Decision(known, np.inf, alpha, delta, n_usual, n)
+    blank = Decision(known, [0.0, 0.0, 0.0, 1.0], np.inf, alpha, delta, n_usual, n)
+    together = _known(_together(blank.unusual(usual)))
+    blank = replace(blank, together=together)
     threshold = float(np.sort(blank.score(calibration))[-rank])
     bought = 1 - float(betainc(rank, n + 1 - rank, alpha))
-    return Decision(known, threshold, alpha, max(delta, bought), n_usual, n)
+    return replace(blank, threshold=threshold, delta=max(delta, bought))
 
 
 def largest_rank(n: int, alpha: float, delta: float) -> int:
@@ -100,6 +106,11 @@ def largest_rank(n: int, alpha: float, delta: float) -> int:
     ranks = np.arange(1, n + 1)
     enough = betainc(ranks, n + 1 - ranks, alpha) >= 1 - delta
     return int(np.count_nonzero(enough))  # a higher threshold promises more
+
+
+def _together(unusual: dict[str, np.ndarray]) -> Float[np.ndarray, " case"]:
+    """Of the signs of each case: the root of the sum of squares."""
+    return np.sqrt(np.square(list(unusual.values())).sum(0))
 
 
 def _known(values: Float[np.ndarray, " case"]) -> list[float]:

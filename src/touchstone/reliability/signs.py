@@ -23,6 +23,7 @@ MEANING = {
     "sign_uniformity": "the samples are not spread as the posterior lets expect",
     "sign_misfit": "what the model leaves unexplained is large beside the record",
     "sign_edge": "an estimate lies at the edge of its prior",
+    "sign_novelty": "the measurement is unlike those of the training",
 }
 
 NAMES = {  # in a sentence
@@ -33,12 +34,17 @@ NAMES = {  # in a sentence
     "sign_uniformity": "the distribution of the samples",
     "sign_misfit": "the size of what is left unexplained",
     "sign_edge": "the place of the estimates in their priors",
+    "sign_novelty": "the distance from the training",
 }
 LOCAL = ("sign_spread", "sign_largest", "sign_local")  # that have a place in the record
 
 
 def signs(
-    quantities: list[Quantity], edges: list[str], cases: Cases, posterior: Posterior
+    quantities: list[Quantity],
+    edges: list[str],
+    cases: Cases,
+    posterior: Posterior,
+    novelty: Float[np.ndarray, " case"],
 ) -> dict[str, np.ndarray]:
     """All signs of each case, by the names in `MEANING`, shape (case,) each.
 
@@ -47,6 +53,7 @@ def signs(
         edges: Names of those whose estimates are not expected at the edge of their prior.
         cases: The observations.
         posterior: Theirs.
+        novelty: How far each lies from the training, as `Model.novelty`.
     """
     rows = [
         _of_innovations(innovation[seen])
@@ -61,6 +68,7 @@ def signs(
         **found,
         "sign_misfit": np.log10(np.maximum(size, 1e-12)),
         "sign_edge": -np.log10(np.maximum(edge.min(1), 1e-12)),
+        "sign_novelty": novelty,
     }
 
 

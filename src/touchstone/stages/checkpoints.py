@@ -1,5 +1,7 @@
 """Which checkpoint a stage rests on, and which guardrail judges its answers."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,6 +58,28 @@ class Artefact(NamedTuple):
     def words(self) -> str:
         """Which artefact it is."""
         return words(self.facts)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A loaded artefact, with what its answers are judged by.
+
+    Attributes:
+        artefact: Which one.
+        loaded: The checkpoint that the model holds.
+    """
+
+    artefact: Artefact
+    loaded: Loaded
+
+    @cached_property
+    def guardrail(self) -> dict:
+        """Report of the rule, verified when it is first asked for.
+
+        Raises:
+            ArtifactError: As `guardrail_of`.
+        """
+        return guardrail_of(self.artefact)
 
 
 def words(facts: dict[str, str | None]) -> str:
@@ -138,12 +162,27 @@ def find(model_id: str, results: Results, checkpoint: str | Path = "") -> Artefa
     return Artefact(source, folder, guardrail, certificate, _date(vouching))
 
 
+def prepare(model: Model, results: Results, checkpoint: str | Path = "") -> Judge:
+    """Find the artefact that answers, verify it, and load it into the model.
+
+    Args:
+        model: The model.
+        results: Of the model.
+        checkpoint: Folder; empty as in `find`.
+
+    Raises:
+        ArtifactError: If there is none, or it is damaged.
+    """
+    artefact = find(model.model_id, results, checkpoint)
+    return Judge(artefact, load(model, results, artefact.checkpoint))
+
+
 def answering(model_id: str) -> str:
     """The artefact that answers for a model, or what to run for one, in words."""
     try:
         return find(model_id, Results(results_folder(model_id))).words
     except ArtifactError as error:
-        return str(error)
+        return str(error).removeprefix(f"{model_id}: ")
 
 
 def _source(folder: Path, results: Results, released: Path) -> str:

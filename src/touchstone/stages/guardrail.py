@@ -8,12 +8,15 @@ import pandas as pd
 
 from touchstone.io import reports
 from touchstone.io.results import Results
-from touchstone.reliability import control, guardrail
-from touchstone.reliability.decision import Decision, calibrate
+from touchstone.reliability import control, guardrail, harm, left_out, rivals, unseen
+from touchstone.reliability.decision import Decision
 from touchstone.reliability.signs import MEANING
 from touchstone.stages import randomness
 
 TRIVIAL = "max_abs_observed"  # the score that needs no thought: how large the observation is
+_GROUPS = 4  # of equally many cases, by which false alarms are told apart
+_SHARES = np.linspace(0.02, 1.0, 50)  # of the cases, of the risk-coverage curve
+_N_BOOTSTRAP = 2000
 _USUAL_PART = 0.3  # of the calibration cases: they say what is usual, the others set the threshold
 
 
@@ -50,11 +53,15 @@ def run(settings: dict, results: Results) -> Guarded:
     table = reports.read(source, "stress_report")
     runs = pd.DataFrame(table["runs"])
     rng = randomness.generator(seed, "guardrail")
-    decision = _calibrate(runs[runs["split"] == "calibration"], settings, rng)
+    in_family = runs[runs["split"] == "calibration"]
+    is_usual = guardrail.halves(len(in_family), _USUAL_PART, rng)
+    usual, calibration = in_family[is_usual], in_family[~is_usual]
+    promise = settings["alpha"], settings["delta"]
+    decision = rivals.calibrated(usual, calibration, MEANING, *promise)
     runs = runs[runs["split"] != "calibration"]
     fitted_on = guardrail.halves(runs["case_index"].nunique(), settings["fit_part"], rng)
     runs["stressed"] = runs["split"].str.startswith("stress_")
-    runs["score"] = decision.score(_signs(runs))
+    runs["score"] = decision.score(rivals.columns(runs, MEANING))
     is_fitted = fitted_on[runs["case_index"]]
     rules = _fit(runs[is_fitted & (runs["split"] != "control")], settings["alpha"])
     # The rule has seen no base case: its rates by variant are of all of them. Beside the others,
@@ -82,6 +89,11 @@ def run(settings: dict, results: Results) -> Guarded:
         },
         "baselines": scores,
         "by_variant": _by_variant(judged, ours["fpr"]["high"]),
+        "conditional": _conditional(judged),
+        "harm": _harm(judged, rng),
+        "rivals": _rivals(judged, usual, calibration, promise, rng),
+        "left_out": left_out.compare(judged, fitted_on, usual, calibration, decision),
+        "unseen": _unseen(judged, usual, calibration, promise, seed),
         "control": {"stress": table["control"], "guardrail": control.of_rule(judged)},
     }
     lineage = reports.lineage(
@@ -93,16 +105,111 @@ def run(settings: dict, results: Results) -> Guarded:
     return Guarded(report, decision, historical, scored)
 
 
-def _signs(rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    return {name: rows[name].to_numpy(float) for name in MEANING}
+def _conditional(judged: pd.DataFrame) -> list[dict]:
+    """False alarms by what is known of a case: the promise is for all of them together."""
+    alarms = judged[judged["split"].isin(["in_distribution", "control"])]
+    rows = []
+    for by in ("kind", *(name for name in alarms if name.startswith("condition_"))):
+        groups = alarms[by]
+        if by != "kind":
+            groups = pd.qcut(groups, _GROUPS, duplicates="drop")
+        for name, group in alarms.groupby(groups, observed=True):
+            # The variants of a base case are not independent.
+            rate = guardrail.wilson(group["flagged"].mean(), group["case_index"].nunique())
+            label = by.removeprefix("condition_")
+            rows.append({"by": label, "group": str(name), "flagged": rate._asdict()})
+    return rows
 
 
-def _calibrate(rows: pd.DataFrame, settings: dict, rng: np.random.Generator) -> Decision:
-    """The decision: some cases say what is usual, the others set the threshold."""
-    usual = guardrail.halves(len(rows), _USUAL_PART, rng)
-    found = _signs(rows)
-    parts = ({name: values[which] for name, values in found.items()} for which in (usual, ~usual))
-    return calibrate(*parts, settings["alpha"], settings["delta"])
+def _harm(judged: pd.DataFrame, rng: np.random.Generator) -> dict:
+    """What comes of believing what is accepted, on the stated mix."""
+    weight = harm.mix(judged)
+    flagged, wrong = judged["flagged"].to_numpy(), judged["wrong"].to_numpy(bool)
+    certified = harm.certify(judged, weight, flagged, rng)
+    inside = judged[judged["split"] == "in_distribution"]
+    by_score = harm.curve(judged["score"].to_numpy(), wrong, weight, _SHARES)
+    by_size = harm.curve(judged[TRIVIAL].to_numpy(), wrong, weight, _SHARES)
+    rows = zip(_SHARES.tolist(), by_score.tolist(), by_size.tolist(), strict=True)
+    return {
+        "level": harm.LEVEL,
+        **{
+            name: value._asdict() if isinstance(value, guardrail.Interval) else value
+            for name, value in certified._asdict().items()
+        },
+        "in_family": guardrail.wilson(inside["wrong"].mean(), len(inside))._asdict(),
+        "curve": [{"accepted": s, "wrong": a, "wrong_by_size": b} for s, a, b in rows],
+    }
+
+
+def _rivals(
+    judged: pd.DataFrame,
+    usual: pd.DataFrame,
+    calibration: pd.DataFrame,
+    promise: tuple[float, float],
+    rng: np.random.Generator,
+) -> list[dict]:
+    """Others' detectors beside ours, on the same cases at the same promise."""
+    inside = judged["split"] == "in_distribution"
+    stressed = judged["stressed"].to_numpy()
+    n = judged["case_index"].nunique()
+    draws = rng.multinomial(n, np.full(n, 1 / n), _N_BOOTSTRAP) / n
+
+    def by_case(flags: np.ndarray) -> np.ndarray:
+        return (
+            judged[stressed].assign(f=flags[stressed]).groupby("case_index")["f"].mean().to_numpy()
+        )
+
+    ours = by_case(judged["flagged"].to_numpy(float))
+    rows = []
+    for name, flags in _flags_of_rivals(judged, usual, calibration, promise).items():
+        theirs = by_case(flags.astype(float))
+        low, high = np.quantile(draws @ (ours - theirs), [0.025, 0.975])
+        rows.append(
+            {
+                "name": name,
+                "fpr": guardrail.wilson(flags[inside].mean(), n)._asdict(),
+                "recall": float(theirs.mean()),
+                "gain": {"value": float((ours - theirs).mean()), "low": low, "high": high, "n": n},
+            }
+        )
+    return sorted(rows, key=lambda row: -row["recall"])
+
+
+def _flags_of_rivals(
+    judged: pd.DataFrame,
+    usual: pd.DataFrame,
+    calibration: pd.DataFrame,
+    promise: tuple[float, float],
+) -> dict[str, np.ndarray]:
+    flags = {}
+    for name, needed in rivals.there(calibration).items():
+        rule = rivals.calibrated(usual, calibration, needed, *promise)
+        flags[name] = rule.score(rivals.columns(judged, needed)) > rule.threshold
+    return flags
+
+
+def _unseen(
+    judged: pd.DataFrame,
+    usual: pd.DataFrame,
+    calibration: pd.DataFrame,
+    promise: tuple[float, float],
+    seed: int,
+) -> dict | None:
+    """What to expect of a family that was not tried, of the rule and of each rival."""
+    flags = {"decision": judged["flagged"].to_numpy()}
+    flags |= _flags_of_rivals(judged, usual, calibration, promise)
+    stressed = judged["stressed"].to_numpy()
+    keys = ["family", "severity"]
+    counts = [
+        judged[stressed]
+        .assign(f=flag[stressed])
+        .groupby(keys)["f"]
+        .agg(flagged="sum", n="size")
+        .reset_index()
+        .assign(detector=name)
+        for name, flag in flags.items()
+    ]
+    return unseen.expect(pd.concat(counts), seed)
 
 
 class _Flags(NamedTuple):

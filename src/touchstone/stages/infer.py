@@ -13,9 +13,11 @@ from touchstone.io.results import Results
 from touchstone.reliability.decision import CERTAIN, Decision
 from touchstone.reliability.scores import coverage_90, predictive_metrics
 from touchstone.reliability.signs import LOCAL, MEANING, NAMES, signs, where
-from touchstone.stages import checkpoints, randomness, records
+from touchstone.stages import randomness, records
+from touchstone.stages.checkpoints import Judge, prepare
 from touchstone.vocabulary import Cases, Posterior, Verdict
 
+_RARE = 1.0  # of a sign that is named: as in 1 of 10 simulated records
 _LEAST_GAIN = 5.0  # in log evidence, of an alternative that is worth a word
 
 
@@ -35,36 +37,6 @@ class Inference(NamedTuple):
     prior: dict[str, np.ndarray]
 
 
-class Judge(NamedTuple):
-    """A loaded artefact, with what its answers are judged by.
-
-    Attributes:
-        artefact: Which one.
-        loaded: The checkpoint that the model holds.
-        guardrail: Report of the rule, verified.
-    """
-
-    artefact: checkpoints.Artefact
-    loaded: checkpoints.Loaded
-    guardrail: dict
-
-
-def prepare(model: Model, results: Results, checkpoint: str | Path = "") -> Judge:
-    """Find the artefact that answers, verify it, and load it into the model.
-
-    Args:
-        model: The model.
-        results: Of the model.
-        checkpoint: Folder; empty as in `checkpoints.find`.
-
-    Raises:
-        ArtifactError: If there is none, or it is damaged.
-    """
-    artefact = checkpoints.find(model.model_id, results, checkpoint)
-    guardrail = checkpoints.guardrail_of(artefact)
-    return Judge(artefact, checkpoints.load(model, results, artefact.checkpoint), guardrail)
-
-
 def example(model: Model, seed: int, results: Results) -> tuple[Path, Path]:
     """The simulated measurement of a model and its metadata, written where they are not there."""
     data, meta = results.example
@@ -82,7 +54,7 @@ def run(
     meta: str | Path = "",
     checkpoint: str | Path = "",
 ) -> Inference:
-    """Infer a measurement, judge its posterior, and write the report.
+    """Infer a measurement, judge its posterior, and write the report, its table also as CSV.
 
     Args:
         model: The model.
@@ -100,7 +72,25 @@ def run(
     with records.prepared([Path(data)], Path(meta) if meta else None) as source:
         inference = answer(model, settings, judge, source)
     artifacts.write_json(results.report(f"infer_{name}"), inference.report)
+    artifacts.write_csv(results.table(f"infer_{name}"), posterior_rows(inference.report))
     return inference
+
+
+def posterior_rows(report: dict) -> list[dict]:
+    """The posterior of a report as rows of plain values, for a CSV."""
+    return [
+        {
+            "quantity": row["quantity"],
+            "record": row["record"],
+            "unit": row["unit"],
+            "mean": row["mean"],
+            "median": row["median"],
+            **dict(zip(("low_90", "high_90"), row["interval_90"], strict=True)),
+            **dict(zip(("prior_low_90", "prior_high_90"), row["prior_interval_90"], strict=True)),
+            "remark": row["remark"],
+        }
+        for row in report["posterior"]
+    ]
 
 
 def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -> Inference:
@@ -123,7 +113,7 @@ def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -
         cases, randomness.generator(seed, "infer", 0), method=model.methods[0], budget=budget
     )
     timing = {"infer_s": time.perf_counter() - started}
-    found = signs(model.quantities, model.config["edges"], cases, posterior)
+    found = signs(model.quantities, model.config["edges"], cases, posterior, model.novelty(cases))
     metrics = pd.DataFrame(
         predictive_metrics(cases, posterior) | coverage_90(cases, posterior) | found
     )
@@ -232,16 +222,18 @@ def judge_model(
     unusual = decision.unusual(found)
     # The worst of several records is unusual more often than one is (Bonferroni).
     several = np.log10(len(places))
-    scores = np.max(list(unusual.values()), axis=0) - several
+    scores = decision.score(found) - several
     limit = _one_in(decision.threshold)
     reasons = [
         [f"outside the trained range: {what}" for what in outside[k]]
-        + [
-            f"{MEANING[name]}{places[k] if name in LOCAL else ''}, as in {_one_in(values[k])} "
-            f"simulated records (the limit is {limit})"
-            for name, values in sorted(unusual.items(), key=lambda item: -item[1][k])
-            if values[k] - several > decision.threshold
-        ]
+        + (
+            [
+                f"{_remarkable(unusual, k, places[k])}; together the signs of misfit are as in "
+                f"{_one_in(scores[k] + several)} simulated records (the limit is {limit})"
+            ]
+            if scores[k] > decision.threshold
+            else []
+        )
         for k in range(len(places))
     ]
     if any(reasons):
@@ -250,11 +242,22 @@ def judge_model(
         name = max(unusual, key=lambda each: unusual[each].max())
         decided = Verdict(
             "accept",
-            f"no sign of misfit is beyond the limit of {limit} simulated records; the most unusual "
-            f"one, {NAMES[name]}, is as in {_one_in(unusual[name].max())}",
+            f"together the signs of misfit are as in {_one_in(scores.max() + several)} simulated "
+            f"records, within the limit of {limit}; the most unusual one, {NAMES[name]}, is as in "
+            f"{_one_in(unusual[name].max())}",
         )
     certain = CERTAIN if any(map(len, outside)) else 0.0
     return Judged(decided, float(max(scores.max(), certain)), unusual)
+
+
+def _remarkable(unusual: dict[str, np.ndarray], record: int, place: str) -> str:
+    """What the signs of a record say that are rare, the rarest first; of all, if none is rare."""
+    ranked = sorted(unusual.items(), key=lambda item: -item[1][record])
+    shown = [item for item in ranked if item[1][record] >= _RARE] or ranked[:1]
+    return ", ".join(
+        f"{MEANING[name]}{place if name in LOCAL else ''} (as in {_one_in(values[record])})"
+        for name, values in shown
+    )
 
 
 def _one_in(score: float) -> str:

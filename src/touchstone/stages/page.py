@@ -5,13 +5,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from touchstone.contract import Model
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError, atomic
 from touchstone.stages import summary
-from touchstone.stages.infer import Inference
+from touchstone.stages.infer import Inference, posterior_rows
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _DPI = 110
@@ -77,7 +75,7 @@ def of_answers(path: Path) -> list[Path]:
 
 
 def write_all(model: Model, inference: Inference, folder: Path, name: str) -> list[Path]:
-    """Write report, figure and page of an answer; returns their paths.
+    """Write report, figure, page and table of an answer; returns their paths.
 
     Args:
         model: The model.
@@ -89,7 +87,9 @@ def write_all(model: Model, inference: Inference, folder: Path, name: str) -> li
     draw(model, inference, figure)
     write(inference.report, figure, page)
     artifacts.write_json(report, inference.report)
-    return [report, figure, page]
+    table = folder / f"{name}_posterior.csv"  # another name than the record's
+    artifacts.write_csv(table, posterior_rows(inference.report))
+    return [report, figure, page, table]
 
 
 def draw(model: Model, inference: Inference, file: Path) -> None:
@@ -112,8 +112,7 @@ def draw(model: Model, inference: Inference, file: Path) -> None:
 
 def write_csv(answers: Sequence[dict], file: Path) -> None:
     """Write one row a measurement: verdicts, reasons, and every quantity with its interval."""
-    with atomic(file) as temporary:
-        pd.DataFrame(map(_row, answers)).to_csv(temporary, index=False)
+    artifacts.write_csv(file, list(map(_row, answers)))
 
 
 def _row(report: dict) -> dict:

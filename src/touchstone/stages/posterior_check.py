@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
-
 from touchstone import registry
 from touchstone.contract import Comparison, Model
 from touchstone.io import artifacts
@@ -42,9 +40,8 @@ def run(model: Model, results: Results, seed: int) -> Check:
         raise ArtifactError(str(error)) from None
     files = []
     for number, table in enumerate(tables, 1):
-        files.append(results.folder / f"reports/ppc_{number}.csv")
-        with artifacts.atomic(files[-1]) as temporary:
-            pd.DataFrame(table.rows).to_csv(temporary, index=False)
+        files.append(results.table(f"ppc_{number}"))
+        artifacts.write_csv(files[-1], table.rows)
     files.append(results.figure("ppc"))
     import matplotlib.pyplot as plt  # here, since it takes a second to import
 

@@ -3,7 +3,7 @@
 import re
 import shutil
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Container, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -202,8 +202,12 @@ def _place(content: Any, key: str, parents: list[str], change: str) -> int:
     return int(key)
 
 
-def key_values(given: Sequence[str]) -> dict[str, Any]:
+def key_values(given: Sequence[str], texts: Container[str] = ()) -> dict[str, Any]:
     """Values by their key, from KEY=VALUE each.
+
+    Args:
+        given: As a user wrote them.
+        texts: Keys whose values are texts, whatever they look like.
 
     Raises:
         ArtifactError: If one has no key, or two have the same.
@@ -215,7 +219,7 @@ def key_values(given: Sequence[str]) -> dict[str, Any]:
             raise ArtifactError(f"{each}: expected KEY=VALUE")
         if key in found:
             raise ArtifactError(f"{each}: {key} is given twice")
-        found[key] = _value(text)
+        found[key] = text if key in texts else _value(text)
     return found
 
 

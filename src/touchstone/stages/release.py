@@ -89,7 +89,7 @@ def run(model: Model, settings: dict, results: Results, n_fresh: int) -> Release
 def _fresh(model: Model, settings: dict, decision: Decision, n: int) -> pd.DataFrame:
     """Cases that nothing was learnt from: kind, signs, score, and the truth of each quantity."""
     cases, posterior = in_family(model, settings, n, "release", 0, "fresh cases")
-    found = signs(model.quantities, model.config["edges"], cases, posterior)
+    found = signs(model.quantities, model.config["edges"], cases, posterior, model.novelty(cases))
     truth = {q.name: cases.truth[:, k] for k, q in enumerate(model.quantities)}
     sound = posterior.computation.sound(n)
     return pd.DataFrame(

@@ -12,13 +12,15 @@ from touchstone.io import reports
 from touchstone.io.results import Results, override
 from touchstone.io.settings import SettingsError
 from touchstone.reliability import comparison, control
-from touchstone.reliability.scores import judge
+from touchstone.reliability.novelty import Reference
+from touchstone.reliability.scores import judge, posterior_mean
 from touchstone.reliability.signs import signs
 from touchstone.stages import randomness
 from touchstone.stages.cases import in_family
 from touchstone.stages.checkpoints import load
 from touchstone.vocabulary import Cases, Posterior
 
+_N_FAMILIAR = 1000  # cases whose summaries say what is familiar
 SCORES = {"reliability_score": -1, "pred_calibration_error": 1, "max_abs_observed": -1}
 
 
@@ -126,6 +128,7 @@ def run(model: Model, settings: dict, results: Results, checkpoint: str | Path =
     )
     timing["calibration_s"] = time.perf_counter() - started
     outcomes = inferred(ours, sizes["n_cases"])
+    _add_distances(model, settings, [*outcomes, calibration])
     runs = _rows(outcomes)
     n_compared = min(sizes["n_compared"], sizes["n_cases"])
     others = {method: inferred(method, n_compared) for method in model.methods[1:]}
@@ -197,8 +200,30 @@ def _judged(
     index = range(first, first + len(cases.kind))
     who = {"case_index": index, "kind": cases.kind, **variant._asdict()}
     runs = judge(model.quantities, config["watched"], cases, posterior)
-    found = signs(model.quantities, config["edges"], cases, posterior)
+    means = dict(zip(_names(model), posterior_mean(model.quantities, posterior).T, strict=True))
+    for first, second in config.get("conditions", []):
+        runs[f"condition_{first} less {second}"] = means[first] - means[second]
+    runs["condition_samples"] = cases.mask.sum(1).astype(float)
+    novelty = model.novelty(cases)
+    found = signs(model.quantities, config["edges"], cases, posterior, novelty)
     return Outcome(variant, cases, posterior, pd.DataFrame(who | dict(runs) | found))
+
+
+def _names(model: Model) -> list[str]:
+    return [quantity.name for quantity in model.quantities]
+
+
+def _add_distances(model: Model, settings: dict, outcomes: list[Outcome]) -> None:
+    """Distances of the model's summaries from those of cases that serve for nothing else."""
+    rng, noise = (randomness.generator(settings["seed"], "stress", number) for number in (7, 8))
+    summaries = model.summaries(model.cases(_N_FAMILIAR, rng, noise, {}))
+    if summaries is None:
+        return
+    reference = Reference.fit(summaries)
+    for outcome in outcomes:
+        if (ours := model.summaries(outcome.cases)) is not None:
+            outcome.runs["summary_mahalanobis"] = reference.mahalanobis(ours)
+            outcome.runs["summary_mmd"] = reference.mmd(ours)
 
 
 def _rows(outcomes: list[Outcome]) -> pd.DataFrame:

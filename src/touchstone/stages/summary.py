@@ -1,12 +1,12 @@
 """The verdicts of a run, or of one answer, as a few lines of text."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from touchstone.contract import Comparison
 from touchstone.io import artifacts
-from touchstone.registry import FormField, ModelMetadata
+from touchstone.registry import FormField, ModelMetadata, Parameter
 from touchstone.stages.checkpoints import words
 from touchstone.vocabulary import Quantity
 
@@ -66,12 +66,29 @@ def rule_sentence(report: dict) -> str:
 
     limit = f"1 in {10 ** rule['threshold']:.3g}"
     return (
-        f"Rule: escalate where a sign of misfit is as in fewer than {limit} simulated cases; "
+        f"Rule: escalate where the signs of misfit are together as in fewer than {limit} simulated "
+        "cases; "
         f"false alarms at most {rule['alpha']:g} with probability "
         f"{1 - rule['delta']:.3g} ({rule['n_calibrated']} cases of calibration). On "
         f"{ours['n_scored_cases']} base cases it never saw: {rates(ours)}"
         + "".join(f"; {name}: {rates(score)}" for name, score in others.items())
         + "."
+    )
+
+
+def harm_sentence(report: dict) -> str:
+    """What the rule lets through, on the mix of cases that the report states."""
+    found = report["harm"]
+
+    def rate(name):
+        return _RATE.format(*(found[name][end] for end in ("value", "low", "high")))
+
+    if found["wrong"]["value"] is None:
+        return "What is let through: the rule accepts nothing."
+    return (
+        "What is let through: of cases half in family and half under a mismatch the rule accepts "
+        f"{rate('accepted')}; of these {rate('wrong')} are wrong (at most {found['at_most']:.2f} "
+        f"with a confidence of {100 * found['level']:g} %), of all {rate('before')}."
     )
 
 
@@ -218,33 +235,71 @@ def answers_text(reports: list[dict]) -> str:
     return "\n".join(_aligned(cut))
 
 
-def model_text(about: ModelMetadata, quantities: Sequence[Quantity], status: dict) -> str:
-    """What a model is, the quantities it infers, its form, and what it has made here."""
+def model_text(
+    about: ModelMetadata, quantities: Mapping[str, Quantity | Parameter], status: dict
+) -> str:
+    """What a model is, the quantities it infers, its form, and what it has made here.
+
+    Args:
+        about: What it says of itself.
+        quantities: By name.
+        status: As from `registry.get_model_status`, with `answering`: which artefact answers.
+    """
     tags = f" Tags: {', '.join(about.tags)}." if about.tags else ""
-    parts = [f"{about.name} (v{about.version}, {about.status}), by {about.author}"]
+    parts = [_filled(f"{about.name} (v{about.version}, {about.status}), by {about.author}")]
     parts += [_filled(about.description.strip() + tags)]
-    rows = [[each.name, each.prior, each.unit, each.meaning] for each in quantities]
-    parts.append("\n".join(_aligned([["quantity", "prior", "unit", ""], *rows])))
-    fields = [
-        [field.name, field.type, *_bounds(field), field.help_text]
-        for field in about.inference_params
-    ]
-    if fields:
-        header = ["field", "type", "default", "least", "most", ""]
-        parts.append("\n".join(_aligned([header, *fields])))
+    described = {
+        name: f"{each.meaning} ({each.prior}{', ' if each.unit else ''}{each.unit})"
+        for name, each in quantities.items()
+    }
+    parts.append("It infers\n" + _definitions(described))
+    if fields := {field.name: _of_field(field) for field in about.inference_params}:
+        title = "Fields of its form, for `touchstone predict` as KEY=VALUE"
+        parts.append(f"{title}\n{_definitions(fields)}")
     trained = f"trained on {status['last_trained']}" if status["is_trained"] else "not trained"
-    parts.append(f"Here it is {trained}; what it makes lies in {status['output_dir']}.")
+    said = f"Here it is {trained}; what it makes lies in {status['output_dir']}."
+    if status["structure"]:
+        said += f" Its structure is drawn in {status['structure']}."
+    parts.append(_filled(f"{said} Artefact that answers: {status['answering']}."))
     return "\n\n".join(parts)
 
 
-def _bounds(field: FormField) -> list[str]:
-    values = field.default, field.min_value, field.max_value
-    default, low, high = ("–" if value is None else f"{value}" for value in values)
-    return ["required" if field.required and field.default is None else default, low, high]
+def _of_field(field: FormField) -> str:
+    """What a field takes: meaning, type or options, bounds, and what it is without a value."""
+    said = " or ".join(field.options) or ("numbers" if field.numbers else field.type)
+    low, high = (None if end is None else f"{end:g}" for end in (field.min_value, field.max_value))
+    if low and high:
+        said += f" from {low} to {high}"
+    elif low or high:
+        said += f" of at least {low}" if low else f" of at most {high}"
+    if field.default is not None:
+        said += f", by default {field.default}"
+    elif field.required:
+        said += ", required"
+    return f"{field.help_text or field.label} ({said})"
+
+
+def _definitions(texts: Mapping[str, str]) -> str:
+    """Names, each with a text beside it in as many lines as it needs."""
+    width = max(map(len, texts)) + 4
+    return "\n".join(
+        textwrap.fill(
+            text, WIDTH, initial_indent=f"  {name}".ljust(width), subsequent_indent=" " * width
+        )
+        for name, text in texts.items()
+    )
 
 
 def prediction_text(report: dict) -> str:
     """An answer to a form: estimates, what they rest on, and whether that is of the training."""
+
+    assumed = ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in report["assumed"].items()
+    )
+    if "inference" in report:
+        said = [_filled(f"Not given, so assumed: {assumed}.")] if assumed else []
+        return "\n\n".join([answer_text(report["inference"]), *said])
 
     def rows(header, entries):
         numbers = [
@@ -264,9 +319,8 @@ def prediction_text(report: dict) -> str:
     if report["attribution"]:
         shown = report["attribution"][:_MOST_SHARES]
         parts.append(rows("adds to the mean of the training", shown))
-    if assumed := report["assumed"]:
-        said = ", ".join(f"{name} {value:.4g}" for name, value in assumed.items())
-        parts.append(_filled(f"Not given, so taken from the training: {said}."))
+    if assumed:
+        parts.append(_filled(f"Not given, so taken from the training: {assumed}."))
     parts.append(_filled(f"{report['verdict'].upper()}: {report['reason']}."))
     parts.append(_filled(f"Artefact of {report['model_id']}: {report['artefact']}."))
     return "\n\n".join(parts)

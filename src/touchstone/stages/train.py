@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from touchstone.contract import Fit, Model
-from touchstone.io import reports
+from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results, override
 from touchstone.reliability.calibration import Assessment, assess
-from touchstone.stages import randomness
+from touchstone.stages import randomness, structure
 from touchstone.vocabulary import Cases, Posterior, Quantity
 
 
@@ -33,7 +33,7 @@ class Training(NamedTuple):
 def run(
     model: Model, settings: dict, results: Results, data: list[Path], audits: list[Path]
 ) -> Training:
-    """Train on data, write the checkpoint, and calibrate every method that was asked for.
+    """Train on data, write the checkpoint, draw the model, and calibrate the methods asked for.
 
     Args:
         model: The model.
@@ -63,6 +63,7 @@ def run(
     assert all(np.isfinite(losses).all() for losses in fit.losses.values())
     verified = model.load(results.checkpoint)
     assert verified, f"{results.checkpoint}: was written without a manifest"
+    structure.write(model, settings["train"], results)
     assessments, rows = calibrate(model, settings, timing)
     report = reports.write(
         results.report("train_report"),
@@ -79,7 +80,26 @@ def run(
         {**lineage, "assumed": fit.assumed},
         timing,
     )
+    _write_tables(results, report)
     return Training(report, fit, assessments)
+
+
+def _write_tables(results: Results, report: dict) -> None:
+    """Write what was learnt and how right it is as CSV, too."""
+    learnt = [
+        {"table": table["title"], "name": row["name"], "column": column, "value": value}
+        for table in (*report["held_out"], *report["tables"])
+        for row in table["rows"]
+        for column, value in row.items()
+        if column != "name"
+    ]
+    artifacts.write_csv(results.table("train_tables"), learnt)
+    calibrated = [
+        {"method": row["method"], "n_cases": row["n_cases"], **parameter}
+        for row in report["calibration"]
+        for parameter in row["parameters"]
+    ]
+    artifacts.write_csv(results.table("train_calibration"), calibrated)
 
 
 def calibrate(

@@ -3,6 +3,7 @@
 A stand-in takes the place of the exact posterior: draws that are independent, or that hardly move.
 """
 
+import re
 from types import SimpleNamespace
 
 import jax
@@ -79,19 +80,26 @@ def sample(posteriors, cases, folder, budget=BUDGET, seed=1):
     )
 
 
+def newest(folder, case):
+    """The only file of the chains of a case, which is named by the time."""
+    (file,) = chains.files_of(folder, case)
+    assert re.fullmatch(rf"nuts_{case}_\d{{8}}T\d{{6}}Z\.nc", file.name)
+    return file
+
+
 def test_draws_of_all_chains_are_there_with_what_is_known(cases, tmp_path):
     sampled = sample(StandIn(), cases, tmp_path)
     assert sampled.z.shape == (2, N_CHAINS * BUDGET["n_draws"], 3)
     np.testing.assert_array_equal(sampled.z[..., 2], np.broadcast_to(cases.z[:, 2:], (2, 800)))
     np.testing.assert_allclose(sampled.z.mean(1)[:, :2], cases.z[:, :2], atol=0.15)
-    first = chains.kept(tmp_path / "nuts_0.nc")["posterior"]["z"]
+    first = chains.kept(newest(tmp_path, 0))["posterior"]["z"]
     np.testing.assert_allclose(sampled.z[0, :, :2], first.values.reshape(-1, 2), rtol=1e-6)
 
 
 def test_chains_that_agree_are_sound(cases, tmp_path):
     computation = sample(StandIn(), cases, tmp_path).computation
     assert computation.sound(2).all()
-    convergence = nuts.diagnose(chains.kept(tmp_path / "nuts_1.nc"))
+    convergence = nuts.diagnose(chains.kept(newest(tmp_path, 1)))
     assert computation.figures["ess"][1] == convergence.least_ess
     assert computation.figures["r_hat"][1] == max(convergence.r_hat.values())
     assert (computation.figures["seconds"] > 0).all()
@@ -99,16 +107,16 @@ def test_chains_that_agree_are_sound(cases, tmp_path):
 
 def test_kept_chains_are_used_again(cases, tmp_path):
     first = sample(StandIn(), cases, tmp_path)
-    written = (tmp_path / "nuts_0.nc").stat().st_mtime_ns
+    written = newest(tmp_path, 0).stat().st_mtime_ns
     again = sample(StandIn(), cases, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, again, first)  # the seconds of the first, too
-    assert (tmp_path / "nuts_0.nc").stat().st_mtime_ns == written
+    assert newest(tmp_path, 0).stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize("change", ["damaged", "another case", "another seed", "another budget"])
 def test_kept_chains_are_replaced_where_they_are_not_what_is_asked_for(cases, tmp_path, change):
     sample(StandIn(), cases, tmp_path)
-    files = [tmp_path / f"nuts_{k}.nc" for k in range(2)]
+    files = [newest(tmp_path, k) for k in range(2)]
     written = [file.stat().st_mtime_ns for file in files]
     budget, seed = BUDGET, 1
     if change == "damaged":
@@ -121,6 +129,7 @@ def test_kept_chains_are_replaced_where_they_are_not_what_is_asked_for(cases, tm
         budget = {**BUDGET, "n_draws": 300}
     sampled = sample(StandIn(), cases, tmp_path, budget, seed)
     assert sampled.computation.sound(2).all()
+    files = [newest(tmp_path, k) for k in range(2)]
     replaced = [f.stat().st_mtime_ns != w for f, w in zip(files, written, strict=True)]
     assert replaced == [True, change in ("another seed", "another budget")]
 
@@ -136,7 +145,7 @@ def test_chains_are_run_longer_only_where_that_may_do(cases, tmp_path, n_draws, 
     one = jax.tree.map(lambda a: a[:1], cases)
     sample(posteriors, one, tmp_path, {**BUDGET, "n_draws": n_draws})
     assert [n for n, _ in posteriors.calls] == lengths
-    assert chains.kept(tmp_path / "nuts_0.nc")["posterior"].sizes["draw"] == lengths[-1]
+    assert chains.kept(newest(tmp_path, 0))["posterior"].sizes["draw"] == lengths[-1]
 
 
 def test_longer_chains_start_at_draws_of_those_before_them(cases, tmp_path):
@@ -155,7 +164,7 @@ def test_chains_that_never_agree_are_kept_and_are_not_sound(cases, tmp_path):
     computation = sample(StandIn(correlation=0.999), one, tmp_path).computation
     assert not computation.sound(1).any()
     assert computation.figures["r_hat"] > nuts.LARGEST_R_HAT
-    assert (tmp_path / "nuts_0.nc").exists()
+    assert newest(tmp_path, 0).exists()
 
 
 def test_a_case_that_cannot_be_sampled_is_unsound_and_does_not_keep_the_others_from_it(
@@ -166,14 +175,14 @@ def test_a_case_that_cannot_be_sampled_is_unsound_and_does_not_keep_the_others_f
     assert sampled.computation.sound(2).tolist() == [False, True]
     assert np.isnan(sampled.z[0]).all()
     assert np.isfinite(sampled.z[1]).all()
-    assert not (tmp_path / "nuts_0.nc").exists()  # which was of another case
+    assert not chains.files_of(tmp_path, 0)  # which was of another case
     assert "case 0 cannot be sampled: log posterior not finite" in capsys.readouterr().out
 
 
 def test_cases_with_chains_of_different_lengths_have_as_many_draws_each(cases, tmp_path):
     """The longer ones are thinned evenly, from the first draw to the last."""
     sample(StandIn(), jax.tree.map(lambda a: a[:1], cases), tmp_path, BUDGET)
-    file = tmp_path / "nuts_0.nc"
+    file = newest(tmp_path, 0)
     short = chains.kept(file)
     groups = {
         name: xr.concat([group.dataset] * 2, "draw") for name, group in short.children.items()

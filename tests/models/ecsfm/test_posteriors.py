@@ -67,6 +67,7 @@ def model(tmp_path_factory):
     return MODEL
 
 
+@pytest.mark.nightly
 def test_an_interrupted_training_goes_on_with_its_own_seed_and_data_only(tmp_path, monkeypatch):
     """A network that went on under another seed would have learnt from rows held out there."""
     monkeypatch.setattr(flow_training, "_STEPS_PER_CALL", 1)  # the state is kept every ten steps
@@ -442,6 +443,7 @@ def test_a_reversible_couple_does_not_pretend_to_know_its_rate_constant(model):
     assert min(map(len, place)) > 20
 
 
+@pytest.mark.nightly
 def test_a_case_does_not_pay_for_the_unknowns_of_another(model):
     base = base_cases(7, {"observed": "dense", "noise": 0.01})
     first = [np.flatnonzero(base.task == task)[0] for task in ("cv_reversible", "cv_multispecies")]

@@ -87,11 +87,12 @@ def flagged(artefact, stress=None):
     cases = model.cases(N_CASES, streams[0], streams[1], {}, stress, 1.0 if stress else 0.0)
     budget = certificate["lineage"]["settings"]["budgets"][model.methods[0]]
     posterior = model.infer(cases, streams[2], method=model.methods[0], budget=budget)
-    found = signs(model.quantities, model.config["edges"], cases, posterior)
+    found = signs(model.quantities, model.config["edges"], cases, posterior, model.novelty(cases))
     decision = Decision.from_json(rule["decision"])
     return int((decision.score(found) > decision.threshold).sum())
 
 
+@pytest.mark.nightly
 def test_alarms_on_fresh_cases_are_as_certified_and_on_biofouled_ones_too(artefact):
     _, _, certificate = artefact
     assert_as_certified(flagged(artefact), N_CASES, certificate["false_alarms"]["rate"])
@@ -108,19 +109,52 @@ def command(*arguments: str):
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_it_answers_where_nothing_was_trained_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert command("example").exit_code == 0
-    found = command("infer", "example.csv", "--json", "--cycle", "all", "--out", "answers")
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory):
+    """A folder with the example where nothing was trained, and the report on it."""
+    folder = tmp_path_factory.mktemp("answered")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert command("example").exit_code == 0
+        found = command("infer", "example.csv", "--json", "--cycle", "all", "--out", "answers")
     assert found.exit_code == 0, found.output
-    report = json.loads(found.stdout)
+    return folder, json.loads(found.stdout)
+
+
+def test_it_answers_where_nothing_was_trained_and_says_so(answered):
+    folder, report = answered
     assert report["lineage"]["artefact"]["source"] == "pretrained"
     assert report["lineage"]["set"] == ["cycle=all"]
-    truth = yaml.safe_load((tmp_path / "example.yaml").read_text(encoding="utf-8"))["truth"]
+    truth = yaml.safe_load((folder / "example.yaml").read_text(encoding="utf-8"))["truth"]
     rows = [(row["interval_90"], truth[row["quantity"]]) for row in report["posterior"]]
     inside = sum(low <= value <= high for (low, high), value in rows)
     assert inside >= binom.ppf(CHANCE, len(rows), 0.9)
-    assert (tmp_path / "answers/example.html").is_file()
+    assert (folder / "answers/example.html").is_file()
     said = command("verify", str(FOLDER))
     assert said.exit_code == 0
     assert CERTIFICATE in said.output
+
+
+def test_values_get_the_posterior_and_both_verdicts_of_the_files_that_hold_them(
+    answered, monkeypatch
+):
+    folder, of_files = answered
+    monkeypatch.chdir(folder)
+    time, potential, current = np.loadtxt("example.csv", delimiter=",", skiprows=2).T
+    meta = yaml.safe_load((folder / "example.yaml").read_text(encoding="utf-8"))
+    values = {"t_s": time, "E_V": potential, "i_A": 1e-6 * current}
+    values = {name: ",".join(map(repr, column.tolist())) for name, column in values.items()}
+    values |= {**meta["electrode"], "temperature_C": meta["temperature_C"], "cycle": "all"}
+    for number, couple in enumerate(meta["couples"], 1):
+        values |= {f"{name}_{number}": value for name, value in couple.items()}
+    found = command("predict", "ecsfm", "--json", *(f"{k}={v}" for k, v in values.items()))
+    assert found.exit_code == 0, found.output
+    answer = json.loads(found.stdout)
+    of_values = answer["inference"]
+    for key in ("verdict", "reason", "score", "signs", "computation", "posterior", "metrics"):
+        assert of_values[key] == of_files[key]
+    assert (answer["verdict"], answer["reason"]) == (of_files["verdict"], of_files["reason"])
+    assert answer["computation"]["verdict"] == of_files["computation"]["verdict"]
+    medians = {row["name"]: row["median"] for row in answer["estimates"]}
+    assert medians == {row["quantity"]: row["median"] for row in of_files["posterior"]}
+    assert answer["assumed"] == {"current_sign": "oxidation_positive"}

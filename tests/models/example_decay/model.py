@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from touchstone.contract import Comparison, Fit, Model, Simulated
-from touchstone.inference import importance
+from touchstone.inference import psis
 from touchstone.io import artifacts
 from touchstone.vocabulary import Cases, Check, Computation, Posterior, Prediction, Quantity, View
 
@@ -136,7 +136,7 @@ class ExampleDecay(Model[None]):
             log_weight = self.log_posterior(x, observed) - norm.logpdf(
                 x, centre, self.proposal["sd"]
             ).sum(1)
-            weight, k_hat = importance.smooth(log_weight)
+            weight, k_hat = psis.smooth(log_weight)
             kept = x[rng.choice(n, budget["n_draws"], p=weight)]
             each.append(
                 (
@@ -150,7 +150,7 @@ class ExampleDecay(Model[None]):
         size = len(draws)
         computation = Computation(
             {"k_hat": k_hat, "effective_draws": effective},
-            {"k_hat": np.full(size, importance.k_threshold(n))},
+            {"k_hat": np.full(size, psis.k_threshold(n))},
             {"effective_draws": np.full(size, 100.0)},
         )
         return self.posterior(cases, draws, evidence, computation)

@@ -240,3 +240,17 @@ def test_a_gaussian_regression_has_the_posterior_that_algebra_gives():
     exact = -0.5 * np.log(2 * np.pi * scatter**2 / (1 - leverage))
     exact -= 0.5 * (residual / scatter) ** 2 / (1 - leverage)
     assert exact.sum() - 2 < found.elpd < exact.sum()
+
+
+@pytest.mark.parametrize(("prior", "n_edges"), [("normal", 9), ("horseshoe", 17)])
+def test_its_structure_is_the_graph_that_pymc_finds(trained, prior, n_edges):
+    model, *_ = trained
+    found = model.structure(SETTINGS | {"prior": prior})
+    assert found.nodes["target"].startswith("target ~ Laplace\nrow (")
+    assert found.kinds["target"] == "observed"
+    assert {found.kinds[name] for name in ("x", "s")} == {"given"}
+    into_target = {a for a, b in found.edges if b == "target"}
+    coefficients = set(regression.COEFFICIENTS)
+    assert into_target == {"x", "s", "film_z"} | coefficients
+    assert len(found.edges) == n_edges
+    assert found == model.structure(SETTINGS | {"prior": prior})

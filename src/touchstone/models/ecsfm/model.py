@@ -13,10 +13,11 @@ from touchstone.models.ecsfm.data import (
     cautions,
     dataset,
     excitation,
+    form,
     measurement,
 )
 from touchstone.models.ecsfm.data.simulation import Simulation
-from touchstone.models.ecsfm.inference import networks, training
+from touchstone.models.ecsfm.inference import networks, posteriors, training
 from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
 from touchstone.models.ecsfm.inference.inferrer import METHODS, Inferrer
 from touchstone.models.ecsfm.physics import checks
@@ -113,6 +114,14 @@ class Ecsfm(Model[Records]):
         """What is understood of the files of a measurement; see `measurement.describe_all`."""
         return measurement.describe_all(data, meta)
 
+    def record(self, values: dict, data: Path, meta: Path) -> None:
+        """Write the record of a form with its metadata; see `data.form`."""
+        form.write(values, data, meta)
+
+    def form_problems(self, values: dict) -> list[str]:
+        """Which values do not go together; see `data.form`."""
+        return form.problems(values)
+
     def _load_chunk(self, file: Path, n_points: int) -> dataset.Chunk:
         return dataset.load_chunk(file, n_points, self.prior_of_parameters.max_couples)
 
@@ -186,6 +195,12 @@ class Ecsfm(Model[Records]):
         records, size = cases.detail, self.prior_of_parameters.size
         z = rng.standard_normal((len(records.z), n_draws, size)).astype(np.float32)
         return self.inferrer.prior_values(z, records)
+
+    def summaries(self, cases: Cases[Records]) -> np.ndarray:
+        """What the posterior network has made of each record."""
+        checkpoint = self.checkpoint
+        networks_of = self.prior_of_parameters, checkpoint.posterior, checkpoint.normaliser
+        return np.asarray(posteriors.summaries(*networks_of, cases.detail))
 
     def outside_training(self, cases: Cases[Records]) -> list[list[str]]:
         """What of each record lies outside of what the networks were trained on."""

@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import logsumexp, ndtr, ndtri
 from tqdm import tqdm
 
-from touchstone.inference import importance
+from touchstone.inference import psis
 from touchstone.models.interface.frozen import Frozen
 from touchstone.vocabulary import Computation, Prediction
 
@@ -195,7 +194,7 @@ def infer(
     ]
     values, prior, prediction, evidence, effective, k_hat = map(np.stack, zip(*rows, strict=True))
     n = len(values)
-    limit = np.full(n, importance.k_threshold(len(frozen.intercept)))
+    limit = np.full(n, psis.k_threshold(len(frozen.intercept)))
     computation = Computation(
         {"k_hat": k_hat, "effective_draws": effective},
         {"k_hat": limit},
@@ -221,9 +220,9 @@ def _one(frozen: Frozen, film: Films, target: np.ndarray, rng: np.random.Generat
     joint = ahead[-1]
     of_draw = np.logaddexp.reduce(joint, axis=1)
     evidence = _log_sum(of_draw)
-    weight, k_hat = importance.smooth(of_draw)
+    weight, k_hat = psis.smooth(of_draw)
     flat = np.exp(joint - of_draw[:, None]) * weight[:, None]
-    chosen = importance.resample((flat / flat.sum()).ravel(), n_draws)
+    chosen = psis.resample((flat / flat.sum()).ravel(), n_draws)
     d, node = np.divmod(rng.permutation(chosen), len(_NODES))
     step = _NODES[1] - _NODES[0]
     film_effect = frozen.film_sd[d] * (_NODES[node] + step * rng.uniform(-0.5, 0.5, n_draws))
@@ -261,6 +260,8 @@ def _prediction(
     frozen: Frozen, location: np.ndarray, scatter: np.ndarray, y: np.ndarray
 ) -> np.ndarray:
     """Mean, sd, distribution and log density of a new measurement, and room for the innovations."""
+    from scipy.special import logsumexp  # here, as below, since a form is answered without it
+
     off = (y - location) / scatter[:, None]
     log_density = logsumexp(-np.abs(off) - np.log(2 * scatter[:, None]), axis=0) - np.log(len(off))
     sd = np.sqrt(location.var(0) + 2 * (scatter**2).mean())
@@ -279,6 +280,8 @@ def _prediction(
 
 def _innovations(ahead, log_prior, off, distance, rng) -> np.ndarray:
     """Each measurement as a normal quantile of what those before it let expect, shape (N,)."""
+    from scipy.special import ndtri
+
     some = rng.choice(len(log_prior), min(_N_AHEAD, len(log_prior)), replace=False)
     before = np.concatenate([log_prior[None], ahead[:-1]])[:, some]
     weight = np.exp(before - before.max((1, 2), keepdims=True))
@@ -299,4 +302,6 @@ def _log_sum(values: np.ndarray) -> float:
 
 def place(values: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Quantile of posterior means in their priors, as of a Gaussian, shape (film, quantity)."""
+    from scipy.special import ndtr
+
     return ndtr((values.mean(1) - prior.mean(1)) / prior.std(1))

@@ -150,6 +150,24 @@ class Frozen:
         found = np.atleast_2d(np.cov(self.films.T))
         return (1 - _SHRINK) * found + _SHRINK * np.diag(np.diag(found)) + 1e-6 * np.eye(len(found))
 
+    def novelty(self, morphology: np.ndarray, stimuli: np.ndarray) -> float:
+        """How far a film lies from those of the training; up to 1 is inside.
+
+        The larger of its Mahalanobis distance from them, beside that of the farthest of them, and
+        of its stimuli's distances from mid-range, in half-ranges.
+
+        Args:
+            morphology: Its mean descriptors, shape (J,).
+            stimuli: Shape (N, K).
+        """
+        centre, inverse = self.films.mean(0), np.linalg.inv(self.covariance)
+        apart = np.vstack([morphology[None], self.films]) - centre
+        ours, *theirs = np.sqrt(np.einsum("fj,jk,fk->f", apart, inverse, apart))
+        there = np.arange(self.series.shape[1]) < self.counts[:, None]
+        low, high = np.quantile(self.series[there], [0, 1], axis=0)
+        place = np.abs(stimuli - (low + high) / 2) / np.maximum((high - low) / 2, 1e-9)
+        return float(max(ours / max(theirs), place.max()))
+
     def outside(
         self, morphology: np.ndarray, stimuli: np.ndarray, names: tuple[str, ...]
     ) -> list[str]:

@@ -1,6 +1,5 @@
 """Interfacial area in the workflow: the contract, filled by the rooms beside this file."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ from touchstone.contract import Comparison, Fit, Model, Simulated
 from touchstone.io import artifacts, plain_yaml
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.interface import (
-    checking,
     cohort,
     films,
     findings,
@@ -23,7 +21,7 @@ from touchstone.models.interface.findings import Compared
 from touchstone.models.interface.frozen import Frozen, Scaler
 from touchstone.models.interface.regression import Design
 from touchstone.models.interface.table import Columns, Table
-from touchstone.vocabulary import Cases, Check, Posterior, Quantity, View
+from touchstone.vocabulary import Cases, Check, Posterior, Quantity, Structure, View
 
 _N_GALLERY = 3  # films that are drawn
 _RIDGE = 10.0  # penalty of the regression that the model is compared with
@@ -295,11 +293,43 @@ class Interface(Model[Films]):
             for mean, stimuli, mask in zip(seen.mean, seen.stimuli, seen.mask, strict=True)
         ]
 
+    def novelty(self, cases: Cases[Films]) -> np.ndarray:
+        """Of the morphology and the stimuli; see `Frozen.novelty`."""
+        seen = cases.detail
+        return np.array(
+            [
+                self.frozen.novelty(mean, stimuli[mask])
+                for mean, stimuli, mask in zip(seen.mean, seen.stimuli, seen.mask, strict=True)
+            ]
+        )
+
+    def summaries(self, cases: Cases[Films]) -> np.ndarray:
+        """Mean descriptors and stimuli of each film, and the mean and spread of its areas."""
+        seen = cases.detail
+        weight = seen.mask / seen.mask.sum(1, keepdims=True)
+        stimuli = np.einsum("fn,fnk->fk", weight, seen.stimuli)
+        area = (cases.observed - self.frozen.mean[-1]) / self.frozen.sd[-1]
+        mean = (weight * area).sum(1, keepdims=True)
+        spread = np.sqrt((weight * (area - mean) ** 2).sum(1, keepdims=True))
+        return np.hstack([seen.mean, stimuli, mean, spread])
+
     def check_fit(self, trace: Path, rng: np.random.Generator):
         """Replications, cross-validation, chains and attributions; see `checking.Checked`."""
+        from touchstone.models.interface import checking  # here, since it imports xarray
+
         names = (*self.names, *self.columns.stimuli)
         checked = checking.Checked(self.frozen, trace, names, self.config["regression"], rng)
         return checked.tables(), checked.draw
+
+    def structure(self, settings: dict) -> Structure:
+        """PyMC's graph of the regression that was trained."""
+        from touchstone.inference import pymc_graph  # here: a form is answered without it
+
+        frozen, rows = self.frozen, prediction.Background.of(self.frozen)
+        film = np.repeat(np.arange(len(frozen.counts)), frozen.counts)
+        design = regression.Design(film, rows.morphology, rows.stimuli, frozen.areas)
+        names, sizes = (self.names, self.columns.stimuli), self.config["regression"]
+        return pymc_graph.of(regression.build(design, sizes, names, settings["prior"]))
 
     def predict(self, values: dict, rng: np.random.Generator) -> dict:
         """The area of a film under stimuli; see `prediction.answer`."""
@@ -349,6 +379,6 @@ def _thinned(tree, n: int, design: Design) -> tuple[dict[str, np.ndarray], np.nd
 
 def _keep_trace(tree, folder: Path) -> None:
     """Write the chains as NetCDF, with the time in their name, into the folder of traces."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    with artifacts.atomic(folder.parents[1] / f"traces/regression_{stamp}.nc") as temporary:
+    file = artifacts.stamped(folder.parents[1] / "traces", "regression")
+    with artifacts.atomic(file) as temporary:
         tree.to_netcdf(temporary, engine="h5netcdf")

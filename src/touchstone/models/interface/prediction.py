@@ -98,10 +98,10 @@ def predict(
     )
 
 
-def _interval(draws: np.ndarray) -> dict[str, float]:
-    """Median and 90 % interval."""
-    low, median, high = np.quantile(draws, _MASS)
-    return {"median": float(median), "low": float(low), "high": float(high)}
+def _intervals(draws: np.ndarray) -> list[dict[str, float]]:
+    """Median and 90 % interval of each column of draws."""
+    ends = np.quantile(draws, _MASS, axis=0).T.tolist()
+    return [{"median": median, "low": low, "high": high} for low, median, high in ends]
 
 
 def answer(
@@ -144,18 +144,16 @@ def answer(
     high = frozen.mean[-1] + frozen.sd[-1] * np.quantile(frozen.areas, values["quantile"])
     outside = frozen.outside(standard[:j], standard[None, j:], names[1])
     what, unit = target
-    rows = [
-        {"name": what, "unit": unit, "meaning": "of the film", **_interval(found.mean)},
-        {
-            "name": what,
-            "unit": unit,
-            "meaning": "in a new measurement",
-            **_interval(found.measured),
-        },
-    ]
     order = np.argsort(-np.abs(found.attribution.mean(0)))
+    columns = [found.mean, found.measured, *found.attribution.T[order]]
+    of_film, of_measurement, *of_each = _intervals(np.stack(columns, axis=1))
+    rows = [
+        {"name": what, "unit": unit, "meaning": "of the film", **of_film},
+        {"name": what, "unit": unit, "meaning": "in a new measurement", **of_measurement},
+    ]
     shares = [
-        {"name": predictors[k], "unit": unit, **_interval(found.attribution[:, k])} for k in order
+        {"name": predictors[k], "unit": unit, **each}
+        for k, each in zip(order, of_each, strict=True)
     ]
     natural = {
         name: float(m + s * z) for name, m, s, z in zip(predictors, mean, sd, standard, strict=True)

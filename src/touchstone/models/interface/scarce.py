@@ -10,7 +10,6 @@ density of what is left, which has no funnel. They are drawn afterwards, exactly
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 
 from touchstone.models.interface import regression
 from touchstone.models.interface.regression import FREEDOM, Design
@@ -122,6 +121,8 @@ def _with_coefficients(
             for name, (dims, values) in found.items()
         }
     ).assign_coords(coords)
+    from scipy import stats  # here, since a form is answered without it
+
     scatter = chains["scatter"].values.reshape(-1, 1)
     log_density = {
         "laplace": stats.laplace.logpdf,

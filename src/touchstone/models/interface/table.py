@@ -2,14 +2,16 @@
 
 import csv
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from touchstone.io import artifacts
 from touchstone.io.artifacts import ArtifactError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _COPY = 0.9999  # correlation with another column of one that says the same
 _DEFINES = 0.9  # correlation of the logarithms with the target's, of a column that is nearly it
@@ -56,7 +58,7 @@ class Table(NamedTuple):
     @property
     def number(self) -> np.ndarray:
         """Number of the film of each row, counted in the order in which films appear."""
-        return pd.factorize(self.film)[0]
+        return _first_seen(self.film)
 
     def take(self, rows: np.ndarray) -> "Table":
         """Some of the rows."""
@@ -86,6 +88,8 @@ def read(file: Path, columns: Columns) -> Table:
             raise ArtifactError(
                 f"{file}: holds no {error.args[0]}; it is no table of films"
             ) from None
+    import pandas as pd  # here, as below, since a form is answered without it
+
     try:
         frame = pd.read_csv(file, sep=None, engine="python", encoding="utf-8-sig", dtype=str)
     except FileNotFoundError:
@@ -116,12 +120,20 @@ def read(file: Path, columns: Columns) -> Table:
         raise ArtifactError(
             f"{file}: {columns.target} is {target[row, 0]:g} in row {row + 2}: an area is positive"
         )
-    order = np.argsort(pd.factorize(film)[0], kind="stable")
+    order = np.argsort(_first_seen(film), kind="stable")
     return Table(film, morphology, stimuli, target[:, 0]).take(order)
 
 
-def _numbers(file: Path, frame: pd.DataFrame, name: str) -> np.ndarray:
+def _first_seen(labels: np.ndarray) -> np.ndarray:
+    """Number of each label, counted in the order in which labels appear."""
+    _, first, number = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[number]
+
+
+def _numbers(file: Path, frame: "pd.DataFrame", name: str) -> np.ndarray:
     """A column as numbers, NaN where it has none; all NaN where it is absent."""
+    import pandas as pd
+
     if name not in frame.columns:
         return np.full(len(frame), np.nan)
     column = frame[name]
@@ -193,6 +205,8 @@ def _fault(values: np.ndarray, table: Table, kept: list[int], columns: Columns) 
 
 def write_csv(file: Path, table: Table, columns: Columns, note: str = "") -> None:
     """Write a table as CSV, below a line that says what it is."""
+    import pandas as pd
+
     frame = pd.DataFrame({columns.film: table.film})
     for names, values in (
         (columns.morphology, table.morphology),

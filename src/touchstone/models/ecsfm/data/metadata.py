@@ -7,6 +7,7 @@ import yaml
 
 from touchstone.io import plain_yaml
 from touchstone.io.artifacts import ArtifactError
+from touchstone.io.validation import jsonschema
 
 SCHEMA = Path(__file__).with_name("measurement.schema.yaml")
 
@@ -24,12 +25,10 @@ def read_meta(*paths: Path | str, whole: bool = True) -> dict:
     meta = {}
     for path in paths:
         meta |= _load(Path(path))
-    import jsonschema  # here, since it takes a second to import
-
-    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    schema = plain_yaml.load_own(SCHEMA)
     if not whole:
         del schema["required"]
-    validator = jsonschema.Draft202012Validator(schema)
+    validator = jsonschema().Draft202012Validator(schema)
     errors = sorted(validator.iter_errors(meta), key=lambda error: list(map(str, error.path)))
     if errors:
         raise ArtifactError(f"{' with '.join(map(str, paths))}: {_sentence(errors[0])}")

@@ -58,7 +58,7 @@ def sample_each(
         begin: Draws of another posterior, standard coordinates, shape (n, draws, P).
         budget: `n_tune` and `n_draws` of each chain.
         seed: For all randomness.
-        folder: Where the chains are kept, as `nuts_<case>.nc`.
+        folder: Where the chains are kept, as `nuts_<case>_<time>.nc`.
         label: Shows a progress bar under this name.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,17 +66,17 @@ def sample_each(
     figures = {name: np.full(n, np.nan) for name in ("r_hat", "ess", "divergent_part", "seconds")}
     z = []
     for k in tqdm(range(n), desc=label, disable=label is None):
-        file = folder / f"nuts_{k}.nc"
         one, its_waveform = jax.tree.map(
             lambda a, k=k: np.asarray(a)[k : k + 1], (records, waveform)
         )
         try:
             chains, diagnosis = _chains(
-                posteriors, one, its_waveform, begin[k], budget, seed + k, file
+                posteriors, one, its_waveform, begin[k], budget, seed + k, folder, k
             )
         except nuts.UnfitStartError as error:
             tqdm.write(f"case {k} cannot be sampled: {error}")
-            file.unlink(missing_ok=True)  # if any, of another case
+            for file in files_of(folder, k):  # if any, of another case
+                file.unlink()
             z.append(None)
             continue
         z.append(_whole(chains, one, posteriors.prior.names))
@@ -118,12 +118,14 @@ def _chains(
     begin: np.ndarray,
     budget: dict,
     seed: int,
-    file: Path,
+    folder: Path,
+    case: int,
 ):
-    """Chains of a case, those kept in the file if they are what is asked for; their diagnosis."""
+    """Chains of a case, those kept in the folder if they are what is asked for; their diagnosis."""
     sizes = {name: budget[name] for name in ("n_tune", "n_draws")}
     asked = json.dumps({**sizes, "seed": seed})
-    old = kept(file)
+    before = files_of(folder, case)
+    old = kept(before[-1]) if before else None
     if old is not None and old.attrs.get("asked") != asked:
         old = None
     started = time.perf_counter()
@@ -138,9 +140,17 @@ def _chains(
             break
         begin, old = _whole(chains, record, posteriors.prior.names), None
     chains.attrs |= {"asked": asked, "seconds": time.perf_counter() - started}
+    file = artifacts.stamped(folder, f"nuts_{case}")
     with artifacts.atomic(file) as temporary:
         chains.to_netcdf(temporary, engine="h5netcdf")
+    for replaced in set(before) - {file}:
+        replaced.unlink()
     return chains, diagnosis
+
+
+def files_of(folder: Path, case: int) -> list[Path]:
+    """Chains of a case that were kept, the newest last."""
+    return sorted(folder.glob(f"nuts_{case}_*.nc"))
 
 
 def kept(file: Path) -> "xr.DataTree | None":

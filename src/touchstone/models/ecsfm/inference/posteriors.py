@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from touchstone.inference import flow, importance
+from touchstone.inference import flow, importance, psis
 from touchstone.models.ecsfm.inference import networks, prediction, reference, surrogate
 from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
 from touchstone.models.ecsfm.inference.records import System
@@ -92,6 +92,21 @@ def _flow(prior: Prior, budget: dict, checkpoint: Checkpoint, key, index, cases,
 
 
 @eqx.filter_jit
+def summaries(prior: Prior, net, normaliser, cases: Records):
+    """What the posterior network has made of each case, shape (n, encoder_width)."""
+
+    def of_case(case: Records):
+        active = prior.active(case.experiment.present)
+        return net.summary(
+            networks.posterior_context(
+                case.observed, case.mask, case.experiment, case.z, case.known, active, normaliser
+            )
+        )
+
+    return jax.vmap(of_case)(cases)
+
+
+@eqx.filter_jit
 def _flow_draws(prior: Prior, net, normaliser, keys, cases: Records, *, n_draws: int, n_steps: int):
     """Draws of the flow, shape (n, draws, P), each case with a key of its own."""
 
@@ -122,7 +137,7 @@ def _reweighted(
         return importance.reweight(problem, system.points(start), rng, **sizes)
 
     exact = importance.agree(run, budget["reweight"]["n_runs"])
-    z = system.draws(exact.z[importance.resample(exact.weight, n_draws)])
+    z = system.draws(exact.z[psis.resample(exact.weight, n_draws)])
     n_simulations = exact.n_simulations + n_draws  # those of the prediction are the last
     computation = {
         "effective": exact.effective,

@@ -1,0 +1,88 @@
+"""How a model's rule has done over revisions of data and code: one row each, kept between runs."""
+
+import hashlib
+import json
+import sqlite3
+from contextlib import closing
+
+import pandas as pd
+
+from touchstone.io.results import Results
+
+NAME = "history.sqlite"  # beside the folders of results
+# What is followed, whether more of it is better, and in which words.
+_FOLLOWED = {
+    "false_alarms": (False, "false alarms"),
+    "recall": (True, "recall"),
+    "wrong": (False, "wrong answers among the accepted"),
+}
+_KEY = ("model_id", "settings", "data", "revision")
+_ENDS = ("value", "low", "high", "n")
+
+
+def append(report: dict, results: Results) -> pd.DataFrame:
+    """Add a report of the guardrail, in place of one of the same model, settings, data and code.
+
+    Args:
+        report: As `guardrail.run` writes it.
+        results: Of the model.
+
+    Returns:
+        All rows of the model, the oldest first.
+    """
+    lineage = report["lineage"]
+    settings = lineage["settings"], lineage["parents"]["stress"]["settings"]
+    row = {
+        "model_id": report["model_id"],
+        # Figures of other sizes or promises are not compared.
+        "settings": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+        "data": lineage["inputs"]["stress"]["sha256"],
+        "revision": lineage["revision"] or "",
+        "date": lineage["date"],
+    }
+    rates = {
+        "false_alarms": report["decision_score"]["fpr"],
+        "recall": report["decision_score"]["tpr"],
+        "wrong": report["harm"]["wrong"],
+    }
+    row |= {f"{name}_{end}": rates[name][end] for name in _FOLLOWED for end in _ENDS}
+    file = results.folder.parent / NAME
+    file.parent.mkdir(parents=True, exist_ok=True)
+    kinds = ["text" if name in (*_KEY, "date") else "real" for name in row]
+    columns = ", ".join(f"{name} {kind}" for name, kind in zip(row, kinds, strict=True))
+    with closing(sqlite3.connect(file, timeout=60)) as base, base:
+        base.execute(
+            f"create table if not exists guardrail ({columns}, primary key ({', '.join(_KEY)}))"
+        )
+        places = ", ".join("?" * len(row))
+        base.execute(f"insert or replace into guardrail values ({places})", list(row.values()))
+        return pd.read_sql_query(
+            "select * from guardrail where model_id = ? order by date",
+            base,
+            params=[row["model_id"]],
+        )
+
+
+def warnings(rows: pd.DataFrame) -> list[str]:
+    """What is worse in the newest row than in the one before it, by more than both intervals.
+
+    Args:
+        rows: As `append` gives them. Only rows of the settings of the newest are compared.
+    """
+    alike = rows[rows["settings"] == rows["settings"].iloc[-1]]
+    if len(alike) < 2:
+        return []
+    before, now = alike.iloc[-2], alike.iloc[-1]
+    said = []
+    for name, (more_is_better, words) in _FOLLOWED.items():
+        if more_is_better:
+            worse = now[f"{name}_high"] < before[f"{name}_low"]
+        else:
+            worse = now[f"{name}_low"] > before[f"{name}_high"]
+        if worse:
+            said.append(
+                f"{words}: {now[f'{name}_value']:.3f} [{now[f'{name}_low']:.3f}, "
+                f"{now[f'{name}_high']:.3f}], {before[f'{name}_value']:.3f} "
+                f"[{before[f'{name}_low']:.3f}, {before[f'{name}_high']:.3f}] before"
+            )
+    return said
