@@ -131,7 +131,7 @@ class Switching(NamedTuple):
         with jax.enable_x64(True):
             residual = outcome - design @ self.slope
             found = _e_step(residual, self.intercept, self.variance, self.transition)
-            return States(*(np.asarray(values) for values in found))
+            return States(*map(np.asarray, found))
 
     def ahead(self, filtered: np.ndarray, dates: int) -> Float[np.ndarray, "date state"]:
         """Probabilities of the state of each date, given the data of those at least `dates`
