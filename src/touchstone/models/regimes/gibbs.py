@@ -20,6 +20,9 @@ from touchstone.models.regimes.economy import Economy, Parameters, Prior, Window
 from touchstone.models.regimes.switching import forward, sample_path
 
 N_CHAINS = 4
+_N_STARTS = 100  # draws of the prior that chains start from
+_THIN = 2  # sweeps for each draw
+_N_TRIES = 8  # draws of the variances, of which the last that is in order counts
 _FINEST = 1e-6  # probability of a date, beyond which it is just unheard of
 
 
@@ -68,19 +71,21 @@ def sample(
         n_draws: Of each case, shared among the chains.
     """
     n, n_keep = len(window.outcome), -(-n_draws // N_CHAINS)
-    starts = draw_parameters(prior, economy, rng, n * N_CHAINS)
-    starts = Parameters(*(a.reshape(n, N_CHAINS, *a.shape[1:]) for a in starts))
+    # Each chain starts at one of many draws of the prior, by their likelihoods: where the posterior
+    # has several modes, chains are shared among these about as it is.
+    starts = draw_parameters(prior, economy, rng, n * _N_STARTS)
+    starts = Parameters(*(a.reshape(n, _N_STARTS, *a.shape[1:]) for a in starts))
     keys = jax.random.split(jax.random.key(int(rng.integers(2**31))), (n, N_CHAINS))
     centre = jnp.asarray(economy.slope), jnp.asarray(economy.treatment_slope)
     draws, sums = _run(
         keys, starts, window.outcome, window.treatment, window.controls, centre, prior,
-        n_warmup, n_keep,
+        n_warmup, n_warmup + _THIN * n_keep,
     )  # fmt: skip
-    draws = Parameters(*(np.asarray(a, float) for a in draws))
+    draws = Parameters(*(np.asarray(a, float)[:, :, n_warmup::_THIN] for a in draws))
     r_hat = _r_hat(draws)
     flat = Parameters(*(a.reshape(n, -1, *a.shape[3:])[:, :n_draws] for a in draws))
     mean, square, cdf, density, ahead, turbulent, filtered = (
-        np.asarray(total, float).mean(1) / n_keep for total in sums
+        np.asarray(total, float).mean(1) / (_THIN * n_keep) for total in sums
     )
     sd = np.sqrt(np.maximum(square - mean**2, 1e-12))
     innovation = ndtri(np.clip(ahead, _FINEST, 1 - _FINEST))
@@ -90,41 +95,47 @@ def sample(
     return Sampled(flat, r_hat, turbulent, filtered, mean, sd, cdf, density, innovation, noise)
 
 
-@partial(jax.jit, static_argnames=("n_warmup", "n_keep"))
-def _run(keys, starts, outcome, treatment, controls, centre, prior, n_warmup, n_keep):
-    """Chains of all cases side by side."""
+@partial(jax.jit, static_argnames="n_sweeps")
+def _run(keys, starts, outcome, treatment, controls, centre, prior, n_warmup, n_sweeps):
+    """Chains of all cases side by side: every draw, and sums over those after the warmup."""
 
-    def chain(key, start, y, d, x):
-        ahead = partial(_sweep, y=y, d=d, x=x, centre=centre, prior=prior)
+    def chain(key, candidates, y, d, x):
         first, second = jax.random.split(key)
+        log_density = jax.vmap(lambda each: _forward(each, y, d, x)[-1])(candidates)
+        chosen = jax.random.categorical(first, log_density)
+        start = jax.tree.map(lambda values: values[chosen], candidates)
+        ahead = partial(_sweep, y=y, d=d, x=x, centre=centre, prior=prior)
 
-        def warm(state, step_key):
-            return ahead(step_key, state)[0], None
-
-        state, _ = jax.lax.scan(warm, start, jax.random.split(first, n_warmup))
-
-        def keep(carry, step_key):
+        def step(carry, number_and_key):
             state, sums = carry
+            number, step_key = number_and_key
             new, said = ahead(step_key, state)
-            return (new, jax.tree.map(jnp.add, sums, said)), new
+            sums = jax.tree.map(lambda a, b: a + jnp.where(number < n_warmup, 0, b), sums, said)
+            return (new, sums), new
 
-        nothing = jax.tree.map(jnp.zeros_like, ahead(second, state)[1])
-        (_, sums), draws = jax.lax.scan(keep, (state, nothing), jax.random.split(second, n_keep))
+        shapes = jax.eval_shape(lambda: ahead(second, start)[1])
+        nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
+        numbers = jnp.arange(n_sweeps), jax.random.split(second, n_sweeps)
+        (_, sums), draws = jax.lax.scan(step, (start, nothing), numbers)
         return draws, sums
 
-    of_case = jax.vmap(chain, (0, 0, None, None, None))
+    of_case = jax.vmap(chain, (0, None, None, None, None))
     return jax.vmap(of_case)(keys, starts, outcome, treatment, controls)
+
+
+def _forward(now: Parameters, y, d, x):
+    """Means of both regimes, transitions, and what `forward` says of every date."""
+    mean = now.intercept + d[:, None] * now.effect + (x @ now.slope)[:, None]
+    log_density = norm.logpdf(y[:, None], mean, jnp.sqrt(now.variance))
+    off = 1 - now.stay
+    transition = jnp.log(jnp.array([[now.stay[0], off[0]], [off[1], now.stay[1]]]))
+    return mean, transition, *forward(log_density, transition, jnp.log(jnp.full(2, 0.5)))
 
 
 def _sweep(key: Array, now: Parameters, *, y, d, x, centre, prior):
     """One sweep, and what the parameters before it say of each date."""
-    keys = jax.random.split(key, 5)
-    shared = x @ now.slope
-    mean = now.intercept + d[:, None] * now.effect + shared[:, None]
-    log_density = norm.logpdf(y[:, None], mean, jnp.sqrt(now.variance))
-    off = 1 - now.stay
-    transition = jnp.log(jnp.array([[now.stay[0], off[0]], [off[1], now.stay[1]]]))
-    predicted, filtered, _ = forward(log_density, transition, jnp.log(jnp.full(2, 0.5)))
+    keys = jax.random.split(key, 4)
+    mean, transition, predicted, filtered, _ = _forward(now, y, d, x)
     state = sample_path(keys[0], filtered, transition)
     t_mean = now.treatment_slope[0] + x @ now.treatment_slope[1:]
     said = _said(now, y, d, mean, t_mean, predicted, filtered, state)
@@ -146,17 +157,21 @@ def _sweep(key: Array, now: Parameters, *, y, d, x, centre, prior):
     of = inside[:-1]
     shapes = jnp.concatenate(
         [
-            prior.shape + inside.sum(0) / 2,
+            jnp.tile(prior.shape + inside.sum(0) / 2, _N_TRIES),
             jnp.array([prior.treatment_shape + len(d) / 2]),
             prior.stay + of.T @ (1 - leaves),
             prior.leave + of.T @ leaves,
         ]
     )
     gammas = jax.random.gamma(keys[3], shapes)
-    variance = (prior.scale + inside.T @ left**2 / 2) / gammas[:2]
-    variance = jnp.where(variance[0] < variance[1], variance, now.variance)
-    t_variance = (prior.treatment_scale + (t_left**2).sum() / 2) / gammas[2]
-    stay = gammas[3:5] / (gammas[3:5] + gammas[5:7])
+    tries, (t_gamma, *gammas) = gammas[: 2 * _N_TRIES].reshape(-1, 2), gammas[2 * _N_TRIES :]
+    variance = now.variance
+    for each in tries:
+        found = (prior.scale + inside.T @ left**2 / 2) / each
+        variance = jnp.where(found[0] < found[1], found, variance)
+    t_variance = (prior.treatment_scale + (t_left**2).sum() / 2) / t_gamma
+    stays, leaving = jnp.array(gammas[:2]), jnp.array(gammas[2:])
+    stay = stays / (stays + leaving)
     stay = jnp.clip(stay, 1e-4, 1 - 1e-4)
     blocks = coefficient[:2], coefficient[2:4], coefficient[4:], variance, stay
     new = Parameters._make((*blocks, t_slope, t_variance))

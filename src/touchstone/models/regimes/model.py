@@ -17,7 +17,7 @@ from touchstone.models.regimes.series import Recipe, Table
 from touchstone.vocabulary import Cases, Computation, Posterior, Prediction, Quantity, View
 
 _LARGEST_R_HAT = 1.1  # of chains as short as those of a simulated case
-_BATCH = 64  # cases whose chains run side by side
+_BATCH = 50  # cases whose chains run side by side
 _N_PRIOR = 4000  # draws that give the moments of the prior
 _EXAMPLE_DATES = 160
 

@@ -16,6 +16,7 @@ from touchstone.models.regimes.switching import Switching
 _GRID = (0.0, 0.25, 0.5, 0.7, 0.85)  # dependence of the series that calibrate the intervals
 _N_PLACEBOS = 40
 _LEVEL = 0.9
+_NINETY = 1.6449  # standard deviations from the mean to the end of a 90 % interval
 
 
 class Learnt(NamedTuple):
@@ -118,14 +119,21 @@ def learn(
     )  # fmt: skip
     draws = np.concatenate([np.reshape(a[0], (len(a[0]), -1)) for a in sampled.parameters], axis=1)
     found = _with(found, draws=draws)
+    prior = float(config["prior"]["effect"])
     tables = [
         *effect_tables,
-        _projections(table, recipe, n_held, mean, sd, settings, rng),
-        _posterior(found, sampled),
+        _projections(table, recipe, n_held, mean, sd, prior, settings, rng),
+        _posterior(found, prior_of(config, found), rng),
         _evidence(fits, n),
         _sensitivity(found, y, d, x),
         _placebos(found, y, d, x, rng),
     ]
+    best = switching.probabilities(fits)
+    said.append(
+        f"effects by regime are those of two; the evidence is for {np.argmax(best) + 1} "
+        f"(probability {best.max():.2f})"
+    )
+    said.append(f"{sampled.turbulent[0].mean():.0%} of the dates are turbulent")
     said.append(f"R-hat of the posterior of the training is {sampled.r_hat[0]:.3f}")
     comparisons = [_held_out(regimes, every, n, of_outcome)]
     return Learnt(found, n_held, comparisons, tables, said)
@@ -161,12 +169,12 @@ def _effects(
     name, why = effects.choose_plan(n, 2 * j + 1, dependence)
     plan = effects.folds(n, name, settings["n_folds"], seed=int(rng.integers(2**31)))
     average = effects.partially_linear(y, d, x, effects.ridge(), plan)
-    n_series = max(settings["n_series"] // len(_GRID), 20)
+    n_series = settings["n_series"]
     pivots = effects.linear_calibration(n, j, effects.ridge(), plan, _GRID, n_series, rng)
     measured = effects.measured_dependence(average)
     regimes = by_regime(y, d, x, bare.switching, int(bare.horizon), plan)
-    of_regimes = _regime_pivots(bare, config, plan, n, settings["n_series"], rng)
-    rows, numbers = [], []
+    of_regimes = _regime_pivots(bare, config, plan, n, n_series, rng)
+    rows, numbers, prior = [], [], float(config["prior"]["effect"])
     estimates, errors = np.r_[average.estimate, regimes.estimate], np.r_[average.se, regimes.se]
     for k, (estimate, se) in enumerate(zip(estimates, errors, strict=True)):
         if k == 0:
@@ -183,6 +191,8 @@ def _effects(
                 "median": float(estimate),
                 "low": float(low),
                 "high": float(high),
+                "prior low": -_NINETY * prior,
+                "prior high": _NINETY * prior,
                 "low of theory": theory[0],
                 "high of theory": theory[1],
                 "in units": float(estimate * bare.sd[0] / bare.sd[1]),
@@ -229,6 +239,7 @@ def _projections(
     n_held: int,
     mean: np.ndarray,
     sd: np.ndarray,
+    prior: float,
     settings: dict,
     rng: np.random.Generator,
 ) -> Comparison:
@@ -247,9 +258,8 @@ def _projections(
         plan = effects.folds(n, "full")
         got = effects.partially_linear(y, d, controls, effects.ridge(), plan)
         if pivots is None:
-            n_series = max(settings["n_series"] // len(_GRID), 20)
             pivots = effects.linear_calibration(
-                n, len(x), effects.ridge(), plan, _GRID, n_series, rng
+                n, len(x), effects.ridge(), plan, _GRID, settings["n_series"], rng
             )
         estimate, se = float(got.estimate[0]), float(got.se[0])
         measured = effects.measured_dependence(got)
@@ -259,6 +269,7 @@ def _projections(
             {
                 "name": f"horizon {horizon}", "n": n, "median": estimate, "low": low, "high": high,
                 "joint low": joint[0], "joint high": joint[1],
+                "prior low": -_NINETY * prior, "prior high": _NINETY * prior,
             }
         )  # fmt: skip
     return Comparison("Effect by horizon, in sd of the outcome, with a joint band (90 %)", rows)
@@ -288,46 +299,25 @@ def recovered(
     return Comparison("Known effects of the synthetic economy (90 % intervals of theory)", rows)
 
 
-def recovered(
-    table: Table, recipe: Recipe, truth: np.ndarray, rng: np.random.Generator
-) -> Comparison:
-    """Effects by regime in series whose effects are known, beside these."""
-    found = series.design(table, recipe)
-    columns = np.column_stack([found.outcome, found.treatment, found.controls])
-    y, d, *x = ((columns - columns.mean(0)) / columns.std(0)).T
-    controls, n = np.column_stack(x), len(y)
-    regimes = switching.fit(y, np.column_stack([d, controls]), 2, rng)
-    plan = effects.folds(n, "full")
-    got = by_regime(y, d, controls, regimes, recipe.horizon, plan)
-    unit = columns[:, 0].std() / columns[:, 1].std()
-    rows = []
-    for name, estimate, se, known in zip(REGIMES, got.estimate, got.se, truth, strict=True):
-        low, high = effects.asymptotic(float(estimate), float(se), n, _LEVEL)
-        rows.append(
-            {
-                "name": name, "n": n, "truth": float(known), "estimate": unit * float(estimate),
-                "low": unit * low, "high": unit * high,
-            }
-        )  # fmt: skip
-    return Comparison("Known effects of the synthetic economy (90 % intervals of theory)", rows)
-
-
 # What else is said --------------------------------------------------------------------------------
 
 
-def _posterior(found: Economy, sampled: gibbs.Sampled) -> Comparison:
-    """Quantities of the training's rows under the Markov-switching model."""
-    values = found.parameters.quantities
+def _posterior(found: Economy, prior: economies.Prior, rng: np.random.Generator) -> Comparison:
+    """Quantities of the training's rows under the Markov-switching model, beside their prior."""
+    drawn = economies.draw_parameters(prior, found, rng, len(found.draws)).quantities
     names = ("effect_calm", "effect_turbulent", "sd_calm", "sd_turbulent", "stay_calm",
              "stay_turbulent", "treatment_sd")  # fmt: skip
     rows = []
-    for name, draws in zip(names, values.T, strict=True):
-        low, median, high = (float(v) for v in np.quantile(draws, [0.05, 0.5, 0.95]))
-        row = {"name": name, "n": int(found.n_rows), "median": median, "low": low, "high": high}
-        rows.append(row)
-    share = float(sampled.turbulent[0].mean())
-    rows.append({"name": "share of turbulent dates", "n": int(found.n_rows), "median": share})
-    return Comparison("Posterior of the Markov-switching regression", rows)
+    for name, after, before in zip(names, found.parameters.quantities.T, drawn.T, strict=True):
+        low, median, high = (float(v) for v in np.quantile(after, [0.05, 0.5, 0.95]))
+        ends = [float(v) for v in np.quantile(before, [0.05, 0.95])]
+        rows.append(
+            {
+                "name": name, "n": int(found.n_rows), "median": median, "low": low, "high": high,
+                "prior low": ends[0], "prior high": ends[1],
+            }
+        )  # fmt: skip
+    return Comparison("Posterior of the Markov-switching regression (sd)", rows)
 
 
 def _evidence(fits: list[Switching], n: int) -> Comparison:
