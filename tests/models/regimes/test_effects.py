@@ -24,6 +24,24 @@ def test_the_full_plan_with_least_squares_is_the_regression_coefficient():
     np.testing.assert_allclose(found.se_iid[0], np.sqrt(white[0, 0]), rtol=1e-10)
 
 
+def test_effects_and_errors_are_those_of_doubleml_on_the_same_folds():
+    """Numbers of DoubleML 0.11.4 (`DoubleMLPLR`, `DoubleMLIRM`) on the same rows and nuisances."""
+    i = np.arange(200)
+    x = np.column_stack([np.sin(0.7 * i), np.cos(1.3 * i), ((i * 37) % 101) / 50 - 1])
+    v, u = ((i * 53) % 97) / 40 - 1.2, ((i * 29) % 89) / 35 - 1.25
+    d = x @ [0.5, -0.3, 0.4] + v
+    y = 0.6 * d + x @ [0.2, 0.7, -0.5] + u
+    plan = effects.folds(200, "blocked", 4)
+    found = effects.partially_linear(y, d, x, effects.ridge(), plan)
+    np.testing.assert_allclose(found.estimate[0], 0.6113753693731284, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found.se_iid[0], 0.07360348332826157, rtol=0, atol=1e-10)
+    treated = x[:, 0] + v > 0
+    arms = LinearRegression(), LogisticRegression()
+    found = effects.interactive(y + 1.0 * treated, treated, x, *arms, plan)
+    np.testing.assert_allclose(found.estimate[0], 1.7546307953300917, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(found.se_iid[0], 0.12432421184417251, rtol=0, atol=1e-8)
+
+
 def test_the_interactive_score_is_unbiased_where_one_nuisance_is_wrong():
     rng = np.random.default_rng(2)
     found = []

@@ -37,18 +37,25 @@ def outcomes(
     turbulent: Float[np.ndarray, " row"],
 ) -> Outcomes:
     """The outcome of each row by the law of total variance; all arguments standardised."""
+    # Outcomes are linear in the coefficients, so that two moments of these say all.
     p = economy.parameters
-    shared = controls @ p.slope.T
-    calm, rough = (p.intercept[:, k] + treatment[:, None] * p.effect[:, k] + shared for k in (0, 1))
-    q = turbulent[:, None]
-    given = (1 - q) * calm + q * rough
-    parameter = given.var(1)
-    regime = (turbulent * (1 - turbulent)) * ((rough - calm) ** 2).mean(1)
+    coefficients = np.column_stack([p.intercept, p.effect, p.slope])
+    centre, covariance = coefficients.mean(0), np.cov(coefficients.T, bias=True)
+    ones = np.ones_like(turbulent)
+    weight = np.column_stack([1 - turbulent, turbulent])
+    expected = np.column_stack([weight, weight * treatment[:, None], controls])
+    apart = np.column_stack([-ones, ones, -treatment, treatment, 0 * controls])
+
+    def variance(rows: np.ndarray) -> np.ndarray:
+        return ((rows @ covariance) * rows).sum(1)
+
+    parameter = variance(expected)
+    regime = turbulent * (1 - turbulent) * ((apart @ centre) ** 2 + variance(apart))
     sizes = p.variance.mean(0)
     noise = (1 - turbulent) * sizes[0] + turbulent * sizes[1]
     total = parameter + regime + noise
     unit, sd = economy.sd[0], np.sqrt(total)
-    mean = economy.mean[0] + unit * given.mean(1)
+    mean = economy.mean[0] + unit * (expected @ centre)
     half = 1.6448536 * unit * sd
     return Outcomes(
         mean, unit * sd, mean - half, mean + half,

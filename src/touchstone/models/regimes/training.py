@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import binomtest
 
 from touchstone.contract import Comparison
 from touchstone.models.regimes import economy as economies
@@ -15,6 +16,7 @@ from touchstone.models.regimes.switching import Switching
 
 _GRID = (0.0, 0.25, 0.5, 0.7, 0.85)  # dependence of the series that calibrate the intervals
 _N_PLACEBOS = 40
+_UNLIKELY = 0.05  # p-value of the placebos below which it is said
 _LEVEL = 0.9
 _NINETY = 1.6449  # standard deviations from the mean to the end of a 90 % interval
 
@@ -120,13 +122,20 @@ def learn(
     draws = np.concatenate([np.reshape(a[0], (len(a[0]), -1)) for a in sampled.parameters], axis=1)
     found = _with(found, draws=draws)
     prior = float(config["prior"]["effect"])
+    placebos = _placebos(found, y, d, x, rng)
+    beyond = round(placebos.rows[0]["part"] * _N_PLACEBOS)
+    if binomtest(beyond, _N_PLACEBOS, 1 - _LEVEL, "greater").pvalue < _UNLIKELY:
+        said.append(
+            f"treatments of other dates have an effect beyond {_LEVEL:.0%} intervals in {beyond} "
+            f"of {_N_PLACEBOS} placebos: these data vary more than the intervals allow for"
+        )
     tables = [
         *effect_tables,
         _projections(table, recipe, n_held, mean, sd, prior, settings, rng),
         _posterior(found, prior_of(config, found), rng),
         _evidence(fits, n),
         _sensitivity(found, y, d, x),
-        _placebos(found, y, d, x, rng),
+        placebos,
     ]
     best = switching.probabilities(fits)
     said.append(
