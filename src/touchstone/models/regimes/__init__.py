@@ -1,0 +1,1 @@
+"""Effects of macro shocks by market regime."""

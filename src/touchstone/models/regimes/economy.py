@@ -1,0 +1,379 @@
+"""Economies of two regimes, calm and turbulent, about one that was learnt; and how they leave it.
+
+Everything is in standard deviations of the training's columns. Controls x follow a vector
+autoregression; the treatment is d = a + x g + t v; the outcome is
+y = c_s + effect_s d + x b + sd_s e, where the regime s is a Markov chain and v and e are standard
+normal. The turbulent regime is the one of the larger sd.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from touchstone.io import artifacts
+from touchstone.io.artifacts import ArtifactError
+from touchstone.models.regimes.series import Design
+from touchstone.models.regimes.switching import Switching
+
+ARRAYS, META = "economy.npz", "model_meta.json"
+VERSION = 1
+REGIMES = ("calm", "turbulent")
+_BURN_IN = 40  # dates
+_LEEWAY = 0.25  # of the range of a feature
+_LEAST_OVERLAP = 0.3  # of the training's sd of the treatment given the controls
+_OUTLYING = 0.1  # part of the errors that heavy tails make larger
+_LONGEST_ROOT = 0.98  # of the controls, which would else not come back
+
+
+class Prior(NamedTuple):
+    """Of the parameters of an economy, in standard deviations.
+
+    Attributes:
+        effect, intercept, slope: Standard deviations of normal priors; slopes are centred at those
+            of the training.
+        shape, scale: Of the inverse-gamma priors of the two error variances, shape (2,).
+        leave, stay: Of the beta priors of leaving and of staying in each regime, shape (2,).
+        treatment_shape, treatment_scale: Of the inverse-gamma prior of the treatment's variance.
+    """
+
+    effect: float
+    intercept: float
+    slope: float
+    shape: np.ndarray
+    scale: np.ndarray
+    leave: np.ndarray
+    stay: np.ndarray
+    treatment_shape: float
+    treatment_scale: float
+
+
+class Parameters(NamedTuple):
+    """Of some economies, the first axis of each array.
+
+    Attributes:
+        intercept, effect: By regime, shape (n, 2).
+        slope: Of the outcome on the controls, shape (n, J).
+        variance: Of the outcome's errors, ascending, shape (n, 2).
+        stay: Probability of staying in each regime, shape (n, 2).
+        treatment_slope: Constant, then slopes of the treatment, shape (n, 1 + J).
+        treatment_variance: Shape (n,).
+    """
+
+    intercept: np.ndarray
+    effect: np.ndarray
+    slope: np.ndarray
+    variance: np.ndarray
+    stay: np.ndarray
+    treatment_slope: np.ndarray
+    treatment_variance: np.ndarray
+
+    @property
+    def quantities(self) -> Float[np.ndarray, "economy quantity"]:
+        """Values in the order of the model's quantities."""
+        sd, treatment = np.sqrt(self.variance), np.sqrt(self.treatment_variance)
+        return np.column_stack([self.effect, sd, self.stay, treatment])
+
+
+class Window(NamedTuple):
+    """Dates of economies.
+
+    Attributes:
+        outcome, treatment: Shape (n, T).
+        controls: Shape (n, T, J).
+        state: Regime of each date, or -1 where nobody knows, shape (n, T).
+    """
+
+    outcome: Float[np.ndarray, "case date"]
+    treatment: Float[np.ndarray, "case date"]
+    controls: Float[np.ndarray, "case date control"]
+    state: Int[np.ndarray, "case date"]
+
+
+@dataclass(frozen=True)
+class Economy:
+    """What is kept of a training.
+
+    Attributes:
+        names: Of outcome, treatment, then the controls, shape (2 + J,).
+        mean, sd: Of those columns, in the rows that were trained on, shape (2 + J,).
+        low, high: Range of the standardised controls, shape (J,).
+        memory: Of the controls' autoregression, shape (J, J).
+        shock: Triangular root of the covariance of its innovations, shape (J, J).
+        slope: Of the outcome, shape (J,).
+        treatment_slope: Constant, then slopes of the treatment, shape (1 + J,).
+        outcome_variance, treatment_variance: Of what the regressions leave.
+        transition, intercept, variance: Of the regimes that the data have, calm first.
+        draws: Parameters given the training's rows, see `Parameters`; flat, shape (draw, column).
+        now: Probability of each regime after the last row, shape (2,).
+        effect: Estimate, standard error, low and high of the average effect, then of those in each
+            regime, in standard deviations, shape (3, 4).
+        pivots: Of the effects in the regimes, in economies of the training's length, shape
+            (2, series).
+        robustness: Robustness values of the average effect: of its estimate, of its sign at 90 %.
+        n_rows: Rows trained on.
+        horizon: Rows from the treatment to the outcome.
+        last: Standardised controls of the last row, shape (J,).
+    """
+
+    names: np.ndarray
+    mean: Float[np.ndarray, " column"]
+    sd: Float[np.ndarray, " column"]
+    low: Float[np.ndarray, " control"]
+    high: Float[np.ndarray, " control"]
+    memory: Float[np.ndarray, "control control"]
+    shock: Float[np.ndarray, "control control"]
+    slope: Float[np.ndarray, " control"]
+    treatment_slope: Float[np.ndarray, " column"]
+    outcome_variance: Float[np.ndarray, ""]
+    treatment_variance: Float[np.ndarray, ""]
+    transition: Float[np.ndarray, "regime regime"]
+    intercept: Float[np.ndarray, " regime"]
+    variance: Float[np.ndarray, " regime"]
+    draws: Float[np.ndarray, "draw column"]
+    now: Float[np.ndarray, " regime"]
+    effect: Float[np.ndarray, "effect number"]
+    pivots: Float[np.ndarray, "regime series"]
+    robustness: Float[np.ndarray, " 2"]
+    n_rows: Int[np.ndarray, ""]
+    horizon: Int[np.ndarray, ""]
+    last: Float[np.ndarray, " control"]
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Names of the features, in their order."""
+        return tuple(self.names[2:].tolist())
+
+    @property
+    def parameters(self) -> Parameters:
+        """Of the training's rows, by draw."""
+        j = len(self.slope)
+        ends = np.cumsum([2, 2, j, 2, 2, 1 + j])
+        *parts, last = np.split(self.draws, ends, axis=1)
+        return Parameters(*parts, last[:, 0])
+
+    @property
+    def switching(self) -> Switching:
+        """The regimes of the training, which say those of other dates before they are seen."""
+        slope = np.concatenate([self.effect[:1, 0], self.slope])
+        return Switching(self.intercept, slope, self.variance, self.transition, 0.0, 0.0)
+
+    def window(self, design: Design) -> Window:
+        """Rows of data in standard deviations of the training, as one case."""
+        columns = np.column_stack([design.outcome, design.treatment, design.controls])
+        standard = (columns - self.mean) / self.sd
+        unknown = np.full((1, len(standard)), -1)
+        return Window(standard[None, :, 0], standard[None, :, 1], standard[None, :, 2:], unknown)
+
+    def outside(self, window: Window) -> list[list[str]]:
+        """What of each case lies outside of the training, in words."""
+        found: list[list[str]] = []
+        for d, x in zip(window.treatment, window.controls, strict=True):
+            said = self.beyond(x)
+            full = np.column_stack([np.ones(len(x)), x])
+            left = d - full @ np.linalg.lstsq(full, d)[0]
+            overlap = float(np.sqrt(left.var() / self.treatment_variance))
+            if overlap < _LEAST_OVERLAP:
+                said.append(
+                    f"no overlap: the controls leave {overlap:.2f} of the variation of "
+                    f"{self.names[1]} that they left in the training, at least {_LEAST_OVERLAP} "
+                    "is needed to tell its effect from theirs"
+                )
+            found.append(said)
+        return found
+
+    def beyond(self, controls: Float[np.ndarray, "date control"]) -> list[str]:
+        """Features that leave their range, in words, standardised values given."""
+        room = _LEEWAY * (self.high - self.low)
+        said = []
+        for k, name in enumerate(self.controls):
+            mean, sd = self.mean[2 + k], self.sd[2 + k]
+            low, high = controls[:, k].min(), controls[:, k].max()
+            if low < self.low[k] - room[k] or high > self.high[k] + room[k]:
+                ends = " to ".join(f"{mean + sd * v:.4g}" for v in np.unique([low, high]))
+                said.append(
+                    f"{name} is {ends}, trained from {mean + sd * self.low[k]:.4g} "
+                    f"to {mean + sd * self.high[k]:.4g}"
+                )
+        return said
+
+    def save(self, folder: Path, settings: dict, lineage: dict) -> None:
+        """Write the artefact, its manifest last."""
+        arrays = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+        artifacts.save_arrays(folder / ARRAYS, arrays)
+        meta = {
+            "schema_version": VERSION,
+            "model_id": "regimes",
+            "feature_columns": list(self.controls),
+            "settings": settings,
+        }
+        artifacts.write_json(folder / META, meta)
+        artifacts.write_manifest(folder, [ARRAYS, META], settings, lineage)
+
+    @classmethod
+    def load(cls, path: Path) -> tuple["Economy", bool]:
+        """Read an artefact, and whether a manifest vouches for it.
+
+        Raises:
+            ArtifactError: If a file is missing, altered, or of another version.
+        """
+        if not path.exists():
+            raise ArtifactError(f"{path}: no such checkpoint")
+        folder = path if path.is_dir() else path.parent
+        verified = artifacts.verify(folder, [ARRAYS, META])
+        meta, arrays = artifacts.read_json(folder / META), artifacts.load_arrays(folder / ARRAYS)
+        if (version := meta.get("schema_version")) != VERSION:
+            raise ArtifactError(
+                f"{folder / META}: schema_version {version}, expected {VERSION}; train anew"
+            )
+        try:
+            economy = cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        except KeyError as error:
+            raise ArtifactError(f"{folder}: not a checkpoint of this model ({error})") from None
+        for name, values in arrays.items():
+            if name != "names" and not np.isfinite(values).all():
+                raise ArtifactError(f"{folder / ARRAYS}: {name} holds values that are not finite")
+        return economy, verified
+
+
+def autoregression(
+    controls: Float[np.ndarray, "date control"],
+) -> tuple[Float[np.ndarray, "control control"], Float[np.ndarray, "control control"]]:
+    """Memory and shock of standardised controls, see `Economy`, by least squares.
+
+    Where the fit would not come back to its mean, the memory is shrunk until it does.
+    """
+    before, after = controls[:-1], controls[1:]
+    memory = np.linalg.lstsq(before, after)[0].T
+    root = np.abs(np.linalg.eigvals(memory)).max()
+    memory *= min(1.0, _LONGEST_ROOT / root)
+    left = after - before @ memory.T
+    covariance = left.T @ left / len(left) + 1e-9 * np.eye(len(memory))
+    return memory, np.linalg.cholesky(covariance)
+
+
+def prior_of(config: dict, outcome_variance: float, treatment_variance: float) -> Prior:
+    """From the model's config, whose variances are parts of those of the training."""
+    said = config["prior"]
+    shape = np.array(said["variance_shape"], float)
+    size = outcome_variance * np.array(said["variance"], float)
+    t_shape = float(said["treatment_shape"])
+    return Prior(
+        float(said["effect"]),
+        float(said["intercept"]),
+        float(said["slope"]),
+        shape,
+        (shape - 1) * size,
+        np.array(said["leave"], float),
+        np.array(said["stay"], float),
+        t_shape,
+        (t_shape - 1) * treatment_variance,
+    )
+
+
+def draw_parameters(prior: Prior, economy: Economy, rng: np.random.Generator, n: int) -> Parameters:
+    """Parameters of n economies from the prior."""
+    j = len(economy.slope)
+    variance = np.empty((n, 2))
+    missing = np.arange(n)
+    while len(missing):  # calm is what varies less
+        variance[missing] = prior.scale / rng.gamma(prior.shape, size=(len(missing), 2))
+        missing = missing[variance[missing, 0] >= variance[missing, 1]]
+    return Parameters(
+        prior.intercept * rng.standard_normal((n, 2)),
+        prior.effect * rng.standard_normal((n, 2)),
+        economy.slope + prior.slope * rng.standard_normal((n, j)),
+        variance,
+        rng.beta(prior.stay, prior.leave, (n, 2)),
+        economy.treatment_slope + prior.slope * rng.standard_normal((n, 1 + j)),
+        prior.treatment_scale / rng.gamma(prior.treatment_shape, size=n),
+    )
+
+
+class Stress(NamedTuple):
+    """A way to leave the family: its name, its size at severity 1, and the severity."""
+
+    name: str
+    size: float
+    severity: float
+
+
+NONE = Stress("", 0.0, 0.0)
+
+
+def draw(
+    economy: Economy,
+    parameters: Parameters,
+    n_dates: int,
+    rng: np.random.Generator,
+    noise: np.random.Generator,
+    stress: Stress = NONE,
+) -> Window:
+    """Windows of economies, one for each of the parameters.
+
+    Args:
+        economy: Whose controls are imitated.
+        parameters: Of the economies.
+        n_dates: Number of dates.
+        rng: For controls and regimes.
+        noise: For errors, and all that a stress draws.
+        stress: The mismatch.
+    """
+    n, j = parameters.slope.shape
+    x = np.zeros((n, _BURN_IN + n_dates, j))
+    innovations = rng.standard_normal(x.shape) @ economy.shock.T
+    for t in range(1, x.shape[1]):
+        x[:, t] = x[:, t - 1] @ economy.memory.T + innovations[:, t]
+    x = np.clip(x[:, _BURN_IN:], economy.low, economy.high)
+    state, uniform = np.zeros((n, n_dates), int), rng.random((n, n_dates))
+    state[:, 0] = uniform[:, 0] < 0.5
+    every = np.arange(n)
+    for t in range(1, n_dates):
+        stays = uniform[:, t] < parameters.stay[every, state[:, t - 1]]
+        state[:, t] = np.where(stays, state[:, t - 1], 1 - state[:, t - 1])
+    return _observe(parameters, x, state, noise, stress)
+
+
+def _observe(
+    parameters: Parameters, x: np.ndarray, state: np.ndarray, noise: np.random.Generator, stress
+) -> Window:
+    """Treatment and outcome of controls and regimes, under a stress."""
+    n, n_dates, _ = x.shape
+    every = np.arange(n)[:, None]
+    e, v = noise.standard_normal((2, n, n_dates))
+    size, late = stress.severity * stress.size, np.arange(n_dates) >= n_dates // 2
+    sd = np.sqrt(parameters.variance)[every, state]
+    t_sd = np.sqrt(parameters.treatment_variance)[:, None]
+    effect = parameters.effect[every, state]
+    level = parameters.intercept[every, state]
+    if stress.name == "break_effect":
+        effect = effect + size * late
+    elif stress.name == "break_mean":
+        level = level + size * late
+    elif stress.name == "heavy_tails":
+        e = e * np.where(noise.random(e.shape) < _OUTLYING, 1 + size, 1.0)
+    elif stress.name == "unseen_regime":
+        length = n_dates // 5
+        start = noise.integers(0, n_dates - length, size=(n, 1))
+        inside = (np.arange(n_dates) >= start) & (np.arange(n_dates) < start + length)
+        level = level - size * inside
+        sd = sd * (1 + size * inside)
+    elif stress.name == "no_overlap":
+        t_sd = t_sd * (1 - size)
+    expected = parameters.treatment_slope[:, :1] + np.einsum(
+        "ntj,nj->nt", x, parameters.treatment_slope[:, 1:]
+    )
+    d = expected + t_sd * v
+    y = level + effect * d + np.einsum("ntj,nj->nt", x, parameters.slope) + sd * e
+    if stress.name == "confounding":
+        cause = noise.standard_normal(y.shape)
+        d, y = d + size * t_sd * cause, y + size * sd * cause
+    elif stress.name == "look_ahead":
+        # The last control holds part of the outcome, as if it were dated before it was known.
+        x = x.copy()
+        x[..., -1] = np.sqrt(1 - size**2) * x[..., -1] + size * (y - y.mean(1, keepdims=True))
+    elif stress.name == "unit_change":
+        y = np.where(late, y * (1 + size), y)
+    return Window(y, d, x, state)

@@ -1,0 +1,221 @@
+"""The posterior of an economy of two regimes by Gibbs sampling (Chib 1996).
+
+Each sweep draws the path of regimes from its exact joint posterior, then every block of parameters
+from its conditional: coefficients are normal, variances inverse gamma, transitions beta. That the
+turbulent variance is the larger one is kept by refusing draws that break it, which is a
+Metropolis step whose proposal is the conditional.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.stats import norm
+from scipy.special import ndtri
+
+from touchstone.models.regimes.economy import Economy, Parameters, Prior, Window, draw_parameters
+from touchstone.models.regimes.switching import forward, sample_path
+
+N_CHAINS = 4
+_N_STARTS = 100  # draws of the prior that chains start from
+_THIN = 2  # sweeps for each draw
+_N_TRIES = 8  # draws of the variances, of which the last that is in order counts
+_FINEST = 1e-6  # probability of a date, beyond which it is just unheard of
+
+
+class Sampled(NamedTuple):
+    """Draws of parameters, and what they say of each date, in standard deviations.
+
+    Attributes:
+        parameters: Each array has axes case and draw first.
+        r_hat: Largest split R-hat among the quantities of each case.
+        turbulent: Probability of the turbulent regime given all dates, shape (case, T).
+        filtered: The same given no later date, shape (case, T).
+        mean, sd, cdf, density: Of a new outcome, then of a new treatment; shape (case, 2 T).
+        innovation: Of outcome and treatment given the dates before, shape (case, 2 T).
+        noise: Mean variance of the errors of outcome and of treatment, shape (case, 2).
+        noise: Mean variance of the errors of outcome and of treatment, shape (case, 2).
+    """
+
+    parameters: Parameters
+    r_hat: np.ndarray
+    turbulent: np.ndarray
+    filtered: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+    cdf: np.ndarray
+    density: np.ndarray
+    innovation: np.ndarray
+    noise: np.ndarray
+
+
+def sample(
+    economy: Economy,
+    prior: Prior,
+    window: Window,
+    rng: np.random.Generator,
+    n_warmup: int,
+    n_draws: int,
+) -> Sampled:
+    """Posterior of each case.
+
+    Args:
+        economy: That slopes are centred at.
+        prior: Of the parameters.
+        window: The cases.
+        rng: For starts and draws.
+        n_warmup: Sweeps of each chain before its draws.
+        n_draws: Of each case, shared among the chains.
+    """
+    n, n_keep = len(window.outcome), -(-n_draws // N_CHAINS)
+    # Each chain starts at one of many draws of the prior, by their likelihoods: where the posterior
+    # has several modes, chains are shared among these about as it is.
+    starts = draw_parameters(prior, economy, rng, n * _N_STARTS)
+    starts = Parameters(*(a.reshape(n, _N_STARTS, *a.shape[1:]) for a in starts))
+    keys = jax.random.split(jax.random.key(int(rng.integers(2**31))), (n, N_CHAINS))
+    centre = jnp.asarray(economy.slope), jnp.asarray(economy.treatment_slope)
+    draws, sums = _run(
+        keys, starts, window.outcome, window.treatment, window.controls, centre, prior,
+        n_warmup, n_warmup + _THIN * n_keep,
+    )  # fmt: skip
+    draws = Parameters(*(np.asarray(a, float)[:, :, n_warmup::_THIN] for a in draws))
+    r_hat = _r_hat(draws)
+    flat = Parameters(*(a.reshape(n, -1, *a.shape[3:])[:, :n_draws] for a in draws))
+    mean, square, cdf, density, ahead, turbulent, filtered = (
+        np.asarray(total, float).mean(1) / (_THIN * n_keep) for total in sums
+    )
+    sd = np.sqrt(np.maximum(square - mean**2, 1e-12))
+    innovation = ndtri(np.clip(ahead, _FINEST, 1 - _FINEST))
+    share = turbulent.mean(1)[:, None]
+    outcome = ((1 - share) * flat.variance[..., 0] + share * flat.variance[..., 1]).mean(1)
+    noise = np.stack([outcome, flat.treatment_variance.mean(1)], axis=1)
+    return Sampled(flat, r_hat, turbulent, filtered, mean, sd, cdf, density, innovation, noise)
+
+
+@partial(jax.jit, static_argnames="n_sweeps")
+def _run(keys, starts, outcome, treatment, controls, centre, prior, n_warmup, n_sweeps):
+    """Chains of all cases side by side: every draw, and sums over those after the warmup."""
+
+    def chain(key, candidates, y, d, x):
+        first, second = jax.random.split(key)
+        log_density = jax.vmap(lambda each: _forward(each, y, d, x)[-1])(candidates)
+        chosen = jax.random.categorical(first, log_density)
+        start = jax.tree.map(lambda values: values[chosen], candidates)
+        ahead = partial(_sweep, y=y, d=d, x=x, centre=centre, prior=prior)
+
+        def step(carry, number_and_key):
+            state, sums = carry
+            number, step_key = number_and_key
+            new, said = ahead(step_key, state)
+            sums = jax.tree.map(lambda a, b: a + jnp.where(number < n_warmup, 0, b), sums, said)
+            return (new, sums), new
+
+        shapes = jax.eval_shape(lambda: ahead(second, start)[1])
+        nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
+        numbers = jnp.arange(n_sweeps), jax.random.split(second, n_sweeps)
+        (_, sums), draws = jax.lax.scan(step, (start, nothing), numbers)
+        return draws, sums
+
+    of_case = jax.vmap(chain, (0, None, None, None, None))
+    return jax.vmap(of_case)(keys, starts, outcome, treatment, controls)
+
+
+def _forward(now: Parameters, y, d, x):
+    """Means of both regimes, transitions, and what `forward` says of every date."""
+    mean = now.intercept + d[:, None] * now.effect + (x @ now.slope)[:, None]
+    log_density = norm.logpdf(y[:, None], mean, jnp.sqrt(now.variance))
+    off = 1 - now.stay
+    transition = jnp.log(jnp.array([[now.stay[0], off[0]], [off[1], now.stay[1]]]))
+    return mean, transition, *forward(log_density, transition, jnp.log(jnp.full(2, 0.5)))
+
+
+def _sweep(key: Array, now: Parameters, *, y, d, x, centre, prior):
+    """One sweep, and what the parameters before it say of each date."""
+    keys = jax.random.split(key, 4)
+    mean, transition, predicted, filtered, _ = _forward(now, y, d, x)
+    state = sample_path(keys[0], filtered, transition)
+    t_mean = now.treatment_slope[0] + x @ now.treatment_slope[1:]
+    said = _said(now, y, d, mean, t_mean, predicted, filtered, state)
+
+    inside = jax.nn.one_hot(state, 2)
+    design = jnp.concatenate([inside, d[:, None] * inside, x], axis=1)
+    j = x.shape[1]
+    centres = jnp.concatenate([jnp.zeros(4), centre[0]])
+    sizes = jnp.concatenate(
+        [jnp.repeat(jnp.array([prior.intercept, prior.effect]), 2), jnp.full(j, prior.slope)]
+    )
+    coefficient = _regression(keys[1], y, design, 1 / now.variance[state], centres, sizes)
+    full = jnp.concatenate([jnp.ones((len(d), 1)), x], axis=1)
+    precision = jnp.full(len(d), 1 / now.treatment_variance)
+    t_slope = _regression(keys[2], d, full, precision, centre[1], jnp.full(1 + j, prior.slope))
+
+    left, t_left = y - design @ coefficient, d - full @ t_slope
+    leaves = (state[:-1] != state[1:]).astype(y.dtype)
+    of = inside[:-1]
+    shapes = jnp.concatenate(
+        [
+            jnp.tile(prior.shape + inside.sum(0) / 2, _N_TRIES),
+            jnp.array([prior.treatment_shape + len(d) / 2]),
+            prior.stay + of.T @ (1 - leaves),
+            prior.leave + of.T @ leaves,
+        ]
+    )
+    gammas = jax.random.gamma(keys[3], shapes)
+    tries, (t_gamma, *gammas) = gammas[: 2 * _N_TRIES].reshape(-1, 2), gammas[2 * _N_TRIES :]
+    variance = now.variance
+    for each in tries:
+        found = (prior.scale + inside.T @ left**2 / 2) / each
+        variance = jnp.where(found[0] < found[1], found, variance)
+    t_variance = (prior.treatment_scale + (t_left**2).sum() / 2) / t_gamma
+    stays, leaving = jnp.array(gammas[:2]), jnp.array(gammas[2:])
+    stay = stays / (stays + leaving)
+    stay = jnp.clip(stay, 1e-4, 1 - 1e-4)
+    blocks = coefficient[:2], coefficient[2:4], coefficient[4:], variance, stay
+    new = Parameters._make((*blocks, t_slope, t_variance))
+    return new, said
+
+
+def _regression(key, target, design, precision, centre, size):
+    """Coefficients of a linear regression from their normal conditional."""
+    weighted = design * precision[:, None]
+    inverse = weighted.T @ design + jnp.diag(1 / size**2)
+    root = jnp.linalg.cholesky(inverse)
+    mean = jax.scipy.linalg.cho_solve((root, True), weighted.T @ target + centre / size**2)
+    noise = jax.random.normal(key, mean.shape)
+    return mean + jax.scipy.linalg.solve_triangular(root.T, noise, lower=False)
+
+
+def _said(now, y, d, mean, t_mean, predicted, filtered, state):
+    """Moments, distribution and density of a new date, of outcome and treatment; the distribution
+    given the dates before; and both probabilities of the turbulent regime."""
+    every, sd, t_sd = jnp.arange(len(y)), jnp.sqrt(now.variance), jnp.sqrt(now.treatment_variance)
+    m, s = mean[every, state], sd[state]
+    z, t_z = (y - m) / s, (d - t_mean) / t_sd
+    ahead = (jnp.exp(predicted) * norm.cdf((y[:, None] - mean) / sd)).sum(1)
+    both = jnp.concatenate
+    return (
+        both([m, t_mean]),
+        both([m**2 + s**2, t_mean**2 + t_sd**2]),
+        both([norm.cdf(z), norm.cdf(t_z)]),
+        both([norm.pdf(z), norm.pdf(t_z)]),
+        both([ahead, norm.cdf(t_z)]),
+        state.astype(y.dtype),
+        jnp.exp(filtered[:, 1]),
+    )
+
+
+def _r_hat(draws: Parameters) -> np.ndarray:
+    """Largest split R-hat (Gelman and Rubin 1992) of the quantities of each case."""
+    n, chains, keep = draws.variance.shape[:3]
+    flat = Parameters(*(a.reshape(-1, *a.shape[3:]) for a in draws)).quantities
+    half = keep // 2
+    values = np.log(np.maximum(np.abs(flat), 1e-12))
+    values[:, :2] = flat[:, :2]
+    values = values.reshape(n, chains, keep, -1)[:, :, : 2 * half]
+    values = values.reshape(n, 2 * chains, half, -1)
+    within = values.var(2, ddof=1).mean(1)
+    between = values.mean(2).var(1, ddof=1)
+    return np.sqrt((half - 1) / half + between / within).max(1)

@@ -1,0 +1,315 @@
+"""Effects by market regime in the workflow: the contract, filled by the rooms beside this file."""
+
+from pathlib import Path
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+from scipy.stats import norm
+from tqdm import tqdm
+
+from touchstone.contract import Fit, Model, Simulated
+from touchstone.io import artifacts, results
+from touchstone.io.artifacts import ArtifactError
+from touchstone.models.regimes import answer, economy, gibbs, series, synthetic, training
+from touchstone.models.regimes import effects as scores
+from touchstone.models.regimes.economy import Economy, Parameters, Stress, Window
+from touchstone.models.regimes.series import Recipe, Table
+from touchstone.vocabulary import Cases, Computation, Posterior, Prediction, Quantity, View
+
+_LARGEST_R_HAT = 1.1  # of chains as short as those of a simulated case
+_BATCH = 50  # cases whose chains run side by side
+_N_PRIOR = 4000  # draws that give the moments of the prior
+_EXAMPLE_DATES = 160
+
+
+class Regimes(Model[Window]):
+    """Markov-switching posterior and orthogonal scores of an outcome under a treatment."""
+
+    def __init__(self, config: dict):
+        super().__init__(config)
+        self._quantities = [
+            Quantity.from_config(name, entry) for name, entry in config["parameters"].items()
+        ]
+        self._economy: Economy | None = None
+
+    @property
+    def quantities(self) -> list[Quantity]:
+        """Effects in both regimes, what the model leaves there, and how long regimes last."""
+        return self._quantities
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """`switching` is the exact posterior by Gibbs sampling; `scores` needs no distribution of
+        the errors: orthogonal scores, whose errors are those of simulated economies."""
+        return ("switching", "scores")
+
+    @property
+    def economy(self) -> Economy:
+        """What was learnt.
+
+        Raises:
+            ArtifactError: If neither `fit` nor `load` has been called.
+        """
+        if self._economy is None:
+            raise ArtifactError("regimes: no checkpoint is loaded")
+        return self._economy
+
+    # Data -----------------------------------------------------------------------------------------
+
+    def simulate(
+        self, settings: dict, rng: np.random.Generator, file: Path, provenance: dict
+    ) -> Simulated[Window]:
+        """Write the synthetic economy, whose effects are known."""
+        drawn = synthetic.draw(rng, settings["n_dates"])
+        synthetic.save(file, drawn)
+        design = series.design(drawn.table, synthetic.RECIPE)
+        unknown = np.full((1, len(design.dates)), -1)
+        window = Window(
+            design.outcome[None], design.treatment[None], design.controls[None], unknown
+        )
+        counts = {name: int((drawn.state == k).sum()) for k, name in enumerate(economy.REGIMES)}
+        gallery = {"synthetic economy": self._cases(window, None, "economy")}
+        return Simulated(len(drawn.state), {"dates": counts}, gallery)
+
+    def cases(
+        self,
+        n: int,
+        rng: np.random.Generator,
+        noise: np.random.Generator,
+        settings: dict,
+        stress: str | None = None,
+        severity: float = 0.0,
+    ) -> Cases[Window]:
+        """Windows of new economies about the one that was learnt; see `economy.draw`."""
+        prior = training.prior_of(self.config, self.economy)
+        parameters = economy.draw_parameters(prior, self.economy, rng, n)
+        mismatch = economy.NONE
+        if stress:
+            mismatch = Stress(stress, self.config["stresses"][stress]["size"], severity)
+        n_dates = self.config["n_dates"]
+        window = economy.draw(self.economy, parameters, n_dates, rng, noise, mismatch)
+        return self._cases(window, parameters, "economy")
+
+    def example(self, rng: np.random.Generator, data: Path, meta: Path) -> None:
+        """Write quarters that are simulated in the manner of the default data.
+
+        Where the environment names data of another kind, these are the example: no other series
+        have their features.
+        """
+        given = results.override(self.model_id, "DATASET_CHUNK")
+        if given and given.suffix == ".csv":
+            recipe = series.read_recipe(given.with_suffix(".yaml"))
+            series.write_csv(data, series.read_csv(given, recipe), recipe.date)
+            series.write_recipe(meta, recipe, "the series that were trained on")
+            return
+        table = series.imitate(series.macrodata(), rng, _EXAMPLE_DATES)
+        series.write_csv(data, table)
+        series.write_recipe(meta, series.MACRO, "simulated")
+
+    def read(self, data: Path, meta: Path) -> tuple[Cases[Window], list[str]]:
+        """Series of dates, whose features have to be those of the training."""
+        table, recipe = _read(artifacts.files(data), meta)
+        known = self.economy.controls
+        problems = [f"{name}: is missing" for name in known if name not in recipe.controls]
+        problems += [
+            f"{name}: is no feature of the training"
+            for name in recipe.controls
+            if name not in known
+        ]
+        if problems:
+            raise ArtifactError(f"{meta}: controls: {'; '.join(problems)}")
+        design = series.design(table, recipe._replace(controls=known))
+        notes = [
+            f"{len(design.dates)} dates from {design.dates[0]} to {design.dates[-1]}, each with "
+            f"its {recipe.outcome} {recipe.horizon} rows later"
+        ]
+        return self._cases(self.economy.window(design), None, "measurement"), notes
+
+    def describe(self, data: Path, meta: Path | None) -> list[str]:
+        """What is understood of series."""
+        if meta is None:
+            raise ArtifactError(f"{data}: needs a YAML file that says what its series are")
+        table, recipe = _read(artifacts.files(data), meta)
+        design = series.design(table, recipe)
+        return [
+            f"{len(table.dates)} dates, {len(design.dates)} of them complete",
+            f"effect of {recipe.treatment} on {recipe.outcome}, {recipe.horizon} rows later",
+            f"held fixed: {', '.join(recipe.controls)}",
+        ]
+
+    def _cases(self, window: Window, parameters: Parameters | None, kind: str) -> Cases[Window]:
+        """Outcome and treatment of each date, one after the other, are what is observed."""
+        n = len(window.outcome)
+        truth = np.zeros((n, len(self.quantities)))
+        if parameters is not None:
+            columns = zip(self.quantities, parameters.quantities.T, strict=True)
+            truth = np.stack([q.coordinate(values) for q, values in columns], axis=1)
+        observed = np.concatenate([window.outcome, window.treatment], axis=1)
+        return Cases(
+            observed, np.ones(observed.shape, bool), truth, np.zeros(truth.shape, bool),
+            np.full(n, kind), np.arange(n), window,
+        )  # fmt: skip
+
+    # Inference ------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        data: list[Path],
+        settings: dict,
+        rng: np.random.Generator,
+        folder: Path,
+        lineage: dict,
+    ) -> Fit:
+        """Learn from a CSV of series; else from the quarterly ones that come with statsmodels."""
+        comparisons = []
+        if data[0].suffix == ".npz":
+            drawn = synthetic.load(data[0])
+            known = training.recovered(drawn.table, synthetic.RECIPE, synthetic.EFFECT, rng)
+            comparisons.append(known)
+            table, recipe = series.macrodata(), series.MACRO
+        else:
+            meta = settings["meta"] or data[0].with_suffix(".yaml")
+            table, recipe = _read(data, Path(meta))
+        learnt = training.learn(table, recipe, self.config, settings, rng)
+        learnt.economy.save(folder, settings, lineage)
+        self.load(folder)
+        return Fit(
+            int(learnt.economy.n_rows),
+            learnt.n_held_out,
+            {},
+            [*learnt.comparisons, *comparisons],
+            learnt.said,
+            learnt.tables,
+        )
+
+    def load(self, folder: Path) -> bool:
+        """Load a checkpoint folder, or the folder of a file in it."""
+        self._economy, verified = Economy.load(Path(folder))
+        return verified
+
+    def infer(
+        self,
+        cases: Cases[Window],
+        rng: np.random.Generator,
+        *,
+        method: str,
+        budget: dict,
+        label: str | None = None,
+    ) -> Posterior:
+        """Posterior of each case, by one of the `methods`."""
+        infer = {"switching": self._switching, "scores": self._scores}[method]
+        n = len(cases.observed)
+        starts = range(0, n, _BATCH)
+        parts = [
+            infer(cases.take(slice(start, start + _BATCH)).detail, rng, budget)
+            for start in tqdm(starts, desc=label, disable=label is None, unit="batch")
+        ]
+        values, predictions, computations = zip(*parts, strict=True)
+        draws = np.concatenate(values)
+        prediction = Prediction(*map(np.concatenate, zip(*predictions, strict=True)))
+        figures = np.concatenate(computations)
+        limit = np.full(n, _LARGEST_R_HAT)
+        before = self._coordinates(self._prior_values(_N_PRIOR, rng))
+        mean, sd = before.mean(0), before.std(0)
+        after = self._coordinates(draws.reshape(-1, draws.shape[-1])).reshape(draws.shape)
+        return Posterior(
+            {q.name: draws[..., k] for k, q in enumerate(self.quantities)},
+            np.full(draws.shape[:2], 1 / draws.shape[1]),
+            np.tile(mean, (n, 1)),
+            np.tile(sd, (n, 1)),
+            ndtr((after.mean(1) - mean) / sd),
+            prediction,
+            np.full(n, np.nan),
+            Computation({"r_hat": figures}, {"r_hat": limit}, {}),
+        )
+
+    def _switching(self, window: Window, rng: np.random.Generator, budget: dict):
+        """Draws, prediction and R-hat by Gibbs sampling."""
+        prior = training.prior_of(self.config, self.economy)
+        found = gibbs.sample(
+            self.economy, prior, window, rng, budget["n_warmup"], budget["n_draws"]
+        )
+        n, n_draws = found.parameters.variance.shape[:2]
+        flat = Parameters(*(a.reshape(n * n_draws, *a.shape[2:]) for a in found.parameters))
+        values = flat.quantities.reshape(n, n_draws, -1)
+        sizes = np.repeat(np.sqrt(found.noise), window.outcome.shape[1], axis=1)
+        log_density = np.log(np.maximum(found.density * sizes, 1e-300))
+        prediction = Prediction(found.mean, found.sd, found.cdf, log_density, found.innovation)
+        return values, prediction, found.r_hat
+
+    def _scores(self, window: Window, rng: np.random.Generator, budget: dict):
+        """Effects by orthogonal scores with the errors of simulated economies; all else from the
+        prior, and a prediction by least squares."""
+        n, n_dates = window.outcome.shape
+        n_draws, learnt = budget["n_draws"], self.economy
+        values = self._prior_values(n * n_draws, rng).reshape(n, n_draws, -1)
+        plan = scores.folds(n_dates, "full")
+        rows = []
+        for k, (y, d, x) in enumerate(zip(*window[:3], strict=True)):
+            found = training.by_regime(y, d, x, learnt.switching, int(learnt.horizon), plan)
+            pivot = learnt.pivots[:, rng.integers(learnt.pivots.shape[1], size=n_draws)]
+            values[k, :, :2] = found.estimate - found.se * pivot.T
+            rows.append(np.concatenate([_least_squares(y, d, x), _least_squares(d, x)], axis=1))
+        prediction = Prediction(*np.moveaxis(np.array(rows), 1, 0))
+        return values, prediction, np.ones(n)
+
+    def _prior_values(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        prior = training.prior_of(self.config, self.economy)
+        return economy.draw_parameters(prior, self.economy, rng, n).quantities
+
+    def _coordinates(self, values: np.ndarray) -> np.ndarray:
+        columns = zip(self.quantities, values.T, strict=True)
+        return np.stack([q.coordinate(v) for q, v in columns], axis=-1)
+
+    def prior(
+        self, cases: Cases[Window], n_draws: int, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """Draws of the family about the economy that was learnt."""
+        n = len(cases.observed)
+        values = self._prior_values(n * n_draws, rng).reshape(n, n_draws, -1)
+        return {q.name: values[..., k] for k, q in enumerate(self.quantities)}
+
+    def outside_training(self, cases: Cases[Window]) -> list[list[str]]:
+        """Features out of their range, and windows without overlap."""
+        return self.economy.outside(cases.detail)
+
+    def cautions(self, cases: Cases[Window], posterior: Posterior) -> list[str]:
+        """What no data of this kind can tell: an omitted cause; and how strong it would have to
+        be in the training."""
+        value = float(self.economy.robustness[0])
+        return [
+            "a cause of both treatment and outcome that was not observed is not detectable; in the "
+            f"training it would have to explain {value:.1%} of what is left of both to explain the "
+            "average effect away"
+        ]
+
+    def predict(self, values: dict, rng: np.random.Generator) -> dict:
+        """Effects, regimes and the outcome of one date; see `answer.answer`."""
+        return answer.answer(self.economy, values)
+
+    def view(self, cases: Cases[Window], index: int) -> View:
+        """Outcome, then treatment, against the number of the date."""
+        count = cases.observed.shape[1]
+        return View(np.arange(1.0, count + 1), "Date: outcome, then treatment", "Value (sd)", 1.0)
+
+
+def _read(files: list[Path], meta: Path) -> tuple[Table, Recipe]:
+    """Series and their recipe from disk."""
+    if len(files) != 1:
+        raise ArtifactError(f"{files[0].parent}: holds {len(files)} tables, expected one")
+    recipe = series.read_recipe(meta)
+    try:
+        series.assert_known(recipe)
+    except series.LookAheadError as error:
+        raise series.LookAheadError(f"{meta}: {error}") from None
+    return series.read_csv(files[0], recipe), recipe
+
+
+def _least_squares(target: np.ndarray, *columns: np.ndarray) -> np.ndarray:
+    """Rows of a `Prediction` by a regression with normal errors, shape (5, T)."""
+    full = np.column_stack([np.ones(len(target)), *columns])
+    mean = full @ np.linalg.lstsq(full, target)[0]
+    sd = (target - mean).std()
+    z = (target - mean) / sd
+    cdf = np.clip(ndtr(z), 1e-6, 1 - 1e-6)
+    return np.stack([mean, np.full(len(mean), sd), cdf, norm.logpdf(z), ndtri(cdf)])

@@ -1,0 +1,412 @@
+"""From a table of series to an economy: regimes, effects with intervals, sensitivity, posterior."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import binomtest
+
+from touchstone.contract import Comparison
+from touchstone.models.regimes import economy as economies
+from touchstone.models.regimes import effects, gibbs, sensitivity, series, switching
+from touchstone.models.regimes.economy import REGIMES, Economy
+from touchstone.models.regimes.effects import Effects, Fold, Pivots
+from touchstone.models.regimes.series import Recipe, Table
+from touchstone.models.regimes.switching import Switching
+
+_GRID = (0.0, 0.25, 0.5, 0.7, 0.85)  # dependence of the series that calibrate the intervals
+_N_PLACEBOS = 40
+_UNLIKELY = 0.05  # p-value of the placebos below which it is said
+_LEVEL = 0.9
+_NINETY = 1.6449  # standard deviations from the mean to the end of a 90 % interval
+
+
+class Learnt(NamedTuple):
+    """What came of a training.
+
+    Attributes:
+        economy: What is kept.
+        n_held_out: Rows held out.
+        comparisons: Errors on them.
+        tables: What was learnt.
+        said: What was chosen, and why, in words.
+    """
+
+    economy: Economy
+    n_held_out: int
+    comparisons: list[Comparison]
+    tables: list[Comparison]
+    said: list[str]
+
+
+def by_regime(
+    y: Float[np.ndarray, " row"],
+    d: Float[np.ndarray, " row"],
+    x: Float[np.ndarray, "row control"],
+    regimes: Switching,
+    horizon: int,
+    plan: list[Fold],
+) -> Effects:
+    """Effects in each of two regimes, weighted by probabilities that use no outcome which was not
+    there before the treatment."""
+    filtered = regimes.states(y, np.column_stack([d, x])).filtered
+    weight = regimes.ahead(np.asarray(filtered), horizon + 1)
+    features = np.column_stack([x, weight[:, 1], x * weight[:, 1:]])
+    return effects.partially_linear(y, d, features, effects.ridge(), plan, weight)
+
+
+def learn(
+    table: Table, recipe: Recipe, config: dict, settings: dict, rng: np.random.Generator
+) -> Learnt:
+    """Learn an economy.
+
+    Args:
+        table: The series.
+        recipe: What is asked of them.
+        config: Of the model.
+        settings: Of `train`.
+        rng: For all randomness.
+
+    Raises:
+        ArtifactError: As in `series.design`.
+    """
+    whole = series.design(table, recipe)
+    n_held = round(settings["held_out"] * len(whole.dates))
+    fitted = whole.take(slice(0, len(whole.dates) - n_held))
+    columns = np.column_stack([whole.outcome, whole.treatment, whole.controls])
+    n = len(fitted.dates)
+    mean, sd = columns[:n].mean(0), columns[:n].std(0)
+    every = (columns - mean) / sd
+    y, d, x = every[:n, 0], every[:n, 1], every[:n, 2:]
+
+    of_outcome = np.linalg.lstsq(np.column_stack([np.ones(n), d, x]), y)[0]
+    left = y - np.column_stack([np.ones(n), d, x]) @ of_outcome
+    full = np.column_stack([np.ones(n), x])
+    of_treatment = np.linalg.lstsq(full, d)[0]
+    memory, shock = economies.autoregression(x)
+    fits = [
+        switching.fit(y, np.column_stack([d, x]), k, rng)
+        for k in range(1, settings["n_regimes"] + 1)
+    ]
+    regimes = fits[1]
+    states = regimes.states(y, np.column_stack([d, x]))
+    bare = Economy(
+        names=np.array([recipe.outcome, recipe.treatment, *whole.names]),
+        mean=mean,
+        sd=sd,
+        low=x.min(0),
+        high=x.max(0),
+        memory=memory,
+        shock=shock,
+        slope=of_outcome[2:],
+        treatment_slope=of_treatment,
+        outcome_variance=np.array(left.var()),
+        treatment_variance=np.array((d - full @ of_treatment).var()),
+        transition=regimes.transition,
+        intercept=regimes.intercept,
+        variance=regimes.variance,
+        draws=np.zeros((0, 0)),
+        now=np.exp(np.asarray(states.filtered)[-1]) @ regimes.transition,
+        effect=np.array([[regimes.slope[0], 0, 0, 0]]),
+        pivots=np.zeros((2, 0)),
+        robustness=np.zeros(2),
+        n_rows=np.array(n),
+        horizon=np.array(recipe.horizon),
+        last=every[-1, 2:],
+    )
+    found, effect_tables, said = _effects(bare, y, d, x, config, settings, rng)
+    sampled = gibbs.sample(
+        found, prior_of(config, found), found.window(fitted), rng,
+        settings["n_warmup"], settings["n_draws"],
+    )  # fmt: skip
+    draws = np.concatenate([np.reshape(a[0], (len(a[0]), -1)) for a in sampled.parameters], axis=1)
+    found = _with(found, draws=draws)
+    prior = float(config["prior"]["effect"])
+    placebos = _placebos(found, y, d, x, rng)
+    beyond = round(placebos.rows[0]["part"] * _N_PLACEBOS)
+    if binomtest(beyond, _N_PLACEBOS, 1 - _LEVEL, "greater").pvalue < _UNLIKELY:
+        said.append(
+            f"treatments of other dates have an effect beyond {_LEVEL:.0%} intervals in {beyond} "
+            f"of {_N_PLACEBOS} placebos: these data vary more than the intervals allow for"
+        )
+    tables = [
+        *effect_tables,
+        _projections(table, recipe, n_held, mean, sd, prior, settings, rng),
+        _posterior(found, prior_of(config, found), rng),
+        _evidence(fits, n),
+        _sensitivity(found, y, d, x),
+        placebos,
+    ]
+    best = switching.probabilities(fits)
+    said.append(
+        f"effects by regime are those of two; the evidence is for {np.argmax(best) + 1} "
+        f"(probability {best.max():.2f})"
+    )
+    said.append(f"{sampled.turbulent[0].mean():.0%} of the dates are turbulent")
+    said.append(f"R-hat of the posterior of the training is {sampled.r_hat[0]:.3f}")
+    comparisons = [_held_out(regimes, every, n, of_outcome)]
+    return Learnt(found, n_held, comparisons, tables, said)
+
+
+def prior_of(config: dict, found: Economy) -> economies.Prior:
+    """Of the parameters of economies about one that was learnt."""
+    return economies.prior_of(
+        config, float(found.outcome_variance), float(found.treatment_variance)
+    )
+
+
+def _with(found: Economy, **changes: np.ndarray) -> Economy:
+    return Economy(**{**vars(found), **changes})
+
+
+# Effects ------------------------------------------------------------------------------------------
+
+
+def _effects(
+    bare: Economy,
+    y: np.ndarray,
+    d: np.ndarray,
+    x: np.ndarray,
+    config: dict,
+    settings: dict,
+    rng: np.random.Generator,
+) -> tuple[Economy, list[Comparison], list[str]]:
+    """The average effect and those by regime, their intervals, and what was chosen."""
+    n, j = x.shape
+    trial = effects.partially_linear(y, d, x, effects.ridge(), effects.folds(n, "full"))
+    dependence = effects.autocorrelation(trial.influence[:, 0])
+    name, why = effects.choose_plan(n, 2 * j + 1, dependence)
+    plan = effects.folds(n, name, settings["n_folds"], seed=int(rng.integers(2**31)))
+    average = effects.partially_linear(y, d, x, effects.ridge(), plan)
+    n_series = settings["n_series"]
+    pivots = effects.linear_calibration(n, j, effects.ridge(), plan, _GRID, n_series, rng)
+    measured = effects.measured_dependence(average)
+    regimes = by_regime(y, d, x, bare.switching, int(bare.horizon), plan)
+    of_regimes = _regime_pivots(bare, config, plan, n, n_series, rng)
+    rows, numbers, prior = [], [], float(config["prior"]["effect"])
+    estimates, errors = np.r_[average.estimate, regimes.estimate], np.r_[average.se, regimes.se]
+    for k, (estimate, se) in enumerate(zip(estimates, errors, strict=True)):
+        if k == 0:
+            low, high = pivots.interval(estimate, se, measured, _LEVEL)
+        else:
+            alone = Pivots(np.zeros(1), of_regimes[k - 1 : k])
+            low, high = alone.interval(estimate, se, 0.0, _LEVEL)
+        theory = effects.asymptotic(estimate, se, n, _LEVEL)
+        numbers.append([estimate, se, low, high])
+        rows.append(
+            {
+                "name": ("average", *REGIMES)[k],
+                "n": n,
+                "median": float(estimate),
+                "low": float(low),
+                "high": float(high),
+                "prior low": -_NINETY * prior,
+                "prior high": _NINETY * prior,
+                "low of theory": theory[0],
+                "high of theory": theory[1],
+                "in units": float(estimate * bare.sd[0] / bare.sd[1]),
+            }
+        )
+    least = sensitivity.regress(y, np.column_stack([d, x]))
+    t_value = least.slope[0] / least.se[0]
+    values = [sensitivity.robustness(t_value, least.dof, level=v) for v in (None, _LEVEL)]
+    found = _with(bare, effect=np.array(numbers), pivots=of_regimes, robustness=np.array(values))
+    said = [
+        f"the plan of folds is {name}: {why}",
+        f"dependence of what is left of treatment and outcome is {measured:.2f}; intervals are "
+        f"those of {n_series} simulated series at each of {len(_GRID)} strengths of dependence",
+        "an omitted cause of treatment and outcome can not be detected from these data; it would "
+        f"have to explain {values[0]:.1%} of what is left of both to explain the effect away",
+    ]
+    return found, [Comparison("Effect of one sd, in sd of the outcome (90 %)", rows)], said
+
+
+def _regime_pivots(
+    bare: Economy,
+    config: dict,
+    plan: list[Fold],
+    n: int,
+    n_series: int,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "regime series"]:
+    """Errors of effects by regime over standard errors, in economies of known effects."""
+    parameters = economies.draw_parameters(prior_of(config, bare), bare, rng, n_series)
+    window = economies.draw(bare, parameters, n, rng, rng)
+    rows = []
+    for k in range(n_series):
+        found = by_regime(
+            window.outcome[k], window.treatment[k], window.controls[k], bare.switching,
+            int(bare.horizon), plan,
+        )  # fmt: skip
+        rows.append((found.estimate - parameters.effect[k]) / found.se)
+    return np.array(rows).T
+
+
+def _projections(
+    table: Table,
+    recipe: Recipe,
+    n_held: int,
+    mean: np.ndarray,
+    sd: np.ndarray,
+    prior: float,
+    settings: dict,
+    rng: np.random.Generator,
+) -> Comparison:
+    """Average effect on the outcome at each horizon (Jorda 2005), with a joint band.
+
+    The band holds at all horizons together by Bonferroni's inequality.
+    """
+    n_horizons, rows = settings["n_horizons"], []
+    pivots: Pivots | None = None
+    for horizon in range(n_horizons):
+        found = series.design(table, recipe._replace(horizon=horizon))
+        ours = found.take(slice(0, len(found.dates) - n_held))
+        columns = np.column_stack([ours.outcome, ours.treatment, ours.controls])
+        y, d, *x = ((columns - mean) / sd).T
+        controls, n = np.column_stack(x), len(y)
+        plan = effects.folds(n, "full")
+        got = effects.partially_linear(y, d, controls, effects.ridge(), plan)
+        if pivots is None:
+            pivots = effects.linear_calibration(
+                n, len(x), effects.ridge(), plan, _GRID, settings["n_series"], rng
+            )
+        estimate, se = float(got.estimate[0]), float(got.se[0])
+        measured = effects.measured_dependence(got)
+        low, high = pivots.interval(estimate, se, measured, _LEVEL)
+        joint = pivots.interval(estimate, se, measured, 1 - (1 - _LEVEL) / n_horizons)
+        rows.append(
+            {
+                "name": f"horizon {horizon}", "n": n, "median": estimate, "low": low, "high": high,
+                "joint low": joint[0], "joint high": joint[1],
+                "prior low": -_NINETY * prior, "prior high": _NINETY * prior,
+            }
+        )  # fmt: skip
+    return Comparison("Effect by horizon, in sd of the outcome, with a joint band (90 %)", rows)
+
+
+def recovered(
+    table: Table, recipe: Recipe, truth: np.ndarray, rng: np.random.Generator
+) -> Comparison:
+    """Effects by regime in series whose effects are known, beside these."""
+    found = series.design(table, recipe)
+    columns = np.column_stack([found.outcome, found.treatment, found.controls])
+    y, d, *x = ((columns - columns.mean(0)) / columns.std(0)).T
+    controls, n = np.column_stack(x), len(y)
+    regimes = switching.fit(y, np.column_stack([d, controls]), 2, rng)
+    plan = effects.folds(n, "full")
+    got = by_regime(y, d, controls, regimes, recipe.horizon, plan)
+    unit = columns[:, 0].std() / columns[:, 1].std()
+    rows = []
+    for name, estimate, se, known in zip(REGIMES, got.estimate, got.se, truth, strict=True):
+        low, high = effects.asymptotic(float(estimate), float(se), n, _LEVEL)
+        rows.append(
+            {
+                "name": name, "n": n, "truth": float(known), "estimate": unit * float(estimate),
+                "low": unit * low, "high": unit * high,
+            }
+        )  # fmt: skip
+    return Comparison("Known effects of the synthetic economy (90 % intervals of theory)", rows)
+
+
+# What else is said --------------------------------------------------------------------------------
+
+
+def _posterior(found: Economy, prior: economies.Prior, rng: np.random.Generator) -> Comparison:
+    """Quantities of the training's rows under the Markov-switching model, beside their prior."""
+    drawn = economies.draw_parameters(prior, found, rng, len(found.draws)).quantities
+    names = ("effect_calm", "effect_turbulent", "sd_calm", "sd_turbulent", "stay_calm",
+             "stay_turbulent", "treatment_sd")  # fmt: skip
+    rows = []
+    for name, after, before in zip(names, found.parameters.quantities.T, drawn.T, strict=True):
+        low, median, high = (float(v) for v in np.quantile(after, [0.05, 0.5, 0.95]))
+        ends = [float(v) for v in np.quantile(before, [0.05, 0.95])]
+        rows.append(
+            {
+                "name": name, "n": int(found.n_rows), "median": median, "low": low, "high": high,
+                "prior low": ends[0], "prior high": ends[1],
+            }
+        )  # fmt: skip
+    return Comparison("Posterior of the Markov-switching regression (sd)", rows)
+
+
+def _evidence(fits: list[Switching], n: int) -> Comparison:
+    rows = [
+        {
+            "name": f"{k} regime{'s' * (k > 1)}",
+            "n": n,
+            "log likelihood": each.log_likelihood,
+            "BIC": each.bic,
+            "probability": float(p),
+        }
+        for k, (each, p) in enumerate(
+            zip(fits, switching.probabilities(fits), strict=True), start=1
+        )
+    ]
+    return Comparison("Number of regimes, by evidence", rows)
+
+
+def _sensitivity(found: Economy, y: np.ndarray, d: np.ndarray, x: np.ndarray) -> Comparison:
+    """Robustness values, and what causes as strong as each control would leave."""
+    n = len(y)
+    rows = [
+        {"name": "robustness value of the estimate", "n": n, "value": float(found.robustness[0])},
+        {"name": "of its sign, at 90 %", "n": n, "value": float(found.robustness[1])},
+    ]
+    for each in sensitivity.benchmarks(y, d, x, found.controls):
+        rows.append(
+            {
+                "name": f"a cause as strong as {each.name}",
+                "n": n,
+                "value": each.estimate,
+                "R2 with treatment": each.with_treatment,
+                "R2 with outcome": each.with_outcome,
+            }
+        )
+    return Comparison("An omitted cause: how strong, and the effect (sd) that it would leave", rows)
+
+
+def _placebos(
+    found: Economy, y: np.ndarray, d: np.ndarray, x: np.ndarray, rng: np.random.Generator
+) -> Comparison:
+    """Effects where none can be: of treatments of other dates, and of the next one."""
+    n, plan = len(y), effects.folds(len(y), "full")
+    shifts = rng.choice(np.arange(n // 4, 3 * n // 4), _N_PLACEBOS, replace=False)
+    beyond = []
+    for shift in shifts:
+        got = effects.partially_linear(y, np.roll(d, shift), x, effects.ridge(), plan)
+        low, high = effects.asymptotic(float(got.estimate[0]), float(got.se[0]), n, _LEVEL)
+        beyond.append(not low <= 0 <= high)
+    ahead = int(found.horizon) + 1
+    now, later = np.column_stack([x, d])[:-ahead], d[ahead:]
+    lead = effects.partially_linear(
+        y[:-ahead], later, now, effects.ridge(), effects.folds(len(later), "full")
+    )
+    estimate, se = float(lead.estimate[0]), float(lead.se[0])
+    low, high = effects.asymptotic(estimate, se, len(later), _LEVEL)
+    return Comparison(
+        "Placebos: other dates' treatments (part beyond 90 %), and the treatment that came later",
+        [
+            {"name": "treatments of other dates", "n": _N_PLACEBOS, "part": float(np.mean(beyond))},
+            {
+                "name": "the treatment after the outcome", "n": len(later), "median": estimate,
+                "low": low, "high": high,
+            },
+        ],
+    )  # fmt: skip
+
+
+def _held_out(regimes: Switching, every: np.ndarray, n: int, regression: np.ndarray) -> Comparison:
+    """Errors of the outcome of the dates held out, given all before each."""
+    y, design = every[:, 0], every[:, 1:]
+    predicted = np.exp(np.asarray(regimes.states(y, design).predicted))
+    ours = (predicted @ regimes.intercept + design @ regimes.slope)[n:]
+    linear = regression[0] + design[n:] @ regression[1:]
+
+    def error(guess):
+        return float(np.sqrt(np.mean((guess - y[n:]) ** 2)))
+
+    row = {
+        "name": "later dates", "n": len(y) - n, "switching": error(ours),
+        "regression": error(linear), "mean of the training": error(0.0),
+    }  # fmt: skip
+    return Comparison("Error of the outcome of dates held out (sd of the training)", [row])

@@ -1,0 +1,182 @@
+"""From series on disk to answers: the artefact, what is refused, and what clients are told."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from touchstone.contract import load_model
+from touchstone.io import artifacts
+from touchstone.io.artifacts import ArtifactError
+from touchstone.models.regimes import answer, series, synthetic
+from touchstone.models.regimes.series import LookAheadError
+
+SETTINGS = {
+    "data": None, "meta": None, "held_out": 0.15, "n_folds": 3, "n_series": 50, "n_horizons": 2,
+    "n_regimes": 2, "n_warmup": 50, "n_draws": 200,
+}  # fmt: skip
+BUDGET = {"n_warmup": 50, "n_draws": 200}
+FEATURES = " ".join(f"{name}=0.1" for name in synthetic.RECIPE.controls)
+
+
+def write(folder, name, table, recipe):
+    data, meta = folder / f"{name}.csv", folder / f"{name}.yaml"
+    series.write_csv(data, table)
+    series.write_recipe(meta, recipe, "simulated")
+    return data, meta
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model that learnt from the CSV of a synthetic economy; its fit; its folder."""
+    folder = tmp_path_factory.mktemp("regimes")
+    table = synthetic.draw(np.random.default_rng(1), 300).table
+    data, _ = write(folder, "series", table, synthetic.RECIPE)
+    model = load_model("regimes")
+    fit = model.fit([data], SETTINGS, np.random.default_rng(2), folder / "trained", {})
+    return model, fit, folder
+
+
+def test_the_effects_of_an_economy_lie_in_their_intervals(trained):
+    found = trained[0].predict({"treatment": 1.0}, np.random.default_rng(0))["effects_by_regime"]
+    for name, truth in zip(("calm", "turbulent"), synthetic.EFFECT, strict=True):
+        assert found[name]["low"] < truth < found[name]["high"]
+
+
+def test_nothing_that_was_held_out_changes_the_scaler(trained, tmp_path):
+    model, _, folder = trained
+    learnt = model.economy
+    table = series.read_csv(folder / "series.csv", synthetic.RECIPE)
+    design = series.design(table, synthetic.RECIPE)
+    n = int(learnt.n_rows)
+    assert n == len(design.dates) - round(0.15 * len(design.dates))
+    np.testing.assert_allclose(learnt.mean[2:], design.controls[:n].mean(0))
+    np.testing.assert_allclose(learnt.sd[0], design.outcome[:n].std())
+    meta = artifacts.read_json(folder / "trained/model_meta.json")
+    assert meta["feature_columns"] == list(synthetic.RECIPE.controls)
+
+
+def test_a_checkpoint_answers_as_the_model_that_wrote_it_and_a_damaged_one_not_at_all(trained):
+    model, _, folder = trained
+    other = load_model("regimes")
+    assert other.load(folder / "trained")
+    rng = np.random.default_rng(0)
+    given = {"treatment": 0.5}
+    assert other.predict(given, rng) == model.predict(given, rng)
+    file = folder / "trained/economy.npz"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + b"x")
+    with pytest.raises(ArtifactError, match=r"economy\.npz: differs from its sha256"):
+        other.load(folder / "trained")
+    file.write_bytes(content)
+
+
+def test_clients_of_causal_models_find_their_keys(trained):
+    found = trained[0].predict({"treatment": 1.0, "turbulent": 0.3}, np.random.default_rng(0))
+    assert found["model_type"] == "hybrid_causal_model"
+    assert found["causal_effects"].keys() == {"shock"}
+    assert (found["n_samples"], found["n_features"]) == (int(trained[1].n_rows), 3)
+    assert found["regime_probabilities"] == {"calm": 0.7, "turbulent": 0.3}
+    assert found["dominant_regime"] == "calm"
+    assert sum(found["uncertainty"].values()) == pytest.approx(1.0)
+    assert (found["verdict"], found["refusals"]) == ("accept", [])
+    assert found["assumed"].keys() == set(synthetic.RECIPE.controls)
+
+
+def test_a_feature_out_of_its_range_is_refused_by_its_name(trained):
+    far = FEATURES.replace("prices_lag_28d=0.1", "prices_lag_28d=40")
+    found = trained[0].predict({"treatment": 1.0, "features": far}, np.random.default_rng(0))
+    assert found["verdict"] == "escalate"
+    assert found["outside_training"] == found["refusals"]
+    assert found["refusals"][0].startswith("prices_lag_28d is 40, trained from")
+
+
+def test_every_problem_of_features_is_said_at_once(trained):
+    given = "activity_lag_28d=high spread_lag_28d=nan extra=1 spread_lag_28d=1"
+    with pytest.raises(ArtifactError) as error:
+        trained[0].predict({"treatment": 1.0, "features": given}, np.random.default_rng(0))
+    for words in (
+        "activity_lag_28d: 'high' is no finite number", "spread_lag_28d: 'nan' is no finite",
+        "extra: is no feature", "spread_lag_28d: is given twice", "prices_lag_28d: is missing",
+    ):  # fmt: skip
+        assert words in str(error.value)
+
+
+def test_parts_of_the_variance_are_those_of_draws(trained):
+    """Outcomes that are simulated from the draws have the mean and the variance that are said."""
+    learnt, rng = trained[0].economy, np.random.default_rng(3)
+    controls, n = np.array([[0.5, -0.5, 1.0]]), 200_000
+    found = answer.outcomes(learnt, np.array([1.0]), controls, np.array([0.4]))
+    p = learnt.parameters
+    k, s = rng.integers(len(p.slope), size=n), (rng.random(n) < 0.4).astype(int)
+    y = p.intercept[k, s] + p.effect[k, s] + p.slope[k] @ controls[0]
+    y = y + np.sqrt(p.variance[k, s]) * rng.standard_normal(n)
+    np.testing.assert_allclose(found.mean[0], learnt.mean[0] + learnt.sd[0] * y.mean(), atol=0.02)
+    np.testing.assert_allclose(found.sd[0], learnt.sd[0] * y.std(), rtol=0.02)
+
+
+def test_a_thousand_rows_are_answered_as_each_alone(trained):
+    learnt, rng = trained[0].economy, np.random.default_rng(4)
+    rows = rng.standard_normal(1000), rng.standard_normal((1000, 3)), rng.random(1000)
+    together = answer.outcomes(learnt, *rows)
+    alone = answer.outcomes(learnt, *(values[7:8] for values in rows))
+    np.testing.assert_allclose([v[7] for v in together], [v[0] for v in alone], rtol=1e-10)
+
+
+def test_a_measurement_is_read_inferred_and_judged(trained, tmp_path):
+    model = trained[0]
+    table = synthetic.draw(np.random.default_rng(5), 160).table
+    cases, notes = model.read(*write(tmp_path, "mine", table, synthetic.RECIPE))
+    assert "159 dates from 1960-02-01" in notes[0]
+    assert model.outside_training(cases) == [[]]
+    found = model.infer(cases, np.random.default_rng(6), method="switching", budget=BUDGET)
+    unit = float(model.economy.sd[1] / model.economy.sd[0])
+    low, high = np.quantile(found.draws["effect_turbulent"][0], [0.005, 0.995])
+    assert low < synthetic.EFFECT[1] * unit < high
+    assert "not detectable" in model.cautions(cases, found)[0]
+
+
+def test_a_window_without_overlap_is_refused(trained, tmp_path):
+    model = trained[0]
+    table = synthetic.draw(np.random.default_rng(7), 160).table
+    values = table.values.copy()
+    values[1:, 1] = 0.3 * values[:-1, 2] + 0.3 * values[:-1, 3]
+    values[:, 1] += 0.02 * np.random.default_rng(8).standard_normal(160)
+    data = write(tmp_path, "mine", table._replace(values=values), synthetic.RECIPE)
+    cases, _ = model.read(*data)
+    assert any(words.startswith("no overlap") for words in model.outside_training(cases)[0])
+
+
+def test_series_of_other_features_or_from_the_future_are_refused(trained, tmp_path):
+    model = trained[0]
+    table = synthetic.draw(np.random.default_rng(9), 160).table
+    recipe = synthetic.RECIPE
+    other = recipe._replace(controls=(*recipe.controls[:2], "spread_lag_60d"))
+    with pytest.raises(ArtifactError) as error:
+        model.read(*write(tmp_path, "other", table, other))
+    assert "spread_lag_28d: is missing" in str(error.value)
+    assert "spread_lag_60d: is no feature" in str(error.value)
+    future = recipe._replace(controls=("activity_lag_5d", *recipe.controls[1:]))
+    with pytest.raises(LookAheadError, match=r"future\.yaml: activity_lag_5d: lies 5 days back"):
+        model.read(*write(tmp_path, "future", table, future))
+
+
+def test_the_example_has_the_features_of_the_default_training(tmp_path, monkeypatch):
+    model = load_model("regimes")
+    data, meta = tmp_path / "example.csv", tmp_path / "example.yaml"
+    monkeypatch.delenv("REGIMES_DATASET", raising=False)
+    model.example(np.random.default_rng(1), data, meta)
+    assert meta.read_text(encoding="utf-8").startswith("# simulated")
+    assert series.read_recipe(meta) == series.MACRO
+    assert len(series.design(series.read_csv(data, series.MACRO), series.MACRO).dates) == 157
+
+
+def test_both_methods_infer_cases_of_the_family(trained):
+    model, rng = trained[0], np.random.default_rng(10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cases = model.cases(4, rng, rng, {}, "unseen_regime", 1.0)
+        scores = model.infer(cases, rng, method="scores", budget={"n_draws": 100})
+    assert np.isfinite(scores.prediction.innovation).all()
+    # A regime that the family does not have stands out even by least squares.
+    assert (np.abs(scores.prediction.innovation[:, :160]).max(1) > 3).all()
