@@ -364,7 +364,7 @@ def test_an_edited_file_of_a_release_is_refused(here, name):
 
 def test_a_certificate_that_is_none_is_refused_though_it_is_hashed(here):
     folder = here / "models" / TOY / checkpoints.PRETRAINED
-    edited(folder / checkpoints.CERTIFICATE, "false_alarms", "rate", "value", value=0.0)
+    edited(folder / checkpoints.CERTIFICATE, "false_alarms", "rate", "value", value=0.5)
     names = ["proposal.npz", checkpoints.GUARDRAIL, checkpoints.CERTIFICATE]
     artifacts.write_manifest(folder, names, {}, {})
     assert_refused(infer("mine.csv"), "certificate.json: sha256")

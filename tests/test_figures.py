@@ -142,9 +142,17 @@ def each_figure():
         "predictive": lambda ax: figures.predictive(ax, view, cases, posterior, 0),
         "ranks": lambda ax: figures.ranks(ax, columns, band, "method"),
         "residuals": lambda ax: figures.residuals(ax, view, cases, posterior, 0),
+        "risk_coverage": lambda ax: figures.risk_coverage(ax, harm()),
         "separation": lambda ax: figures.separation(ax, scores(), "score", 0.5),
         "trade_off": lambda ax: figures.trade_off(ax, quantities, draws, draws),
     }
+
+
+def harm():
+    """What a rule lets through, as its report has it."""
+    rate = {"value": 0.1, "low": 0.05, "high": 0.2, "n": 60}
+    curve = [{"accepted": s, "wrong": 0.4 * s, "wrong_by_size": 0.4} for s in (0.2, 0.6, 1.0)]
+    return {"accepted": rate | {"value": 0.6}, "wrong": rate, "curve": curve}
 
 
 def test_no_figure_is_left_out_below():

@@ -67,7 +67,7 @@ class Oracle:
         """
         record = question["record"]
         if record is None:
-            return predict.run(self.model, self.judge, self.settings["seed"], question["inputs"])
+            return predict.run(self.model, self.judge, self.settings, question["inputs"])
         data = Path(record["name"])
         with self._desk():
             data.write_bytes(record["data"].encode())
