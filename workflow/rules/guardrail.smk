@@ -1,7 +1,13 @@
 rule guardrail:
     input:
         notebook="notebooks/4_guardrail.ipynb",
-        package=package("reliability", "stages/guardrail.py", "stages/history.py", "figures", model=False),
+        package=package(
+            "reliability",
+            "stages/guardrail.py",
+            "stages/history.py",
+            "figures",
+            model=False,
+        ),
         stress="results/{run}/reports/stress_report.json",
     output:
         report="results/{run}/reports/posterior_failure_mode_report.json",
