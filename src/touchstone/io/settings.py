@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+import yaml
+
 from touchstone.io import artifacts, plain_yaml
 from touchstone.io.validation import jsonschema
 
@@ -68,7 +70,8 @@ def complete(config: dict, folders: Mapping[str, Path]) -> dict:
         )
     _check(config, shared)
     named = config["measurement"]["model"]
-    models = list(dict.fromkeys([*config["models"], *([named] if named else [])]))
+    chosen = active(folders) if config["models"] is None else config["models"]
+    models = list(dict.fromkeys([*chosen, *([named] if named else [])]))
     if absent := [model_id for model_id in models if model_id not in folders]:
         raise SettingsError(
             f"configuration: models: {', '.join(absent)} is none of {', '.join(folders)}"
@@ -81,6 +84,20 @@ def complete(config: dict, folders: Mapping[str, Path]) -> dict:
         _check(block, shared["$defs"]["block"], model_id)
         complete[model_id] = block
     return complete
+
+
+def active(folders: Mapping[str, Path]) -> list[str]:
+    """Models whose `config.yaml` says that they are active: those that run where none is named."""
+    return [name for name, folder in folders.items() if _status(folder) == "active"]
+
+
+def _status(folder: Path) -> str | None:
+    """What a model says that it is; None where its `config.yaml` cannot be read."""
+    try:
+        own = plain_yaml.load_own(folder / "config.yaml")
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return own.get("status") if isinstance(own, dict) else None
 
 
 def load(folders: Mapping[str, Path], file: Path = DEFAULT) -> dict:

@@ -74,6 +74,7 @@ def run(
             "n_held_out": fit.n_held_out,
             "final_loss": {name: losses[-100:].mean() for name, losses in fit.losses.items()},
             "held_out": [comparison._asdict() for comparison in fit.comparisons],
+            "findings": list(fit.findings),
             "tables": [table._asdict() for table in fit.tables],
             "calibration": rows,
         },

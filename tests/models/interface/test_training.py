@@ -1,5 +1,6 @@
 """Training by NUTS: the truth of the cohort is found, and what did not converge leaves nothing."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -58,6 +59,13 @@ def test_the_effects_of_the_cohort_are_inside_their_intervals(trained):
     (row,) = of_errors.rows
     assert row["regression"] < 0.8 * row["mean of the training"]
     assert of_loo.rows[0]["R-hat"] <= 1.01
+    # What is said of a stimulus is in its unit: the area of the cohort per standard deviation.
+    for name, effect in truth["stimulus"].items():
+        (said,) = (sentence for sentence in fit.findings if sentence.startswith(f"{name} higher"))
+        low, high = map(float, re.search(r"interval ([-+]\S+) to ([-+.e\d]+\d):", said).groups())
+        per_sd = model.config["target"]["sd"] * effect
+        width = high - low
+        assert low - width < per_sd < high + width, said
 
 
 def test_what_was_frozen_answers_the_same_without_the_data(trained):

@@ -86,6 +86,34 @@ def comparison(regressions: list[Compared]) -> list[dict]:
     return rows
 
 
+def about_stimuli(
+    frozen: Frozen, rows: list[dict], units: dict[str, str], target: dict
+) -> list[str]:
+    """The effect of each stimulus in the unit of the area, and what it is not.
+
+    Args:
+        frozen: The regression.
+        rows: As from `effects`.
+        units: Of each stimulus, by its name.
+        target: Name and unit of the area, as in the model's `config.yaml`.
+    """
+    scale, n = frozen.sd[-1], len(frozen.kept)
+    said = []
+    for row, sd in zip(rows, frozen.sd[n:-1], strict=False):
+        low, median, high = (scale * row[end] for end in ("low", "median", "high"))
+        sign = "its sign is known" if low > 0 or high < 0 else "its sign is open"
+        said.append(
+            f"{row['name']} higher by {sd:.3g} {units[row['name']]} (one standard deviation) goes "
+            f"with {target['name']} {median:+.2g} {target['unit']}, 90 % interval {low:+.2g} to "
+            f"{high:+.2g}: {sign}."
+        )
+    said.append(
+        "These are effects at mean morphology, with the other columns held. They are causes only "
+        "if nothing that was not measured moved with the stimulus."
+    )
+    return said
+
+
 def about_coefficients(frozen: Frozen, rows: list[dict], sizes: dict[str, float]) -> list[str]:
     """Which coefficients the data inform, and which keep their prior.
 

@@ -218,6 +218,7 @@ class Interface(Model[Films]):
             ),
         ]
         in_words = [
+            *findings.about_stimuli(frozen, effects, self._units(), self.config["target"]),
             *findings.about_coefficients(frozen, effects, sizes),
             findings.about_films_held_out(comparisons[0].rows[0]),
             *findings.about_loo(found, design.has_film_effects),
@@ -242,6 +243,9 @@ class Interface(Model[Films]):
             "ridge": error(ridge), "mean of the training": error(0.0),
         }  # fmt: skip
         return Comparison("Error of the area of films held out (sd of the training)", [row])
+
+    def _units(self) -> dict[str, str]:
+        return {name: entry["unit"] for name, entry in self.config["stimuli"].items()}
 
     def load(self, folder: Path) -> bool:
         """Load a checkpoint folder, or the folder of a file in it."""
