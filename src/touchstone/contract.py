@@ -244,10 +244,10 @@ class Model[Detail](ABC):
         observation: a number of the model's own, high where it is far, shape (case,)."""
         return np.zeros(len(cases.kind))
 
-    def summaries(self, cases: Cases[Detail]) -> np.ndarray | None:
-        """What the model's engine makes of each case, shape (case, feature); None if it keeps no
-        summaries. Detectors that look at nothing else are compared by them."""
-        return None
+    def summaries(self, cases: Cases[Detail]) -> np.ndarray:
+        """What the model's engine makes of each case, shape (case, feature), for the detectors of
+        others that look at nothing else."""
+        raise NotImplementedError(f"{self.model_id} keeps no summaries")
 
     def predict(self, values: Json, rng: np.random.Generator) -> Json:
         """Answer to the form of `inference_params` in `config.yaml`, by a loaded model.

@@ -56,9 +56,27 @@ def test_half_of_the_mix_is_in_family_and_no_control_is_in_it():
     each = pd.Series(weight).groupby([runs["family"], runs["severity"]]).sum()
     stressed = [each[(f, s)] for f in "ab" for s in (0.5, 1.0)]
     assert stressed == pytest.approx([25 / 4] * 4)
-    of_one = harm.mix(runs, ["b"])
-    assert of_one[(runs["family"] == "a").to_numpy()].sum() == 0
-    assert of_one.sum() == pytest.approx(50)
+
+
+def test_rates_weigh_all_runs_by_the_mix_and_stand_on_the_curve():
+    runs = table(400)
+    weight, score = harm.mix(runs), runs["score"].to_numpy()
+    found = harm.certify(runs, weight, score <= 0.8, np.random.default_rng(1))
+    kept = weight * (score <= 0.8)
+    share = kept.sum() / weight.sum()
+    assert found.accepted.value == pytest.approx(share)
+    assert found.wrong.value == pytest.approx((kept * runs["wrong"]).sum() / kept.sum())
+    (on_curve,) = harm.curve(score, runs["wrong"].to_numpy(bool), weight, np.array([share]))
+    assert found.wrong.value == pytest.approx(on_curve)
+    assert found.wrong.low < found.wrong.value < found.wrong.high
+    assert found.before.value == pytest.approx((weight * runs["wrong"]).sum() / weight.sum())
+
+
+def test_what_accepts_nothing_has_no_rate_of_wrong_answers():
+    runs = table(20)
+    found = harm.certify(runs, harm.mix(runs), np.zeros(len(runs), bool), np.random.default_rng(1))
+    assert found.wrong.value is None
+    assert found.at_most == 1.0
 
 
 def test_the_bound_holds_in_at_least_the_stated_part_of_repetitions():
@@ -70,8 +88,8 @@ def test_the_bound_holds_in_at_least_the_stated_part_of_repetitions():
     held = 0
     for _ in range(300):
         runs = table(80, rng=rng)
-        flags = runs["score"].to_numpy() > 0.8
-        held += harm.certify(runs, harm.mix(runs), flags, rng).at_most >= truth
+        accepted = runs["score"].to_numpy() <= 0.8
+        held += harm.certify(runs, harm.mix(runs), accepted, rng).at_most >= truth
     assert held >= 300 * 0.95 - 3 * np.sqrt(300 * 0.95 * 0.05)
 
 

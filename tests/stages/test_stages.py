@@ -270,3 +270,32 @@ def test_every_stage_and_purpose_has_random_numbers_of_its_own():
     ]
     drawn = {randomness.generator(*place).integers(2**63) for place in places}
     assert len(drawn) == len(places)
+
+
+# Beside others ------------------------------------------------------------------------------------
+
+
+def test_what_is_let_through_counts_both_verdicts(done, tmp_path):
+    """A table in which every computation is unsound lets nothing through, whatever the model."""
+    table = json.loads(done.results.report("stress_report").read_text())
+    for row in table["runs"]:
+        row["computation_sound"] = 0.0
+    body = {k: v for k, v in table.items() if k not in ("schema_version", "kind", "sha256")}
+    results = Results(tmp_path / MODEL_ID)
+    lineage, timing = body.pop("lineage"), body.pop("timing")
+    reports.write(results.report("stress_report"), "stress_report", body, lineage, timing)
+    harm = guardrail.run(of_stage("guardrail"), results).report["harm"]
+    assert harm["accepted"]["value"] == 0.0
+    assert harm["wrong"]["value"] is None
+    assert harm["at_most"] == 1.0
+    assert done.guardrail.report["harm"]["accepted"]["value"] > 0
+
+
+def test_a_drift_makes_answers_wrong_and_the_rule_takes_them_out(done):
+    harm = done.guardrail.report["harm"]
+    assert harm["wrong"]["high"] < harm["before"]["value"]
+    (chi_square,) = (
+        row for row in done.guardrail.report["rivals"] if row["name"] == "predictive chi-square"
+    )
+    assert 0 < chi_square["recall"] <= 1
+    assert chi_square["gain"]["low"] <= chi_square["gain"]["value"] <= chi_square["gain"]["high"]

@@ -1,9 +1,10 @@
-"""What becomes of those who believe what a rule accepts: how often that is wrong.
+"""What becomes of those who believe what is accepted: how often that is wrong.
 
 A case is wrong where a quantity of interest lies outside of its central 99 % interval. The cases
 are a mix that is stated: one half from the family of the model, the other half from the mismatches,
-each of them and each severity alike. The variants of one base case are not independent, so that
-what is certified counts one variant of each base case, drawn by the mix.
+each of them and each severity alike. Rates weigh all runs by the mix, with intervals from resampled
+base cases. The bound that is certified needs independent trials: it counts one variant of each base
+case, drawn by the mix.
 """
 
 from typing import NamedTuple
@@ -13,24 +14,27 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy.special import betaincinv
 
-from touchstone.reliability.guardrail import Interval, wilson
+from touchstone.reliability.guardrail import Interval
 
-LEVEL = 0.95  # confidence in what is certified
+LEVEL = 0.95  # confidence in what is certified, and of intervals
+_N_BOOTSTRAP = 2000
 
 
 class Harm(NamedTuple):
-    """What a rule lets through, on a mix of cases.
+    """What is let through of a mix of cases.
 
     Attributes:
         accepted: Share of the cases that are accepted.
-        wrong: Share of these that are wrong.
+        wrong: Share of these that are wrong; its value is None if there are none.
         at_most: Upper bound of that, at the confidence `LEVEL` (Clopper and Pearson 1934).
+        n_certified: Accepted cases that the bound is of.
         before: Share of all cases that are wrong, whether accepted or not.
     """
 
     accepted: Interval
     wrong: Interval
     at_most: float
+    n_certified: int
     before: Interval
 
 
@@ -39,16 +43,13 @@ def at_most(n_wrong: int, n: int, level: float = LEVEL) -> float:
     return 1.0 if n_wrong >= n else float(betaincinv(n_wrong + 1, n - n_wrong, level))
 
 
-def mix(runs: pd.DataFrame, families: list[str] | None = None) -> Float[np.ndarray, " run"]:
+def mix(runs: pd.DataFrame) -> Float[np.ndarray, " run"]:
     """Weight of each run in the mix; those of all runs of a base case sum to one.
 
     Args:
-        runs: Rows of every variant, with `split`, `family` and `case_index`; controls have none.
-        families: Mismatches that are in it; all if not stated.
+        runs: Rows of every variant, with `split` and `case_index`; controls have no weight.
     """
     stressed = runs["split"].str.startswith("stress_").to_numpy()
-    if families is not None:
-        stressed = stressed & runs["family"].isin(families).to_numpy()
     inside = (runs["split"] == "in_distribution").to_numpy()
     weight = np.zeros(len(runs))
     for part in (inside, stressed):
@@ -61,31 +62,48 @@ def mix(runs: pd.DataFrame, families: list[str] | None = None) -> Float[np.ndarr
 def certify(
     runs: pd.DataFrame,
     weight: Float[np.ndarray, " run"],
-    flagged: Bool[np.ndarray, " run"],
+    accepted: Bool[np.ndarray, " run"],
     rng: np.random.Generator,
 ) -> Harm:
-    """What a rule lets through, on one variant of each base case, drawn by the mix.
+    """What is let through.
 
     Args:
-        runs: With `case_index` and `wrong`; the rule has seen none of them.
+        runs: With `case_index` and `wrong`; whatever accepts has seen none of them.
         weight: Of each in the mix.
-        flagged: What the rule escalates.
-        rng: For the draw.
+        accepted: Which runs are believed.
+        rng: For resampling, and for the draw of the certified cases.
     """
+    runs = runs.reset_index(drop=True)
+    wrong = runs["wrong"].to_numpy(bool)
+    numbers, case = np.unique(runs["case_index"], return_inverse=True)
+    n = len(numbers)
+    # Weight of each base case in all, in what is accepted, in what of it is wrong, in all wrong.
+    of_case = np.stack(
+        [
+            np.bincount(case, weight * part, n)
+            for part in (np.ones(len(runs)), accepted, accepted & wrong, wrong)
+        ]
+    )
+    draws = rng.multinomial(n, np.full(n, 1 / n), _N_BOOTSTRAP)
+
+    def share(part: int, of: int) -> Interval:
+        total = of_case[of].sum()
+        if total == 0:
+            return Interval(None, 0.0, 1.0, 0)
+        below = draws @ of_case[of]
+        rates = (draws @ of_case[part])[below > 0] / below[below > 0]
+        low, high = np.quantile(rates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+        return Interval(float(of_case[part].sum() / total), low, high, n)
+
     chosen = []
-    for _, places in runs.reset_index(drop=True).groupby("case_index").indices.items():
+    for places in runs.groupby("case_index").indices.values():
         part = weight[places]
         if part.sum() > 0:
             chosen.append(rng.choice(places, p=part / part.sum()))
-    wrong = runs["wrong"].to_numpy(bool)[chosen]
-    kept = ~flagged[chosen]
-    n, n_kept = len(chosen), int(kept.sum())
-    return Harm(
-        wilson(n_kept / n, n),
-        wilson(wrong[kept].mean() if n_kept else 0.0, n_kept),
-        at_most(int(wrong[kept].sum()), n_kept),
-        wilson(wrong.mean(), n),
-    )
+    kept = accepted[chosen]
+    n_kept = int(kept.sum())
+    bound = at_most(int(wrong[chosen][kept].sum()), n_kept)
+    return Harm(share(1, 0), share(2, 1), bound, n_kept, share(3, 0))
 
 
 def curve(

@@ -11,11 +11,11 @@ from touchstone.reliability.decision import Decision, calibrate
 
 # Columns of a score table, high where a case is suspicious; "-" turns a column round. A rival of
 # several columns escalates where one of them is unusual.
+SIZE = "size of the observation"  # which needs no model at all: small or large
 RIVALS = {
     # Fit and spread of the posterior's predictions, as this project once judged them.
     "historical pair": ("-reliability_score", "pred_calibration_error"),
-    # The size of the observation, which needs no model at all: small or large.
-    "size of the observation": ("max_abs_observed", "-max_abs_observed"),
+    SIZE: ("max_abs_observed", "-max_abs_observed"),
     # Posterior predictive check by chi-square (Gelman, Meng and Stern 1996).
     "predictive chi-square": ("sign_spread",),
     # Log density of the observation under the model, as a check of misspecification.

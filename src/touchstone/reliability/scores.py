@@ -134,7 +134,11 @@ def judge(
 def _outside_interval(
     quantity: Quantity, k: int, cases: Cases, posterior: Posterior
 ) -> Bool[np.ndarray, " case"]:
-    """Whether the truth of a quantity lies outside of its central 99 % interval."""
+    """Whether the truth of a quantity lies outside of its central 99 % interval.
+
+    Fewer than 200 draws do not resolve it: then outside of all draws, which an exact posterior of
+    n draws is in 2 of n + 1 cases.
+    """
     draws = quantity.coordinate(posterior.draws[quantity.name])
     below = (posterior.weight * (draws < cases.truth[:, k : k + 1])).sum(1)
     return np.abs(below - 0.5) > 0.5 * _CERTAINTY

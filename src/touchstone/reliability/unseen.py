@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
-_WORST_R_HAT, _LEAST_ESS = 1.01, 400.0
+_WORST_R_HAT, _LEAST_ESS, _MOST_DIVERGENT = 1.01, 400.0, 0.001
 _FEWEST = 3  # families, from which anything can be said of another
 
 
@@ -52,11 +52,11 @@ def expect(counts: pd.DataFrame, seed: int) -> dict | None:
             random_seed=seed, progressbar=False,
         )  # fmt: skip
     posterior = tree["posterior"]
-    names = ["mean", "slope", "spread"]
+    names = ["mean", "slope", "spread", "own"]
     r_hat = max(float(az.rhat(tree, var_names=names)[name].max()) for name in names)
     ess = min(float(az.ess(tree, var_names=names)[name].min()) for name in names)
     divergent = float(np.mean(np.asarray(tree["sample_stats"]["diverging"])))
-    converged = r_hat <= _WORST_R_HAT and ess >= _LEAST_ESS
+    converged = r_hat <= _WORST_R_HAT and ess >= _LEAST_ESS and divergent <= _MOST_DIVERGENT
     mean, slope, spread, own = (
         np.asarray(posterior[name]).reshape(-1, *posterior[name].shape[2:])
         for name in ("mean", "slope", "spread", "own")

@@ -24,6 +24,7 @@ from touchstone.service.versions import Versions
 
 _LOG = logging.getLogger(__name__)
 _SLOW_BODY = 20.0  # s in which a body has to arrive
+_PATIENCE = 5.0  # s between questions of a job to a model that cannot answer yet
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _STATUS = {"refused": 422, "failed": 500, "unavailable": 503}
 ModelId = Annotated[str, Path(pattern=MODEL_ID)]
@@ -78,7 +79,7 @@ class Service:
         for job in self.jobs.unfinished():
             pool = self.pools.get(job.question["model_id"])
             if pool is not None:  # else it waits for a service that has its model
-                self._follow(job.id, pool.ask(job.question, bounded=False))
+                self._follow(job.id, job.question, pool.ask(job.question, bounded=False))
         try:
             yield
         finally:
@@ -128,16 +129,21 @@ class Service:
     def accept(self, question: dict[str, Any], answer: asyncio.Future[Answer]) -> str:
         """Make a job of a question that waits; returns its id."""
         number = self.jobs.accept(question)
-        self._follow(number, answer)
+        self._follow(number, question, answer)
         return number
 
-    def _follow(self, number: str, answer: asyncio.Future[Answer]) -> None:
+    def _follow(
+        self, number: str, question: dict[str, Any], answer: asyncio.Future[Answer]
+    ) -> None:
         """Keep the answer of a job when it is there."""
 
         async def follow() -> None:
             found = await answer
-            if found.kind != "unavailable":  # the next process may have an artefact
-                self.jobs.finish(number, found.kind, found.text)
+            while found.kind == "unavailable":  # the next process may have an artefact
+                await asyncio.sleep(_PATIENCE)
+                pool = self.pools[question["model_id"]]
+                found = await pool.ask(question, bounded=False)
+            self.jobs.finish(number, found.kind, found.text)
 
         task = asyncio.create_task(follow())
         self._followed.add(task)

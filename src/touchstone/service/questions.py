@@ -22,23 +22,33 @@ from touchstone.registry import ModelMetadata
 
 MODEL_ID = r"^[a-z0-9_]{1,64}$"
 _LARGEST = 2**53  # of an integer that every reader of JSON keeps
-_SCALAR = "expected a finite number, a text, true, false or null"
+_EXPECTED = "expected a finite number, a text, true, false, null or a list of finite numbers"
 
 
-def _scalar(value: Any) -> bool | int | float | str | None:
+def _value(value: Any) -> bool | int | float | str | list[float] | None:
+    if isinstance(value, list) and all(
+        isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)
+        for each in value
+    ):
+        return value
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int) and abs(value) <= _LARGEST:
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
-    raise ValueError(_SCALAR)
+    raise ValueError(_EXPECTED)
 
 
-type Scalar = Annotated[
+type Value = Annotated[
     Any,
-    PlainValidator(_scalar),
-    WithJsonSchema({"type": ["number", "string", "boolean", "null"]}),
+    PlainValidator(_value),
+    WithJsonSchema(
+        {
+            "type": ["number", "string", "boolean", "null", "array"],
+            "items": {"type": "number"},
+        }
+    ),
 ]
 
 
@@ -76,7 +86,7 @@ class Question(_Strict):
     """
 
     model_id: str = Field(pattern=MODEL_ID)
-    inputs: dict[str, Scalar] | None = None
+    inputs: dict[str, Value] | None = None
     record: Record | None = None
 
     @model_validator(mode="after")

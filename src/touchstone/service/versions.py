@@ -27,7 +27,7 @@ _ALLOWED = {
     "Production": ("Archived",),
     "Archived": ("Staging",),
 }
-_LEVEL = 0.01  # of a test of the certificate, after correction for their number
+_LEVEL = 0.01  # of a test of the certificate; of several controls the least, for their number
 _TABLE = """
 create table if not exists transitions (
     model_id text, sequence integer, version integer, digest text, stage text,

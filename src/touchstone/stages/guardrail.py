@@ -74,6 +74,7 @@ def run(settings: dict, results: Results) -> Guarded:
         | {name: flag(held) for name, flag in rules.items()},
     )
     historical, ours = rules["historical pair"].rule, scores.pop("decision")
+    theirs = _scores_of_rivals(judged, usual, calibration, promise)
     n_scored = int((~fitted_on).sum())
     body = {
         "model_id": table["model_id"],
@@ -88,12 +89,12 @@ def run(settings: dict, results: Results) -> Guarded:
             **scores.pop("historical pair"),
         },
         "baselines": scores,
-        "by_variant": _by_variant(judged, ours["fpr"]["high"]),
+        "by_variant": _by_variant(judged),
         "conditional": _conditional(judged),
-        "harm": _harm(judged, rng),
-        "rivals": _rivals(judged, usual, calibration, promise, rng),
+        "harm": _harm(judged, theirs, rng),
+        "rivals": _rivals(judged, theirs, rng),
         "left_out": left_out.compare(judged, fitted_on, usual, calibration, decision),
-        "unseen": _unseen(judged, usual, calibration, promise, seed),
+        "unseen": _unseen(judged, theirs, seed),
         "control": {"stress": table["control"], "guardrail": control.of_rule(judged)},
     }
     lineage = reports.lineage(
@@ -121,14 +122,38 @@ def _conditional(judged: pd.DataFrame) -> list[dict]:
     return rows
 
 
-def _harm(judged: pd.DataFrame, rng: np.random.Generator) -> dict:
-    """What comes of believing what is accepted, on the stated mix."""
+class _Scored(NamedTuple):
+    """A detector on the rows of a score table."""
+
+    score: np.ndarray
+    flagged: np.ndarray
+
+
+def _scores_of_rivals(
+    judged: pd.DataFrame,
+    usual: pd.DataFrame,
+    calibration: pd.DataFrame,
+    promise: tuple[float, float],
+) -> dict[str, _Scored]:
+    """Others' detectors at the same promise, by name."""
+    found = {}
+    for name, needed in rivals.there(calibration).items():
+        rule = rivals.calibrated(usual, calibration, needed, *promise)
+        score = rule.score(rivals.columns(judged, needed))
+        found[name] = _Scored(score, score > rule.threshold)
+    return found
+
+
+def _harm(judged: pd.DataFrame, theirs: dict[str, _Scored], rng: np.random.Generator) -> dict:
+    """What comes of believing what both verdicts accept, on the stated mix."""
     weight = harm.mix(judged)
-    flagged, wrong = judged["flagged"].to_numpy(), judged["wrong"].to_numpy(bool)
-    certified = harm.certify(judged, weight, flagged, rng)
+    wrong, accepted = judged["wrong"].to_numpy(bool), ~judged["flagged"].to_numpy()
+    if "computation_sound" in judged:
+        accepted &= judged["computation_sound"].to_numpy() == 1
+    certified = harm.certify(judged, weight, accepted, rng)
     inside = judged[judged["split"] == "in_distribution"]
     by_score = harm.curve(judged["score"].to_numpy(), wrong, weight, _SHARES)
-    by_size = harm.curve(judged[TRIVIAL].to_numpy(), wrong, weight, _SHARES)
+    by_size = harm.curve(theirs[rivals.SIZE].score, wrong, weight, _SHARES)
     rows = zip(_SHARES.tolist(), by_score.tolist(), by_size.tolist(), strict=True)
     return {
         "level": harm.LEVEL,
@@ -142,68 +167,38 @@ def _harm(judged: pd.DataFrame, rng: np.random.Generator) -> dict:
 
 
 def _rivals(
-    judged: pd.DataFrame,
-    usual: pd.DataFrame,
-    calibration: pd.DataFrame,
-    promise: tuple[float, float],
-    rng: np.random.Generator,
+    judged: pd.DataFrame, theirs: dict[str, _Scored], rng: np.random.Generator
 ) -> list[dict]:
     """Others' detectors beside ours, on the same cases at the same promise."""
-    inside = judged["split"] == "in_distribution"
+    inside = (judged["split"] == "in_distribution").to_numpy()
     stressed = judged["stressed"].to_numpy()
     n = judged["case_index"].nunique()
     draws = rng.multinomial(n, np.full(n, 1 / n), _N_BOOTSTRAP) / n
 
     def by_case(flags: np.ndarray) -> np.ndarray:
-        return (
-            judged[stressed].assign(f=flags[stressed]).groupby("case_index")["f"].mean().to_numpy()
-        )
+        rows = judged[stressed].assign(flag=flags[stressed].astype(float))
+        return rows.groupby("case_index")["flag"].mean().to_numpy()
 
-    ours = by_case(judged["flagged"].to_numpy(float))
+    ours = by_case(judged["flagged"].to_numpy())
     rows = []
-    for name, flags in _flags_of_rivals(judged, usual, calibration, promise).items():
-        theirs = by_case(flags.astype(float))
-        low, high = np.quantile(draws @ (ours - theirs), [0.025, 0.975])
-        rows.append(
-            {
-                "name": name,
-                "fpr": guardrail.wilson(flags[inside].mean(), n)._asdict(),
-                "recall": float(theirs.mean()),
-                "gain": {"value": float((ours - theirs).mean()), "low": low, "high": high, "n": n},
-            }
-        )
+    for name, (_, flags) in theirs.items():
+        recall = by_case(flags)
+        low, high = np.quantile(draws @ (ours - recall), [0.025, 0.975])
+        gain = {"value": float((ours - recall).mean()), "low": low, "high": high, "n": n}
+        fpr = guardrail.wilson(flags[inside].mean(), n)._asdict()
+        rows.append({"name": name, "fpr": fpr, "recall": float(recall.mean()), "gain": gain})
     return sorted(rows, key=lambda row: -row["recall"])
 
 
-def _flags_of_rivals(
-    judged: pd.DataFrame,
-    usual: pd.DataFrame,
-    calibration: pd.DataFrame,
-    promise: tuple[float, float],
-) -> dict[str, np.ndarray]:
-    flags = {}
-    for name, needed in rivals.there(calibration).items():
-        rule = rivals.calibrated(usual, calibration, needed, *promise)
-        flags[name] = rule.score(rivals.columns(judged, needed)) > rule.threshold
-    return flags
-
-
-def _unseen(
-    judged: pd.DataFrame,
-    usual: pd.DataFrame,
-    calibration: pd.DataFrame,
-    promise: tuple[float, float],
-    seed: int,
-) -> dict | None:
+def _unseen(judged: pd.DataFrame, theirs: dict[str, _Scored], seed: int) -> dict | None:
     """What to expect of a family that was not tried, of the rule and of each rival."""
     flags = {"decision": judged["flagged"].to_numpy()}
-    flags |= _flags_of_rivals(judged, usual, calibration, promise)
+    flags |= {name: each.flagged for name, each in theirs.items()}
     stressed = judged["stressed"].to_numpy()
-    keys = ["family", "severity"]
     counts = [
         judged[stressed]
-        .assign(f=flag[stressed])
-        .groupby(keys)["f"]
+        .assign(flag=flag[stressed])
+        .groupby(["family", "severity"])["flag"]
         .agg(flagged="sum", n="size")
         .reset_index()
         .assign(detector=name)
@@ -247,11 +242,13 @@ def _score(held: pd.DataFrame, flags: dict[str, np.ndarray]) -> dict[str, dict]:
     return {name: guardrail.score(flag[judged], stressed, case) for name, flag in flags.items()}
 
 
-def _by_variant(scored: pd.DataFrame, false_alarms_high: float) -> list[dict]:
+def _by_variant(judged: pd.DataFrame) -> list[dict]:
     """Part flagged of each variant; detected is what lies above the false alarms' interval."""
+    alarms = judged[judged["split"] == "in_distribution"]["flagged"]
+    highest = guardrail.wilson(alarms.mean(), len(alarms)).high
     rows = []
     keys = ["split", "family", "severity"]
-    groups = scored.groupby(keys, dropna=False, sort=False)
+    groups = judged.groupby(keys, dropna=False, sort=False)
     for (split, family, severity), group in groups:  # ty: ignore[not-iterable] keys are triples
         rate = guardrail.wilson(group["flagged"].mean(), len(group))
         rows.append(
@@ -260,7 +257,7 @@ def _by_variant(scored: pd.DataFrame, false_alarms_high: float) -> list[dict]:
                 "family": None if pd.isna(family) else family,
                 "severity": severity,
                 "flagged": rate._asdict(),
-                "detected": bool(rate.low > false_alarms_high),
+                "detected": bool(rate.low > highest),
             }
         )
     return rows

@@ -223,7 +223,7 @@ def judge_model(
     # The worst of several records is unusual more often than one is (Bonferroni).
     several = np.log10(len(places))
     scores = decision.score(found) - several
-    limit = _one_in(decision.threshold)
+    limit = _one_in(decision.threshold + several)
     reasons = [
         [f"outside the trained range: {what}" for what in outside[k]]
         + (

@@ -200,30 +200,27 @@ def _judged(
     index = range(first, first + len(cases.kind))
     who = {"case_index": index, "kind": cases.kind, **variant._asdict()}
     runs = judge(model.quantities, config["watched"], cases, posterior)
-    means = dict(zip(_names(model), posterior_mean(model.quantities, posterior).T, strict=True))
-    for first, second in config.get("conditions", []):
-        runs[f"condition_{first} less {second}"] = means[first] - means[second]
+    names = [quantity.name for quantity in model.quantities]
+    means = dict(zip(names, posterior_mean(model.quantities, posterior).T, strict=True))
+    for one, other in config.get("conditions", []):
+        runs[f"condition_{one} less {other}"] = means[one] - means[other]
     runs["condition_samples"] = cases.mask.sum(1).astype(float)
     novelty = model.novelty(cases)
     found = signs(model.quantities, config["edges"], cases, posterior, novelty)
     return Outcome(variant, cases, posterior, pd.DataFrame(who | dict(runs) | found))
 
 
-def _names(model: Model) -> list[str]:
-    return [quantity.name for quantity in model.quantities]
-
-
 def _add_distances(model: Model, settings: dict, outcomes: list[Outcome]) -> None:
     """Distances of the model's summaries from those of cases that serve for nothing else."""
-    rng, noise = (randomness.generator(settings["seed"], "stress", number) for number in (7, 8))
-    summaries = model.summaries(model.cases(_N_FAMILIAR, rng, noise, {}))
-    if summaries is None:
+    try:
+        summaries = [model.summaries(outcome.cases) for outcome in outcomes]
+    except NotImplementedError:
         return
-    reference = Reference.fit(summaries)
-    for outcome in outcomes:
-        if (ours := model.summaries(outcome.cases)) is not None:
-            outcome.runs["summary_mahalanobis"] = reference.mahalanobis(ours)
-            outcome.runs["summary_mmd"] = reference.mmd(ours)
+    rng, noise = (randomness.generator(settings["seed"], "stress", number) for number in (7, 8))
+    reference = Reference.fit(model.summaries(model.cases(_N_FAMILIAR, rng, noise, {})))
+    for outcome, ours in zip(outcomes, summaries, strict=True):
+        outcome.runs["summary_mahalanobis"] = reference.mahalanobis(ours)
+        outcome.runs["summary_mmd"] = reference.mmd(ours)
 
 
 def _rows(outcomes: list[Outcome]) -> pd.DataFrame:

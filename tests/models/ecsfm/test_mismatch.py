@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from touchstone import contract
 from touchstone.models.ecsfm.data.mismatch import Scene, happen
@@ -127,6 +128,63 @@ def test_hum_has_the_frequency_of_the_mains_folded_by_the_sampling():
     inside = (folded * duration > 3) & (folded * duration < N / 2 - 3)
     assert inside.sum() > 5
     assert found[inside] == pytest.approx((folded * duration)[inside], abs=1)
+
+
+def test_a_drift_ends_at_the_stated_shift_and_begins_at_none():
+    shift = happened("drift", 0.5).experiment.potential - BASE.records.experiment.potential
+    assert shift[:, -1] == pytest.approx(0.5 * 0.03, rel=1e-3)
+    assert shift[:, 0] == pytest.approx(0.5 * 0.03 / N, abs=1e-5)
+
+
+def test_a_larger_electrode_has_the_stated_area():
+    ours, theirs = (
+        np.asarray(e.area) for e in (happened("area", 1.0).experiment, scene().experiment)
+    )
+    assert ours == pytest.approx(4 * theirs, rel=1e-5)
+
+
+def test_an_undeclared_couple_adds_half_a_wave_where_it_reacts():
+    """A couple alone, without resistance, at half the concentration: half the peak of the first."""
+    base = base_cases(400)
+    plain = scene(base)
+    sweeps = np.flatnonzero((base.task == "cv_reversible") & (base.records.experiment.shape == 0))
+    natural = plain.natural[sweeps]
+    for name, value in {"k0_1": 1e3, "resistivity": 1e-6, "C_dl": 1e-9}.items():
+        natural[:, NAMES.index(name)] = np.log(value)
+    chosen = jax.tree.map(lambda a: np.asarray(a)[sweeps], base.records.experiment)
+    few = plain._replace(natural=natural, experiment=chosen, clean=base.clean[sweeps])
+    entry = {"part": 0.5, "apart": 0.0}
+    added = happen(few, "second_couple", entry, 1.0).added
+    alone = currents(few.as_stated)
+    assert added == pytest.approx(alone / 2, rel=1e-3, abs=1e-3 * float(np.abs(alone).max()))
+
+
+def test_a_background_is_a_parabola_of_the_stated_size():
+    added, plain = happened("background", 1.0).added / scene().peak, scene()
+    low, high = plain.experiment.potential.min(1), plain.experiment.potential.max(1)
+    apart = np.abs(plain.experiment.potential - ((low + high) / 2)[:, None])
+    middle = apart.argmin(1)
+    # A narrow window is counted in its least half-width, and a step is never in the middle.
+    wide = (high - low > 0.4) & (apart.min(1) < 0.02)
+    at_end = plain.experiment.potential.argmax(1)
+    rows = np.arange(len(added))
+    assert added[rows, middle][wide] == pytest.approx(0.0, abs=0.01)
+    # E0 may be in the middle four fifths of the window: its ends are at 1.25 half-widths.
+    assert added[rows, at_end][wide] == pytest.approx(0.2 * 1.25**2, rel=0.02)
+
+
+def test_spikes_are_as_many_and_as_high_as_stated():
+    added = happened("spikes", 1.0).added / scene().peak
+    hit = added != 0
+    assert np.abs(added[hit]) == pytest.approx(0.5, rel=1e-5)
+    assert binom.ppf(5e-4, hit.size, 0.01) <= hit.sum() <= binom.ppf(1 - 5e-4, hit.size, 0.01)
+
+
+def test_a_bubble_takes_half_the_current_for_a_tenth_of_the_record():
+    gain = happened("bubble", 1.0).gain
+    assert set(np.unique(gain)) == {0.5, 1.0}
+    assert (gain == 0.5).mean(1) == pytest.approx(0.1, abs=1.5 / N)
+    assert (np.abs(np.diff(gain, axis=1)) > 0).sum(1).max() <= 2
 
 
 def test_resistance_costs_the_stated_potential_beyond_the_prior():

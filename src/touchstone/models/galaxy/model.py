@@ -316,8 +316,7 @@ class GalaxyModel(Model[Photometry]):
         rows, refused = counterfactual.answer(
             self.graph, self.forward, self.bands, (u, prior), actions, values["mode"]
         )
-        if not posterior.computation.sound(1)[0]:
-            refused.append(f"the computation is not sound: {posterior.computation.reason(0)}")
+        sound = bool(posterior.computation.sound(1)[0])
         assumed = {
             f"{band}_error": self.depth[band]
             for band, seen in zip(self.bands, fluxes.seen, strict=True)
@@ -329,6 +328,10 @@ class GalaxyModel(Model[Photometry]):
             "attribution": [],
             "assumed": assumed,
             "outside_training": [*self._outside(cases, 0), *refused],
+            "computation": {
+                "verdict": "accept" if sound else "escalate",
+                "reason": posterior.computation.reason(0),
+            },
         }
 
     def table(

@@ -160,13 +160,22 @@ class Frozen:
             morphology: Its mean descriptors, shape (J,).
             stimuli: Shape (N, K).
         """
+        ours, farthest = self._distances(morphology)
+        low, high = self._ranges()
+        place = np.abs(stimuli - (low + high) / 2) / np.maximum((high - low) / 2, 1e-9)
+        return float(max(ours / farthest, place.max()))
+
+    def _distances(self, morphology: np.ndarray) -> tuple[float, float]:
+        """Mahalanobis distances from the films: of a morphology (J,), and of the farthest film."""
         centre, inverse = self.films.mean(0), np.linalg.inv(self.covariance)
         apart = np.vstack([morphology[None], self.films]) - centre
-        ours, *theirs = np.sqrt(np.einsum("fj,jk,fk->f", apart, inverse, apart))
-        there = np.arange(self.series.shape[1]) < self.counts[:, None]
-        low, high = np.quantile(self.series[there], [0, 1], axis=0)
-        place = np.abs(stimuli - (low + high) / 2) / np.maximum((high - low) / 2, 1e-9)
-        return float(max(ours / max(theirs), place.max()))
+        ours, *theirs = np.sqrt(np.einsum("fj,jk,fk->f", apart, inverse, apart)).tolist()
+        return ours, max(theirs)
+
+    def _ranges(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least and greatest of each stimulus."""
+        series = self.series[np.arange(self.series.shape[1]) < self.counts[:, None]]
+        return series.min(0), series.max(0)
 
     def outside(
         self, morphology: np.ndarray, stimuli: np.ndarray, names: tuple[str, ...]
@@ -178,21 +187,17 @@ class Frozen:
             stimuli: Shape (N, K).
             names: Of the stimuli.
         """
-        centre, inverse = self.films.mean(0), np.linalg.inv(self.covariance)
-        apart = self.films - centre
-        limit = _BEYOND * np.sqrt(np.einsum("fj,jk,fk->f", apart, inverse, apart).max())
-        distance = float(np.sqrt((morphology - centre) @ inverse @ (morphology - centre)))
+        distance, farthest = self._distances(morphology)
+        limit = _BEYOND * farthest
         said = []
         if distance > limit:
             said.append(
                 f"the morphology is {distance:.1f} standard deviations from the films of the "
                 f"training, at most {limit:.1f} is near any of them"
             )
-        there = np.arange(self.series.shape[1]) < self.counts[:, None]
         j = len(self.kept)
-        for k, name in enumerate(names):
+        for k, (name, low, high) in enumerate(zip(names, *self._ranges(), strict=True)):
             mean, sd = self.mean[j + k], self.sd[j + k]
-            low, high = np.quantile(self.series[there][:, k], [0, 1])
             leeway = _LEEWAY * (high - low)
             if (stimuli[:, k] < low - leeway).any() or (stimuli[:, k] > high + leeway).any():
                 ends = mean + sd * np.unique([stimuli[:, k].min(), stimuli[:, k].max()])

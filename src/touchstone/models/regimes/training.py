@@ -114,7 +114,7 @@ def learn(
         horizon=np.array(recipe.horizon),
         last=every[-1, 2:],
     )
-    found, effect_tables, said = _effects(bare, y, d, x, config, settings, rng)
+    found, pivots, effect_tables, said = _effects(bare, y, d, x, config, settings, rng)
     sampled = gibbs.sample(
         found, prior_of(config, found), found.window(fitted), rng,
         settings["n_warmup"], settings["n_draws"],
@@ -122,7 +122,7 @@ def learn(
     draws = np.concatenate([np.reshape(a[0], (len(a[0]), -1)) for a in sampled.parameters], axis=1)
     found = _with(found, draws=draws)
     prior = float(config["prior"]["effect"])
-    placebos = _placebos(found, y, d, x, rng)
+    placebos = _placebos(found, pivots, y, d, x, rng)
     beyond = round(placebos.rows[0]["part"] * _N_PLACEBOS)
     if binomtest(beyond, _N_PLACEBOS, 1 - _LEVEL, "greater").pvalue < _UNLIKELY:
         said.append(
@@ -170,8 +170,8 @@ def _effects(
     config: dict,
     settings: dict,
     rng: np.random.Generator,
-) -> tuple[Economy, list[Comparison], list[str]]:
-    """The average effect and those by regime, their intervals, and what was chosen."""
+) -> tuple[Economy, Pivots, list[Comparison], list[str]]:
+    """The average effect with its pivots, those by regime, their intervals, what was chosen."""
     n, j = x.shape
     trial = effects.partially_linear(y, d, x, effects.ridge(), effects.folds(n, "full"))
     dependence = effects.autocorrelation(trial.influence[:, 0])
@@ -218,7 +218,8 @@ def _effects(
         "an omitted cause of treatment and outcome can not be detected from these data; it would "
         f"have to explain {values[0]:.1%} of what is left of both to explain the effect away",
     ]
-    return found, [Comparison("Effect of one sd, in sd of the outcome (90 %)", rows)], said
+    table = Comparison("Effect of one sd, in sd of the outcome (90 %)", rows)
+    return found, pivots, [table], said
 
 
 def _regime_pivots(
@@ -366,29 +367,40 @@ def _sensitivity(found: Economy, y: np.ndarray, d: np.ndarray, x: np.ndarray) ->
 
 
 def _placebos(
-    found: Economy, y: np.ndarray, d: np.ndarray, x: np.ndarray, rng: np.random.Generator
+    found: Economy,
+    pivots: Pivots,
+    y: np.ndarray,
+    d: np.ndarray,
+    x: np.ndarray,
+    rng: np.random.Generator,
 ) -> Comparison:
-    """Effects where none can be: of treatments of other dates, and of the next one."""
+    """Effects where none can be, with the intervals that are reported: of treatments of other
+    dates, which are not independent of each other, and of the next one."""
+
+    def interval(got: effects.Effects) -> tuple[float, float]:
+        measured = effects.measured_dependence(got)
+        return pivots.interval(float(got.estimate[0]), float(got.se[0]), measured, _LEVEL)
+
     n, plan = len(y), effects.folds(len(y), "full")
     shifts = rng.choice(np.arange(n // 4, 3 * n // 4), _N_PLACEBOS, replace=False)
     beyond = []
     for shift in shifts:
         got = effects.partially_linear(y, np.roll(d, shift), x, effects.ridge(), plan)
-        low, high = effects.asymptotic(float(got.estimate[0]), float(got.se[0]), n, _LEVEL)
+        low, high = interval(got)
         beyond.append(not low <= 0 <= high)
     ahead = int(found.horizon) + 1
     now, later = np.column_stack([x, d])[:-ahead], d[ahead:]
     lead = effects.partially_linear(
         y[:-ahead], later, now, effects.ridge(), effects.folds(len(later), "full")
     )
-    estimate, se = float(lead.estimate[0]), float(lead.se[0])
-    low, high = effects.asymptotic(estimate, se, len(later), _LEVEL)
+    low, high = interval(lead)
     return Comparison(
         "Placebos: other dates' treatments (part beyond 90 %), and the treatment that came later",
         [
             {"name": "treatments of other dates", "n": _N_PLACEBOS, "part": float(np.mean(beyond))},
             {
-                "name": "the treatment after the outcome", "n": len(later), "median": estimate,
+                "name": "the treatment after the outcome", "n": len(later),
+                "median": float(lead.estimate[0]),
                 "low": low, "high": high,
             },
         ],
