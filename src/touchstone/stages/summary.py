@@ -84,11 +84,12 @@ def harm_sentence(report: dict) -> str:
         return _RATE.format(*(found[name][end] for end in ("value", "low", "high")))
 
     if found["wrong"]["value"] is None:
-        return "What is let through: the rule accepts nothing."
+        return "What is let through: the two verdicts accept nothing."
+    bound = f"at most {found['at_most']:.2f} with a confidence of {100 * found['level']:g} %"
     return (
-        "What is let through: of cases half in family and half under a mismatch the rule accepts "
-        f"{rate('accepted')}; of these {rate('wrong')} are wrong (at most {found['at_most']:.2f} "
-        f"with a confidence of {100 * found['level']:g} %), of all {rate('before')}."
+        "What is let through: of cases half in family and half under a mismatch the two verdicts "
+        f"accept {rate('accepted')}; of these {rate('wrong')} are wrong ({bound}), of all "
+        f"{rate('before')}."
     )
 
 
