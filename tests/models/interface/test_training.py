@@ -116,7 +116,8 @@ def test_thirteen_films_measured_once_converge_and_say_what_they_cannot_tell(ori
     assert not frozen.film_sd.any()
     assert not frozen.product.any()
     rows = {row["name"]: row for row in fit.tables[0].rows}
-    _, uninformed, of_sign, directions, held_out, _, of_k = fit.findings
+    *of_stimuli, _, uninformed, of_sign, directions, held_out, _, of_k = fit.findings
+    assert len(of_stimuli) == len(COLUMNS.stimuli) + 1
     assert directions.startswith("12 measurements cannot inform 18 coefficients: 6 combinations")
     named = set(uninformed.split(": ")[1].split(". The interval")[0].split(", "))
     # Each has a posterior that is nearly its prior: sd .5.
