@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException as StarletteException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -443,7 +442,7 @@ def create(settings: Settings) -> FastAPI:
     # A page of another site may not ask under a name of its own that leads to this machine.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     _add_problems(app)
-    _add_page(app, service)
+    pages.register(app, service)
     routes.add(app, service)
     return app
 
@@ -469,29 +468,6 @@ def _add_problems(app: FastAPI) -> None:
     async def _unexpected(_: Request, error: Exception) -> Response:
         _LOG.error("a request failed", exc_info=error)
         return ProblemError(500, f"the service failed ({type(error).__name__})").response()
-
-
-def _add_page(app: FastAPI, service: Service) -> None:
-    @app.get("/", include_in_schema=False)
-    def page(model: str | None = None) -> Response:
-        """The page of a model, by default of the first that is served."""
-        if model is not None and model not in service.pools:
-            service.pool(model)
-        chosen = model or next(iter(service.pools))
-        found = registry.get_registry()
-        listed = [service.listed(each) for each in found.models]
-        about = questions.metadata(chosen)
-        headers = {"Content-Security-Policy": pages.POLICY, "X-Content-Type-Options": "nosniff"}
-        text = pages.render(listed, found.broken, chosen, about)
-        return Response(text, headers=headers, media_type="text/html")
-
-    @app.get("/static/page.css", include_in_schema=False)
-    def style() -> Response:
-        return Response(pages.style(), media_type="text/css")
-
-    @app.get("/static/page.js", include_in_schema=False)
-    def script() -> Response:
-        return FileResponse(pages.STATIC / "page.js", media_type="text/javascript")
 
 
 def run(settings: Settings) -> None:
