@@ -1,6 +1,7 @@
 """The service: what it serves, the jobs that it follows, and how requests are refused."""
 
 import asyncio
+import getpass
 import hashlib
 import json
 import logging
@@ -17,13 +18,14 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from touchstone import __version__, registry
 from touchstone.contract import ModelsError
+from touchstone.io import artifacts
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.settings import SettingsError
 from touchstone.service import pages, questions
-from touchstone.service.pool import Answer, Metrics, Pool, QueueFullError
+from touchstone.service.pool import Answer, Metrics, Pool, QueueFullError, examined
 from touchstone.service.questions import Counterfactual, ProblemError, Question, Training
 from touchstone.service.store import ENDED, Job, ReusedError, Store
-from touchstone.service.versions import Versions
+from touchstone.service.versions import Transition, Versions
 from touchstone.stages import checkpoints
 from touchstone.stages.training_run import Run, assert_trainable
 
@@ -198,6 +200,27 @@ class Service:
             return versions.find(model_id, number)
         except ArtifactError as error:
             raise ProblemError(404, str(error)) from None
+
+    async def add_version(
+        self, model_id: str, artefact: checkpoints.Artefact, by: str, why: str, digest: str = ""
+    ) -> Transition:
+        """Keep an artefact as a version, once a process of its own has heard it answer.
+
+        Raises:
+            ArtifactError: If it is damaged, not what the digest says, or does not answer.
+        """
+        with self.versions() as found:
+            made = found.store(artefact, model_id)
+            try:
+                if digest and digest != made:
+                    raise ArtifactError(f"its digest is {made}, expected {digest}")
+                if known := [each for each in found.listed(model_id) if each.digest == made]:
+                    return known[0]
+                folder = (self.settings.folder / model_id / made).absolute()
+                canary = " ".join((await examined(model_id, str(folder)))["canary"])
+                return found.add(model_id, made, canary, by, why)
+            finally:
+                found.discard(model_id, made)
 
     def listed(self, model_id: str) -> dict[str, Any]:
         """Status of a model: what was made here, and whether a worker would answer."""
@@ -374,7 +397,7 @@ class Service:
                 raise
         self._tell_news(job, run)
         if run.code == 0:
-            made = self._made(job, run)
+            made = await self._made(job, run)
             self._ended(job.id, "done", json.dumps(made, allow_nan=False))
         else:
             self._ended(job.id, "failed", run.failure())
@@ -410,11 +433,18 @@ class Service:
         for line in run.news():
             self.store.tell(job.id, "line", line)
 
-    def _made(self, job: Job, run: Run) -> dict[str, Any]:
-        """What a training made."""
-        results = run.results
-        report = json.loads(results.report("train_report").read_text(encoding="utf-8"))
-        return {"checkpoint": str(results.checkpoint), "train_report": report, "version": None}
+    async def _made(self, job: Job, run: Run) -> dict[str, Any]:
+        """What a training made: its report, and the version that can answer, if there is one."""
+        report = artifacts.read_json(run.results.report("train_report"))
+        made: dict[str, Any] = {"train_report": report, "version": None}
+        if job.question["until"] == "guardrail":
+            model_id = job.question["model_id"]
+            artefact = checkpoints.find(model_id, run.results, run.results.checkpoint)
+            why = f"trained by job {job.id}"
+            made["version"] = (
+                await self.add_version(model_id, artefact, getpass.getuser(), why)
+            ).version
+        return made
 
 
 def _answering(model_id: str) -> str:

@@ -3,12 +3,15 @@
 import asyncio
 import getpass
 import json
+import tempfile
 from collections.abc import AsyncGenerator
+from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Header, Path, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.datastructures import UploadFile
 
 from touchstone import __version__, registry
 from touchstone.io.artifacts import ArtifactError
@@ -26,13 +29,25 @@ from touchstone.service.questions import (
     Work,
 )
 from touchstone.service.store import ENDED, Job
-from touchstone.service.versions import PromotionError, Transition
+from touchstone.service.versions import PLAIN_NAME, PromotionError, Transition, received
+from touchstone.stages import runs
 
 _STATUS = {"refused": 422, "unsupported": 501, "failed": 500, "unavailable": 503}
 _WORK = ("Question", "Counterfactual", "Training")
+_SLOW_UPLOAD = 600.0  # s in which an artefact has to arrive
+_FILES = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
+_FORM = {
+    "type": "object",
+    "properties": {"files": _FILES, "why": {"type": "string"}, "by": {"type": "string"}},
+    "required": ["files"],
+}
+_UPLOAD: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
+}
 _LOOK = 0.3  # s between looks for events of a job
 _BEAT = 15.0  # s between signs of life of a stream without events
 ModelId = Annotated[str, Path(pattern=MODEL_ID)]
+ModelFilter = Annotated[str | None, Query(pattern=MODEL_ID)]
 Number = Annotated[int, Path(ge=1, le=10**6)]
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 Token = Annotated[str, Header(alias="Idempotency-Key", max_length=255)]
@@ -44,7 +59,7 @@ VersionName = Annotated[
 
 def add(app: FastAPI, service: Service) -> None:
     """Add the endpoints of a service to its application."""
-    for router in (_states, _models, _versions, _questions, _jobs):
+    for router in (_states, _models, _versions, _questions, _jobs, _runs):
         app.include_router(router(service))
     described = app.openapi
 
@@ -135,12 +150,29 @@ def _versions(service: Service) -> APIRouter:
         response.headers["ETag"] = _etag(each)
         return _version(each)
 
-    body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Move"}}}}
+    @router.post("/models/{model_id}/versions", status_code=201, openapi_extra=_UPLOAD)
+    async def upload(
+        model_id: ModelId,
+        request: Request,
+        response: Response,
+        digest: Annotated[str, Query(pattern=r"^([0-9a-f]{64})?$")] = "",
+    ) -> dict[str, Any]:
+        """Add an artefact as a version: the files of its folder, as they are, in one form."""
+        questions.metadata(model_id)
+        with tempfile.TemporaryDirectory(dir=service.settings.folder, prefix=".upload_") as place:
+            why, by = await _unpacked(request, service.settings.upload, FilePath(place))
+            try:
+                added = await service.add_version(
+                    model_id, received(FilePath(place)), by or getpass.getuser(), why, digest
+                )
+            except ArtifactError as error:
+                text = str(error).replace(f"{place}/", "")
+                raise ProblemError(422, f"the artefact is refused: {text}") from None
+        response.headers["ETag"] = _etag(added)
+        response.headers["Location"] = f"/models/{model_id}/versions/{added.version}"
+        return _version(added)
 
-    @router.post(
-        "/models/{model_id}/versions/{number}/stage",
-        openapi_extra={"requestBody": {"required": True, **body}},
-    )
+    @router.post("/models/{model_id}/versions/{number}/stage", openapi_extra=_in_body("Move"))
     async def move(
         model_id: ModelId,
         number: Number,
@@ -178,6 +210,50 @@ def _versions(service: Service) -> APIRouter:
         return _version(moved)
 
     return router
+
+
+async def _unpacked(request: Request, most: int, folder: FilePath) -> tuple[str, str]:
+    """Write the files of a form to a folder; returns `why` and `by`.
+
+    Raises:
+        ProblemError: If the form is too large, comes too slowly, or names what is no plain file.
+    """
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise ProblemError(415, "the content type is not multipart/form-data")
+    if int(request.headers.get("content-length") or 0) > most:
+        raise ProblemError(413, f"the body has more than {most} bytes")
+    size = 0
+
+    async def counted() -> Any:
+        nonlocal size
+        message = await request.receive()
+        size += len(message.get("body", b""))
+        if size > most:
+            raise ProblemError(413, f"the body has more than {most} bytes")
+        return message
+
+    try:
+        async with (
+            asyncio.timeout(_SLOW_UPLOAD),
+            Request(request.scope, counted).form(max_files=64, max_fields=2) as form,
+        ):
+            files = form.getlist("files")
+            if set(form) - {"files", "why", "by"} or not files:
+                raise ProblemError(422, "expected files, the artefact's, and maybe why and by")
+            for file in files:
+                name = getattr(file, "filename", None) or ""
+                if not isinstance(file, UploadFile) or not PLAIN_NAME.fullmatch(name):
+                    raise ProblemError(422, f"files: {name!r:.110} is no name of a file")
+                if (folder / name).exists():
+                    raise ProblemError(422, f"files: {name} was sent twice")
+                with (folder / name).open("wb") as stream:
+                    while part := await file.read(2**20):
+                        stream.write(part)
+            said = [form.get(name, "") for name in ("why", "by")]
+            why, by = (each if isinstance(each, str) else "" for each in said)
+            return why[:500].strip() or "uploaded", by[:100]
+    except TimeoutError:
+        raise ProblemError(408, f"the body did not arrive in {_SLOW_UPLOAD:g} s") from None
 
 
 def _questions(service: Service) -> APIRouter:
@@ -280,6 +356,26 @@ async def _stream(service: Service, number: str, after: int) -> AsyncGenerator[s
         if quiet >= _BEAT:
             yield ": still at work\n\n"
             quiet = 0.0
+
+
+def _runs(_: Service) -> APIRouter:
+    router = APIRouter(tags=["runs"])
+
+    @router.get("/runs")
+    def table(request: Request, model_id: ModelFilter = None) -> Response:
+        """Every run whose reports are here, the newest first; as CSV where `Accept` says so."""
+        rows = [row for row in runs.rows() if model_id in (None, row["model_id"])]
+        if "text/csv" in request.headers.get("accept", ""):
+            return PlainTextResponse(runs.as_csv(rows), media_type="text/csv")
+        return JSONResponse({"runs": rows})
+
+    @router.get("/runs.csv")
+    def download(model_id: ModelFilter = None) -> Response:
+        """The same as a file."""
+        rows = [row for row in runs.rows() if model_id in (None, row["model_id"])]
+        return PlainTextResponse(runs.as_csv(rows), media_type="text/csv")
+
+    return router
 
 
 def _in_body(*names: str) -> dict[str, Any]:
