@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from touchstone.contract import Model, load_model
     from touchstone.inference.amortised import amortise
     from touchstone.inference.priors import normal, uniform
+    from touchstone.stages.answers import Answer, load
     from touchstone.vocabulary import Cases, Computation, Posterior, Quantity, Verdict
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "Cases",
     "Computation",
     "Model",
@@ -22,13 +24,16 @@ __all__ = [
     "Quantity",
     "Verdict",
     "amortise",
+    "load",
     "load_model",
     "normal",
     "uniform",
 ]
 
 _MODULES = {
+    "Answer": "stages.answers",
     "Model": "contract",
+    "load": "stages.answers",
     "load_model": "contract",
     "amortise": "inference.amortised",
     "normal": "inference.priors",

@@ -279,6 +279,31 @@ class Model[Detail](ABC):
         """
         raise NotImplementedError(f"{self.model_id} measures nothing by a form")
 
+    def counterfactual(
+        self, do: str, *, mode: str, strategy: str
+    ) -> "Callable[[Cases[Detail], Posterior, np.random.Generator], Json]":
+        """What measured systems would be, had something about them been otherwise.
+
+        Args:
+            do: What is done, in words such as "mass=2x, metallicity=0.02".
+            mode: How effects respond: one of those that the model names where it is none of them.
+            strategy: "strict_physics" refuses an answer that violates a law, "report_only" gives
+                it with the violation.
+
+        Returns:
+            A function of a measurement, its posterior and a source of randomness. It returns `do`,
+            the actions in words; `posterior`, rows of `name`, `unit`, `meaning`, `median`, `low`
+            and `high` (of a 90 % interval) of the system as it is; `counterfactual`, such rows of
+            its twin, with `change` (`median`, `low`, `high`), `bracket` (`low`, `high`: whatever
+            the noises of the twins have in common) and `why`, empty where the answer is refused;
+            `refusals` and `remarks`, in words; `violations`, rows of `law`, `status`, `largest`,
+            `limit`, `n` and `how`; `curves` and `structure`, which are drawn.
+
+        Raises:
+            ArtifactError: If an action or the mode names what there is not.
+        """
+        raise NotImplementedError(f"{self.model_id} answers no counterfactuals")
+
     def form_problems(self, values: Json) -> list[str]:
         """What is wrong with values of a form together, where each may be right by itself.
 

@@ -65,27 +65,59 @@ def predict(
             metavar="KEY=VALUE...", help="Values of the fields that `touchstone info` lists."
         ),
     ] = None,
+    observation: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Measurement in place of values: needs --do."),
+    ] = None,
+    do: Annotated[
+        str | None,
+        typer.Option(help='What is done, such as "mass=2x, metallicity=0.02": a counterfactual.'),
+    ] = None,
+    mode: Annotated[str | None, typer.Option(help="How effects respond to --do.")] = None,
+    strategy: Annotated[
+        str, typer.Option(help="strict_physics refuses what breaks a law, report_only says it.")
+    ] = "strict_physics",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report, figure and page of a counterfactual.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Ask a model by the values of its form, such as Tg_num=420 or E_V=0.3,0.29,0.28.
 
     `touchstone info MODEL` lists the fields. What is left out is assumed or inferred, and said.
+    With --do, some models say what would have been otherwise.
     """
     keep_compilations()
     with bad_input():
         from touchstone import registry
         from touchstone.io import settings
-        from touchstone.stages import checkpoints, predict, records, summary
+        from touchstone.io.artifacts import ArtifactError, assert_writable
+        from touchstone.stages import checkpoints, counterfactual, page, predict, records, summary
 
+        if do is None and (observation or mode or out):
+            raise ArtifactError("--do: is missing, expected what is done, such as --do mass=2x")
+        if observation is not None and values:
+            raise ArtifactError(f"--observation: {observation} or values, not both")
+        if out is not None:
+            assert_writable(out)
         fields = registry.get_inference_form_fields(model_id)
         texts = {field.name for field in fields if field.type in ("string", "select")}
         params = records.key_values(values or [], texts)
         model, results, config = chosen_model(model_id)
         judge = checkpoints.prepare(model, results)
         own = settings.of_stage(config, model_id, "infer")
-        report = predict.run(model, judge, own, params)
+        if do is None:
+            report = predict.run(model, judge, own, params)
+        else:
+            asked = counterfactual.Asked(do, mode or "", strategy)
+            answered = counterfactual.run(model, judge, own, observation or params, asked)
+            report = answered.report
+            if out is not None:
+                page.write_counterfactual(report, out)
     as_text = json.dumps(report, indent=2, ensure_ascii=False) if as_json else None
     typer.echo(as_text or summary.prediction_text(report))
+    if out is not None:
+        typer.echo(f"Report, figure and page: {out}", err=True)
     verdicts = report["verdict"], report.get("computation", {}).get("verdict")
     if "escalate" in verdicts:
         raise typer.Exit(ESCALATE)

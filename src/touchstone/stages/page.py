@@ -129,3 +129,10 @@ def _row(report: dict) -> dict:
         low, high = entry["interval_90"]
         row |= {f"{name} median": entry["median"], f"{name} 5 %": low, f"{name} 95 %": high}
     return row
+
+
+def write_counterfactual(report: dict, folder: Path) -> list[Path]:
+    """Write the report of an answer to a counterfactual question; returns its path."""
+    file = folder / "counterfactual.json"
+    artifacts.write_json(file, report)
+    return [file]

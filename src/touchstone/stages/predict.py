@@ -13,7 +13,7 @@ from touchstone import registry
 from touchstone.contract import Model
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
-from touchstone.stages import randomness
+from touchstone.stages import counterfactual, randomness
 from touchstone.stages.checkpoints import Judge
 
 
@@ -49,7 +49,10 @@ def run(model: Model, judge: Judge, settings: dict, params: dict[str, Any]) -> d
         raise FormError(model.model_id, problems)
     started = time.perf_counter()
     try:
-        answer = _predicted(model, settings["seed"], values)
+        if counterfactual.answers(model) and values.get("do"):
+            answer = _otherwise(model, judge, settings, values)
+        else:
+            answer = _predicted(model, settings["seed"], values)
     except NotImplementedError:
         answer = _measured(model, judge, settings, values, params)
     artefact = judge.artefact
@@ -72,6 +75,39 @@ def _predicted(model: Model, seed: int, values: dict[str, Any]) -> dict:
     return answer | {
         "verdict": "escalate" if outside else "accept",
         "reason": "; ".join(outside) or "all values lie inside of the training",
+    }
+
+
+def _otherwise(model: Model, judge: Judge, settings: dict, values: dict[str, Any]) -> dict:
+    """What the measurement that values describe would be after what they say is done."""
+    measured = {
+        name: value
+        for name, value in values.items()
+        if name not in counterfactual.Asked._fields and value is not None
+    }
+    strategy = values.get("strategy") or counterfactual.STRATEGIES[0]
+    asked = counterfactual.Asked(values["do"], values["mode"], strategy)
+    report = counterfactual.run(model, judge, settings, measured, asked).report
+    named = ("name", "unit", "median", "low", "high")
+    return {
+        **{name: report[name] for name in ("verdict", "reason", "computation")},
+        "estimates": [
+            {name: row[name] for name in named} | {"meaning": f"{row['meaning']}, {side}"}
+            for side, rows in (
+                ("as it is", report["posterior"]),
+                (
+                    f"after do({', '.join(report['do'])}), {report['mode']}",
+                    report["counterfactual"],
+                ),
+            )
+            for row in rows
+            if row["median"] is not None
+        ],
+        "probabilities": [],
+        "attribution": [],
+        "assumed": {},
+        "outside_training": [*report["outside_training"], *report["refusals"]],
+        "answer": report,
     }
 
 

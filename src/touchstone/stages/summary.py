@@ -293,7 +293,8 @@ def _definitions(texts: Mapping[str, str]) -> str:
 
 def prediction_text(report: dict) -> str:
     """An answer to a form: estimates, what they rest on, and whether that is of the training."""
-
+    if report["kind"] == "counterfactual" or "answer" in report:
+        return counterfactual_text(report.get("answer", report))
     assumed = ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in report["assumed"].items()
@@ -325,6 +326,60 @@ def prediction_text(report: dict) -> str:
     parts.append(_filled(f"{report['verdict'].upper()}: {report['reason']}."))
     parts.append(_filled(f"Artefact of {report['model_id']}: {report['artefact']}."))
     return "\n\n".join(parts)
+
+
+def change_table(report: dict) -> list[list[str]]:
+    """What changed and why: a row for each quantity of the system and of its twin."""
+    rows = [["quantity", "unit", "as it is", "twin", "change", "why"]]
+    twins = {row["name"]: row for row in report["counterfactual"]}
+
+    def ends(row):
+        if row["median"] is None:
+            return "not informed"
+        if row["low"] == row["high"]:
+            return f"{row['median']:.4g}"
+        return f"{row['median']:.4g} ({row['low']:.4g} to {row['high']:.4g})"
+
+    for row in report["posterior"]:
+        twin = twins.get(row["name"])
+        if twin is None:
+            rows.append([row["name"], row["unit"], ends(row), "–", "–", ""])
+            continue
+        same = twin["change"]["low"] == twin["change"]["high"] == 0
+        change = "none" if same else ends(twin["change"])
+        rows.append([row["name"], row["unit"], ends(row), ends(twin), change, twin["why"]])
+    return rows
+
+
+def law_table(report: dict) -> list[list[str]]:
+    """Each law of conservation: whether it is kept, by how much, and how that was checked."""
+    rows = [["law", "", "largest violation", "limit", "checked by"]]
+    for row in report["violations"]:
+        largest, limit = (
+            "–" if row[name] is None else f"{row[name]:.1e}" for name in ("largest", "limit")
+        )
+        of = f" (n = {row['n']})" if row["n"] else ""
+        rows.append([row["law"], row["status"].replace("_", " "), largest, limit, row["how"] + of])
+    return rows
+
+
+def counterfactual_text(report: dict) -> str:
+    """An answer to a counterfactual question for a terminal."""
+    table = [[*row[:1], *row[2:5], row[1]] for row in change_table(report)]
+    laws = [row[:4] for row in law_table(report)]
+    computation = report["computation"]
+    level = f"{100 * report['level']:g} %"
+    said = [
+        f"{report['verdict'].upper()}: {report['reason']}.",
+        f"The computation: {computation['verdict'].upper()}, {computation['reason']}.",
+        f"Intervals are of {level}, of twins that share all noise; the report has the bracket over "
+        "all that they may share, which no data can tell.",
+        f"Artefact of {report['model_id']}: {report['artefact']}.",
+    ]
+    title = f"do({', '.join(report['do'])}), {report['mode']}"
+    return "\n\n".join(
+        [title, "\n".join(_aligned(table)), "\n".join(_aligned(laws)), *map(_filled, said)]
+    )
 
 
 def tables_text(tables: Sequence[Comparison]) -> str:

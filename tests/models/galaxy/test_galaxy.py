@@ -1,5 +1,7 @@
 """The model through its contract: learn, abduct, act, predict, refuse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from galaxies import CONFIG
@@ -7,7 +9,9 @@ from scipy.stats import kstest, mannwhitneyu
 
 from touchstone.contract import load_model
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.galaxy import counterfactual, observation
+from touchstone.models.galaxy import conservation, counterfactual, observation
+from touchstone.stages import records
+from touchstone.stages.counterfactual import measured
 from touchstone.vocabulary import Cases
 
 SIZES = {"batch_size": 64, "paths": 1, "learning_rate": 4e-3, "width": 16, "depth": 1}
@@ -21,7 +25,6 @@ BUDGET = {
 FORM = {
     **dict.fromkeys(["u", *(f"{band}_error" for band in "ugriz")]), "g": 17.9, "r": 17.2,
     "i": 16.9, "z": 16.7, "unit": "AB mag", "redshift": 0.08, "redshift_error": 5e-4,
-    "do": "mass=2x", "mode": "direct",
 }  # fmt: skip
 
 
@@ -29,7 +32,6 @@ FORM = {
 def trained(tmp_path_factory):
     """A model that learnt a little, and what it said."""
     folder, model = tmp_path_factory.mktemp("galaxy"), load_model("galaxy")
-    model.config["answer"] = BUDGET
     rng = np.random.default_rng(0)
     model.simulate({"n_rows": 1000}, rng, folder / "chunk.npz", {})
     settings = {**SIZES, "held_out": 0.1, "n_steps": 100}
@@ -105,56 +107,103 @@ def test_posteriors_cover_the_truth_and_a_wrong_band_stands_out(trained):
     assert mannwhitneyu(off, right, alternative="greater").pvalue < 0.01
 
 
+def asked(model, do, mode="direct", strategy="strict_physics", seed=6, **values):
+    """The answer of a model to a question about the galaxy of the form."""
+    answer = model.counterfactual(do, mode=mode, strategy=strategy)
+    with measured(model, FORM | values) as source:
+        cases, _ = records.read(model, source)
+    rng = np.random.default_rng(seed)
+    posterior = model.infer(cases, rng, method="reweighted", budget=BUDGET)
+    return answer(cases, posterior, rng)
+
+
 def test_an_answer_doubles_the_mass_and_keeps_what_is_conserved(trained):
     model, _, _ = trained
-    answer = model.predict(FORM, np.random.default_rng(6))
-    rows = {(row["name"], "after" in row["meaning"]): row for row in answer["estimates"]}
+    answer = asked(model, "mass=2x")
+    before, after = (
+        {row["name"]: row for row in answer[side]} for side in ("posterior", "counterfactual")
+    )
     for end in ("low", "median", "high"):
-        moved = rows["log_mass_formed", True][end] - rows["log_mass_formed", False][end]
+        moved = after["log_mass_formed"][end] - before["log_mass_formed"][end]
         assert moved == pytest.approx(np.log10(2), abs=1e-4)
-        brighter = rows["r", True][end] - rows["r", False][end]
+        assert after["log_mass_formed"]["change"][end] == pytest.approx(np.log10(2), abs=1e-4)
+        brighter = after["r"][end] - before["r"][end]
         assert brighter == pytest.approx(-2.5 * np.log10(2), abs=1e-4)
-    assert rows["r", False]["low"] < FORM["r"] + 0.1
-    assert rows["r", False]["high"] > FORM["r"] - 0.1
-    assert set(answer["assumed"]) == {f"{band}_error" for band in "griz"}
-    assert not [reason for reason in answer["outside_training"] if "violated" in reason]
+    assert before["r"]["low"] < FORM["r"] + 0.1
+    assert before["r"]["high"] > FORM["r"] - 0.1
+    status = {row["law"]: row["status"] for row in answer["violations"]}
+    assert status.pop("momentum") == "not_applicable"
+    assert set(status.values()) == {"kept"}
+    assert after["age"]["why"] == "kept: nothing that changed is a cause of it"
+    cut = {tuple(edge) for edge in answer["structure"]["cut"]}
+    assert cut == {("log_mass", n) for n in ("log_tau", "formation", "log_metallicity", "A_V")}
+
+
+def test_the_bracket_of_unknown_noise_holds_the_twin_of_shared_noise(trained):
+    model, _, _ = trained
+    wider = 0
+    for row in asked(model, "mass=2x", "total")["counterfactual"]:
+        if row["median"] is not None:
+            assert row["bracket"]["low"] <= row["low"] <= row["high"] <= row["bracket"]["high"]
+            wider += row["bracket"]["high"] - row["bracket"]["low"] > row["high"] - row["low"]
+    assert wider > 5
 
 
 def test_what_the_data_cannot_say_is_refused(trained):
     model, _, _ = trained
-    answer = model.predict({**FORM, "do": "log_mass+2.5"}, np.random.default_rng(7))
-    assert any("beyond the bounds" in reason for reason in answer["outside_training"])
-    assert not any("after" in row["meaning"] for row in answer["estimates"])
+    answer = asked(model, "log_mass+2.5")
+    assert any("beyond the bounds" in reason for reason in answer["refusals"])
+    assert answer["counterfactual"] == []
     for text, words in (("halo=1", "halo can not be set"), ("metallicity=0.2", "from 0.0001")):
         with pytest.raises(ArtifactError, match=words):
-            model.predict({**FORM, "do": text}, np.random.default_rng(8))
+            model.counterfactual(text, mode="direct", strategy="strict_physics")
+    with pytest.raises(ArtifactError, match="mode: 'some' is none of total, direct"):
+        model.counterfactual("mass=2x", mode="some", strategy="strict_physics")
 
 
-def test_quantities_of_which_the_data_say_no_more_than_the_prior_are_left_out(trained):
+def test_quantities_of_which_the_data_say_no_more_than_the_prior_have_no_numbers(trained):
     model, _, _ = trained
     rng = np.random.default_rng(9)
-    u = rng.standard_normal((2, 2000, 6)).astype(np.float32)
-    u[0, :, model.graph.names.index("log_mass")] *= 0.05  # all that the data said
-    actions = model.graph.actions("A_V=0.5")
-    rows, refused = counterfactual.answer(
-        model.graph, model.forward, model.bands, (u[0], u[1]), actions, "direct"
-    )
-    told = {(row["name"], "after" in row["meaning"]) for row in rows}
-    assert {("log_mass_formed", False), ("log_mass_formed", True), ("A_V", True)} <= told
-    assert not told & {("A_V", False), ("age", False), ("age", True)}
-    assert "A_V, as it is: the data say no more than the prior" in refused
+    u = rng.standard_normal((2000, 6)).astype(np.float32)
+    u[:, model.graph.names.index("log_mass")] *= 0.05  # all that the data said
+    answer = model.question("A_V=0.5", mode="direct", strategy="strict_physics")(u, rng)
+    told = {
+        (row["name"], side)
+        for side in ("posterior", "counterfactual")
+        for row in answer[side]
+        if row["median"] is not None
+    }
+    assert {("log_mass_formed", "posterior"), ("A_V", "counterfactual")} <= told
+    assert not told & {("A_V", "posterior"), ("age", "posterior"), ("age", "counterfactual")}
 
 
-def test_a_law_that_is_broken_is_seen(trained):
+def test_a_law_that_is_broken_is_seen_and_refused_or_reported(trained):
     model, _, _ = trained
     u = np.random.default_rng(10).standard_normal((5, 6)).astype(np.float32)
     values, _ = counterfactual.twins(model.graph, model.forward, u, (), "total")
-    _, budget = counterfactual.readings(model.forward, values, model.bands)
-    sound = counterfactual.violations(values, budget, model.forward)
-    assert max(sound.values()) < 1e-5
-    leaking = budget._replace(infrared=0.9 * budget.infrared, returned=budget.returned * 1.01)
-    found = counterfactual.violations({**values, "age": values["age"] + 14}, leaking, model.forward)
-    assert min(found.values()) > counterfactual.VIOLATION
+    found, budget = counterfactual.readings(model.forward, values, model.bands)
+    fluxes = observation.nanomaggies_of(np.stack([found[band] for band in model.bands], axis=1))
+    broken = {
+        "mass": (values, budget._replace(returned=budget.returned * 1.01), fluxes),
+        "energy": (values, budget._replace(infrared=0.9 * budget.infrared), fluxes),
+        "bolometric": (values, budget._replace(attenuated=1.001 * budget.attenuated), fluxes),
+        "flux": (values, budget, 1.01 * fluxes),
+        "no star": ({**values, "age": values["age"] + 14}, budget, fluxes),
+        "no mass": (values, budget._replace(returned=-budget.returned), fluxes),
+    }
+    for law, side in broken.items():
+        rows = conservation.report({"one": side}, model.sources, model.config["cosmology"])
+        (row,) = (row for row in rows if row["law"].startswith(law))
+        assert row["status"] == "violated", law
+    question = model.question("mass=2x", mode="direct", strategy="strict_physics")
+    leaking = [{"law": "energy", "status": "violated", "largest": 0.1}]
+    for strict in (True, False):
+        answer = replace(question, check=lambda sides: leaking, strict=strict)(
+            u, np.random.default_rng(0)
+        )
+        said = answer["refusals" if strict else "remarks"]
+        assert said == ["energy is violated by 1.0e-01"]
+        assert bool(answer["counterfactual"]) == (not strict)
 
 
 def test_the_example_is_read_back(trained, tmp_path):

@@ -1,5 +1,8 @@
 """Action and prediction: what a galaxy would be, had something about it been otherwise."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,12 +10,14 @@ import numpy as np
 from jax import Array
 
 from touchstone.contract import summary_of
-from touchstone.models.galaxy.graph import Action, Graph, galaxy_of
-from touchstone.models.galaxy.observation import magnitude
+from touchstone.models.galaxy.graph import TOTAL, Action, Graph, galaxy_of
+from touchstone.models.galaxy.observation import magnitude, nanomaggies_of
 from touchstone.models.galaxy.physics import Budget, Forward
 
 BEYOND = 0.05  # largest part of the posterior that an action may take beyond the bounds of a node
-VIOLATION = 1e-4  # largest relative violation of a law of conservation
+ENDS = ("low", "median", "high")
+_SHOWN = 3000.0, 11000.0  # Å as observed, of the spectra that are drawn
+_N_POINTS, _N_CURVES = 300, 200  # of a curve; draws that its bands are of
 # What is reported: unit and meaning, in the order of the report.
 READINGS = {
     "log_mass_formed": ("dex", "log10 of the mass ever formed, in solar masses"),
@@ -21,8 +26,18 @@ READINGS = {
     "age": ("Gyr", "since star formation began"),
     "log_metallicity": ("dex", "log10 of the mass fraction of metals over 0.02"),
     "A_V": ("mag", "attenuation at 5500 Å"),
+    "log_intrinsic": ("dex", "log10 of the luminosity of the stars, in solar ones"),
+    "log_attenuated": ("dex", "log10 of the luminosity that leaves the dust, in solar ones"),
     "log_infrared": ("dex", "log10 of the luminosity that dust absorbs and shines, in solar ones"),
 }
+# The node that each is of; all others are fluxes.
+NODES = {
+    "log_mass_formed": "log_mass", "log_sfr": "log_ssfr", "age": "age", "A_V": "A_V",
+    "log_metallicity": "log_metallicity",
+    **dict.fromkeys(
+        ["log_mass_surviving", "log_intrinsic", "log_attenuated", "log_infrared"], "budget"
+    ),
+}  # fmt: skip
 
 
 def twins(
@@ -75,75 +90,224 @@ def readings(
         "age": values["age"],
         "log_metallicity": values["log_metallicity"],
         "A_V": values["A_V"],
+        "log_intrinsic": np.log10(budget.intrinsic),
+        "log_attenuated": np.log10(budget.attenuated),
         "log_infrared": np.maximum(infrared, 0.0),  # below a solar luminosity there is none
         **dict(zip(bands, magnitude(fluxes).T, strict=True)),
     }
     return {name: np.asarray(column, float) for name, column in found.items()}, budget
 
 
-def violations(values: dict[str, np.ndarray], budget: Budget, forward: Forward) -> dict[str, float]:
-    """Largest relative violation of each law among galaxies; see `quadrature` for their check."""
-    mass = budget.surviving + budget.returned
-    light = budget.attenuated + budget.infrared
-    universe = np.asarray(forward.cosmology.age(jnp.asarray(values["redshift"])))
-    return {
-        "mass": float(np.abs(mass / budget.formed - 1).max()),
-        "energy": float(np.abs(light / budget.intrinsic - 1).max()),
-        "age": float(np.maximum(values["age"] / universe - 1, 0).max()),
-    }
+def shown(
+    forward: Forward, values: dict[str, np.ndarray], redshift: float, n_points: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Spectra as observed: wavelengths in Å, shape (w,), nanomaggies at each, shape (n, w)."""
+    grid = jnp.geomspace(*_SHOWN, n_points)
+    return np.asarray(grid), np.asarray(_spectra(forward, jax.tree.map(jnp.asarray, values), grid))
 
 
-def answer(
-    graph: Graph,
-    forward: Forward,
-    bands: tuple[str, ...],
-    draws: tuple[np.ndarray, np.ndarray],
-    actions: tuple[Action, ...],
-    mode: str,
-) -> tuple[list[dict], list[str]]:
-    """Rows of the factual galaxy and of its twin, and every reason not to say more.
+@eqx.filter_jit
+def _spectra(forward: Forward, values: dict[str, Array], grid: Array) -> Array:
+    return jax.vmap(lambda each: forward.density(galaxy_of(each), grid))(values)
 
-    Args:
+
+@dataclass(frozen=True)
+class Question:
+    """An action on galaxies, understood.
+
+    Attributes:
         graph: The causal model.
         forward: The physics.
         bands: Names of the bands.
-        draws: Exogenous terms of the posterior and of the prior at the same redshift, (n, P) each.
+        effective: Their wavelengths, Å, shape (band,).
+        check: Violations of a galaxy's laws; see `conservation.report`.
         actions: What is done.
         mode: `total` or `direct`.
-
-    Returns:
-        Rows as in `Model.predict`, and the reasons to refuse: an action that leads out of the
-        bounds, a law that is violated, or a quantity of which the data say nothing.
+        strict: Whether an answer that violates a law is refused.
     """
-    before, after = twins(graph, forward, draws[0], actions, mode)
-    refused = [
-        f"do({words}): takes {part:.0%} of the posterior beyond the bounds of its node"
-        for words, part in graph.outside(after, actions).items()
-        if part > BEYOND
-    ]
-    sides = {"as it is": before}
-    if not refused:
-        sides[f"after do({', '.join(action.words for action in actions)}), {mode}"] = after
-    prior_before, prior_after = twins(graph, forward, draws[1], actions, mode)
-    rows = []
-    for (meaning, values), prior_values in zip(
-        sides.items(), (prior_before, prior_after), strict=False
-    ):
-        ours, budget = readings(forward, values, bands)
-        prior, _ = readings(forward, prior_values, bands)
-        refused += [
-            f"{meaning}: {law} is violated by {size:.1e}"
-            for law, size in violations(values, budget, forward).items()
-            if size > VIOLATION
+
+    graph: Graph
+    forward: Forward
+    bands: tuple[str, ...]
+    effective: np.ndarray
+    check: Callable[..., list[dict]]
+    actions: tuple[Action, ...]
+    mode: str
+    strict: bool
+
+    def __call__(self, u: np.ndarray, rng: np.random.Generator) -> dict:
+        """The answer for exogenous terms of a posterior, shape (n, P); see `Model.counterfactual`.
+
+        The prior beside which it is held is that at the same redshift: the galaxy is known to be
+        there.
+        """
+        graph, forward = self.graph, self.forward
+        prior = rng.standard_normal(u.shape).astype(np.float32)
+        place = graph.names.index("redshift")
+        prior[:, place] = u[:, place]
+        before, after = twins(graph, forward, u, self.actions, self.mode)
+        ours, budget = readings(forward, before, self.bands)
+        theirs, twin_budget = readings(forward, after, self.bands)
+        refusals = [
+            f"do({words}): takes {part:.0%} of the posterior beyond the bounds of its node"
+            for words, part in graph.outside(after, self.actions).items()
+            if part > BEYOND
         ]
-        for name, column in ours.items():
-            unit, what = READINGS.get(name, ("mag", f"AB magnitude in {name}"))
-            found = summary_of(column, np.full(len(column), 1 / len(column)), prior[name])
-            low, high = found["interval_90"]
-            # What an action has set is known, whatever the data say.
-            if np.ptp(column) > 1e-6 and found["remark"] == "not informed":
-                refused.append(f"{name}, {meaning}: the data say no more than the prior")
-                continue
-            ends = {"median": found["median"], "low": low, "high": high}
-            rows.append({"name": name, "unit": unit, "meaning": f"{what}, {meaning}", **ends})
-    return rows, refused
+        laws = self.check(
+            {"as it is": (before, budget, self._fluxes(ours)),
+             "its twin": (after, twin_budget, self._fluxes(theirs))}
+        )  # fmt: skip
+        broken = [f"{row['law']} is violated by {row['largest']:.1e}"
+                  for row in laws if row["status"] == "violated"]  # fmt: skip
+        refusals += broken if self.strict else []
+        expected, _ = self._read(prior, ())
+        expected_after, _ = self._read(prior, self.actions)
+        why = self.reasons()
+        bracket = self._bracket(u, theirs, rng)
+        factual = [_row(name, column, expected[name]) for name, column in ours.items()]
+        twin = [
+            _row(name, column, expected_after[name])
+            | {"change": _ends(column - ours[name]), "bracket": bracket[name], "why": why[name]}
+            for name, column in theirs.items()
+        ]
+        return {
+            "do": [action.words for action in self.actions],
+            "posterior": factual,
+            "counterfactual": [] if refusals else twin,
+            "refusals": refusals,
+            "remarks": [] if self.strict else broken,
+            "violations": laws,
+            "curves": self.curves(before, after if not refusals else None),
+            "structure": self.structure(),
+        }
+
+    def _fluxes(self, found: dict[str, np.ndarray]) -> np.ndarray:
+        return nanomaggies_of(np.stack([found[band] for band in self.bands], axis=1))
+
+    def _read(self, u: np.ndarray, actions: tuple[Action, ...]):
+        return readings(
+            self.forward, twins(self.graph, self.forward, u, actions, self.mode)[1], self.bands
+        )
+
+    def _bracket(self, u: np.ndarray, shared: dict, rng: np.random.Generator) -> dict[str, dict]:
+        """Ends of the twin over noises that have everything, nothing, or the opposite in common.
+
+        No data can tell which it is: a galaxy is observed without its twin. Only the terms of nodes
+        that respond are in question.
+        """
+        responds = [n in self._changed() - {a.node for a in self.actions} for n in self.graph.names]
+        sides = [shared]
+        if any(responds):
+            factual, _ = twins(self.graph, self.forward, u, (), self.mode)
+            fresh = rng.standard_normal(u.shape).astype(np.float32)
+            for other in (fresh, -u):
+                noise = np.where(responds, other, u)
+                values = coupled(self.graph, self.forward, noise, factual, self.actions)
+                sides.append(readings(self.forward, values, self.bands)[0])
+        ends = {name: [_ends(side[name]) for side in sides] for name in shared}
+        return {
+            name: {"low": min(e["low"] for e in each), "high": max(e["high"] for e in each)}
+            for name, each in ends.items()
+        }
+
+    def _changed(self) -> set[str]:
+        """Nodes that the actions change: themselves, and what responds in this mode."""
+        changed = {action.node for action in self.actions}
+        for name in self.graph.order:
+            free = self.mode == TOTAL or name not in self.graph.mechanisms
+            if free and changed & set(self.graph.parents[name]):
+                changed.add(name)
+        return changed
+
+    def reasons(self) -> dict[str, str]:
+        """Why each reading of the twin is what it is, by its name."""
+        done = {action.node: action.words for action in self.actions}
+        changed, found = self._changed(), {}
+        for name in (*READINGS, *self.bands):
+            node = NODES.get(name, "fluxes")
+            causes = [parent for parent in self.graph.parents[node] if parent in changed]
+            if node in done:
+                found[name] = f"set by do({done[node]})"
+            elif node in changed:
+                how = "by its mechanism, with its own noise" if node in self.graph.mechanisms else (
+                    "by physics"
+                )  # fmt: skip
+                found[name] = f"follows {how} from {', '.join(causes)}"
+            elif causes:
+                found[name] = f"kept: {self.mode} mode, though {', '.join(causes)} is a cause of it"
+            else:
+                found[name] = "kept: nothing that changed is a cause of it"
+        return found
+
+    def structure(self) -> dict:
+        """The graph, and what the actions set and cut of it."""
+        graph, done = self.graph, {action.node: action.words for action in self.actions}
+        edges = [(parent, name) for name in graph.order for parent in graph.parents[name]]
+        changed = self._changed()
+        cut = [
+            (parent, name) for parent, name in edges
+            if name in done
+            or (self.mode != TOTAL and name in graph.mechanisms and parent in changed)
+        ]  # fmt: skip
+        return {
+            "nodes": {name: graph.nodes[name]["meaning"] for name in graph.order},
+            "set": done,
+            "changed": sorted(changed - done.keys()),
+            "edges": edges,
+            "cut": cut,
+        }
+
+    def curves(self, before: dict, after: dict | None) -> dict:
+        """Spectra of both with 90 % bands, at the median redshift, and fluxes in the bands."""
+        some = slice(_N_CURVES)
+        redshift = float(np.median(before["redshift"]))
+        sides = {"factual": before} | ({"twin": after} if after is not None else {})
+        found: dict = {"x_label": "Wavelength (Å)", "y_label": "Flux (nanomaggies)"}
+        for name, values in sides.items():
+            few = {key: column[some] for key, column in values.items()}
+            wavelength, spectra = shown(self.forward, few, redshift, _N_POINTS)
+            found["wavelength"] = _short(wavelength)
+            found[name] = {
+                end: _short(line)
+                for end, line in zip(ENDS, np.quantile(spectra, [0.05, 0.5, 0.95], axis=0),
+                                     strict=True)
+            }  # fmt: skip
+            _, fluxes = _observables(self.forward, jax.tree.map(jnp.asarray, few))
+            found[f"{name}_bands"] = [
+                {"name": band, "x": float(x), **_ends(column)}
+                for band, x, column in zip(
+                    self.bands, self.effective, np.asarray(fluxes, float).T, strict=True
+                )
+            ]
+        return found
+
+
+@eqx.filter_jit
+def _coupled(forward: Forward, u: Array, factual: dict[str, Array], graph: Graph, actions):
+    return jax.vmap(lambda u, f: graph.twin(forward, u, f, actions, TOTAL))(u, factual)
+
+
+def coupled(graph: Graph, forward: Forward, u: np.ndarray, factual: dict, actions) -> dict:
+    """Twins of factual galaxies whose responding nodes have noises u of their own, in `total`."""
+    found = _coupled(forward, jnp.asarray(u), jax.tree.map(jnp.asarray, factual), graph, actions)
+    return jax.tree.map(np.asarray, found)
+
+
+def _ends(column: np.ndarray) -> dict[str, float]:
+    low, median, high = np.quantile(column, [0.05, 0.5, 0.95], method="inverted_cdf")
+    return {"low": float(low), "median": float(median), "high": float(high)}
+
+
+def _row(name: str, column: np.ndarray, prior: np.ndarray) -> dict:
+    unit, what = READINGS.get(name, ("mag", f"AB magnitude in {name}"))
+    row = {"name": name, "unit": unit, "meaning": what}
+    told = summary_of(column, np.full(len(column), 1 / len(column)), prior)["remark"]
+    # What an action has set is known, whatever the data say.
+    if told == "not informed" and np.ptp(column) > 1e-6:
+        return row | dict.fromkeys(ENDS) | {"remark": "the data say no more than the prior"}
+    return row | _ends(column) | {"remark": ""}
+
+
+def _short(line: np.ndarray) -> list[float]:
+    """Numbers of five digits: what a drawing needs, and no more."""
+    return [float(f"{value:.5g}") for value in line]

@@ -1,6 +1,7 @@
 """Counterfactual galaxies in the workflow: the contract, filled by the rooms beside this file."""
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 
 import jax
@@ -9,10 +10,17 @@ import numpy as np
 from touchstone.contract import Comparison, Fit, Model, Simulated, summary_of
 from touchstone.io import artifacts, plain_yaml
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.galaxy import counterfactual, observation, quadrature, stresses, tables
+from touchstone.models.galaxy import (
+    conservation,
+    counterfactual,
+    observation,
+    quadrature,
+    stresses,
+    tables,
+)
 from touchstone.models.galaxy.abduction import Abduction
 from touchstone.models.galaxy.cosmology import Cosmology
-from touchstone.models.galaxy.graph import Graph
+from touchstone.models.galaxy.graph import DIRECT, TOTAL, Graph
 from touchstone.models.galaxy.observation import Photometry
 from touchstone.models.galaxy.physics import Forward
 from touchstone.vocabulary import Cases, Check, Posterior, Quantity, View
@@ -20,6 +28,7 @@ from touchstone.vocabulary import Cases, Check, Posterior, Quantity, View
 _FLOW, _META = "posterior_model.eqx", "model_meta.json"
 _VERSION = 1
 _N_GALLERY, _N_PRIOR = 3, 4000
+MODES = (TOTAL, DIRECT)
 _N_COMPARED = 500  # rows held out that the flow is compared on
 
 
@@ -157,7 +166,7 @@ class GalaxyModel(Model[Photometry]):
         files = artifacts.files(data)
         if len(files) != 1:
             raise ArtifactError(f"{data}: holds {len(files)} tables, expected one of one galaxy")
-        said = plain_yaml.load(meta) or {}
+        said = (plain_yaml.load(meta) if meta.is_file() else None) or {}
         if not isinstance(said, dict):
             raise ArtifactError(f"{meta}: expected keys and values, such as `unit: AB mag`")
         fluxes, redshift, error = observation.read(files[0], said, self.depth)
@@ -302,37 +311,62 @@ class GalaxyModel(Model[Photometry]):
 
     # Words and figures ----------------------------------------------------------------------------
 
-    def predict(self, values: dict, rng: np.random.Generator) -> dict:
-        """The galaxy as it is, and its twin; see `counterfactual.answer`."""
-        actions = self.graph.actions(values["do"])
-        fluxes = observation.nanomaggies(values, self.depth, values["unit"], "the form")
-        cases = self._measured(fluxes, values["redshift"], values["redshift_error"])
-        posterior = self.infer(cases, rng, method="reweighted", budget=self.config["answer"])
-        columns = [posterior.draws[q.name][0] for q in self.quantities]
-        u = np.stack(columns, axis=1).astype(np.float32)
-        prior = rng.standard_normal(u.shape).astype(np.float32)
-        place = self.graph.names.index("redshift")
-        prior[:, place] = u[:, place]  # the redshift is known: it is the galaxy that is asked for
-        rows, refused = counterfactual.answer(
-            self.graph, self.forward, self.bands, (u, prior), actions, values["mode"]
+    def question(self, do: str, *, mode: str, strategy: str) -> counterfactual.Question:
+        """The question of exogenous terms, whatever they were abducted from."""
+        if mode not in MODES:
+            raise ArtifactError(f"mode: {mode!r} is none of {', '.join(MODES)}")
+        return counterfactual.Question(
+            self.graph,
+            self.forward,
+            self.bands,
+            self.abduction.effective,
+            partial(conservation.report, sources=self.sources, cosmology=self.config["cosmology"]),
+            self.graph.actions(do),
+            mode,
+            strategy == "strict_physics",
         )
-        sound = bool(posterior.computation.sound(1)[0])
-        assumed = {
-            f"{band}_error": self.depth[band]
-            for band, seen in zip(self.bands, fluxes.seen, strict=True)
-            if seen and values.get(f"{band}_error") is None
-        }
-        return {
-            "estimates": rows,
-            "probabilities": [],
-            "attribution": [],
-            "assumed": assumed,
-            "outside_training": [*self._outside(cases, 0), *refused],
-            "computation": {
-                "verdict": "accept" if sound else "escalate",
-                "reason": posterior.computation.reason(0),
-            },
-        }
+
+    def counterfactual(
+        self, do: str, *, mode: str, strategy: str
+    ) -> Callable[[Cases[Photometry], Posterior, np.random.Generator], dict]:
+        """The galaxy as it is, and its twin; see `counterfactual.Question`.
+
+        Args:
+            do: Such as "mass=2x, A_V=0, log_metallicity+0.3".
+            mode: "total" or "direct"; see `Graph.twin`.
+            strategy: "strict_physics" or "report_only".
+        """
+        ask = self.question(do, mode=mode, strategy=strategy)
+
+        def answer(cases: Cases[Photometry], posterior: Posterior, rng: np.random.Generator):
+            columns = [posterior.draws[q.name][0] for q in self.quantities]
+            found = ask(np.stack(columns, axis=1).astype(np.float32), rng)
+            seen = cases.mask[0]
+            found["curves"]["observed"] = [
+                {"name": band, "x": float(x), "y": float(y), "error": float(error)}
+                for band, x, y, error, there in zip(
+                    self.bands, self.abduction.effective, cases.observed[0], cases.detail.error[0],
+                    seen, strict=True,
+                )
+                if there
+            ]  # fmt: skip
+            return found
+
+        return answer
+
+    def record(self, values: dict, data: Path, meta: Path) -> None:
+        """Write the galaxy that a form describes as a table of one row."""
+        known = [*self.bands, *(f"{band}_error" for band in self.bands)]
+        known += [f"{band}_extinction" for band in self.bands] + ["redshift", "redshift_error"]
+        asked = ("unit", "do", "mode", "strategy")
+        if unknown := [name for name in values if name not in (*known, *asked)]:
+            raise ArtifactError(
+                f"{', '.join(unknown)}: unknown, allowed are {', '.join(known)} and unit"
+            )
+        row = {name: values[name] for name in known if values.get(name) is not None}
+        artifacts.write_csv(data, [row])
+        unit = values.get("unit") or observation.MAG
+        meta.write_text(f"unit: {unit}\n", encoding="utf-8")
 
     def table(
         self, cases: Cases[Photometry], posterior: Posterior, rng: np.random.Generator

@@ -42,6 +42,11 @@ def magnitude(flux: np.ndarray) -> np.ndarray:
     return _ZERO - 2.5 * np.log10(flux)
 
 
+def nanomaggies_of(magnitude: np.ndarray) -> np.ndarray:
+    """Fluxes of AB magnitudes."""
+    return 10 ** (0.4 * (_ZERO - magnitude))
+
+
 def nanomaggies(
     values: dict[str, float | None], depth: dict[str, float], unit: str, source: str
 ) -> Fluxes:

@@ -164,6 +164,15 @@ class Forward(eqx.Module):
         dimming = 10.0 ** (galaxy.log_mass - 2 * jnp.log10(distance)) / stretch
         return dimming * (self.throughput @ at_node)
 
+    def density(self, galaxy: Galaxy, wavelength: Float[Array, " pixel"]) -> Float[Array, " pixel"]:
+        """Flux per frequency at observed wavelengths (Å), nanomaggies; zero beyond the table."""
+        stretch = 1 + galaxy.redshift
+        light = self.intrinsic(galaxy) * self.transmitted(galaxy)
+        at = jnp.interp(wavelength / stretch, self.wavelength, light, left=0.0, right=0.0)
+        distance = self.cosmology.luminosity_distance(galaxy.redshift)
+        dimming = 10.0 ** (galaxy.log_mass - 2 * jnp.log10(distance)) / stretch
+        return dimming * at * (_FLUX / (_AB * _C)) * wavelength**2
+
     def budget(self, galaxy: Galaxy) -> Budget:
         """Masses and luminosities; what one part lost, another has."""
         formed = 10.0**galaxy.log_mass

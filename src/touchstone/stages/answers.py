@@ -1,0 +1,118 @@
+"""Models that answer in this process, and what they answer, as Python has them.
+
+A client that asks over HTTP gives the same `Answer`, made from the same report.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from touchstone import contract, registry
+from touchstone.io import results, settings
+from touchstone.stages import checkpoints, counterfactual, predict
+
+Strategy = Literal["strict_physics", "report_only"]
+
+
+class Confidence(NamedTuple):
+    """How far an answer is to be trusted.
+
+    Attributes:
+        level: Of the intervals, which are calibrated at it; see the artefact's certificate.
+        verdict: Whether the model explains the observation and answers: "accept" or "escalate".
+        computation: Whether the draws are those of the posterior: "accept", "escalate", or None
+            where nothing was drawn for this answer.
+        reason: Of the verdict, in words.
+    """
+
+    level: float
+    verdict: str
+    computation: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of a model, wherever it was computed.
+
+    Attributes:
+        report: All of it, as `touchstone predict --json` prints it.
+    """
+
+    report: dict[str, Any]
+
+    @property
+    def posterior(self) -> list[dict[str, Any]]:
+        """Rows of the system as it is: name, unit, meaning, median, low, high."""
+        for name in ("posterior", "estimates"):
+            if name in self.report:
+                return self.report[name]
+        return []
+
+    @property
+    def counterfactual(self) -> list[dict[str, Any]]:
+        """Rows of the twin, with change, bracket and why; empty if refused or not asked for."""
+        return self.report.get("counterfactual", [])
+
+    @property
+    def confidence(self) -> Confidence:
+        """The level of the intervals, and both verdicts."""
+        report = self.report
+        computation = report.get("computation", {}).get("verdict")
+        return Confidence(
+            report.get("level", 0.9), report["verdict"], computation, report["reason"]
+        )
+
+
+class Local:
+    """A model with its artefact, which answers in this process as the command line does.
+
+    Args:
+        model_id: One of `touchstone models`.
+        checkpoint: Folder; empty finds the artefact that answers.
+
+    Raises:
+        ModelsError: If there is no such model.
+        ArtifactError: If there is no artefact, or it is damaged.
+    """
+
+    def __init__(self, model_id: str, checkpoint: str | Path = "") -> None:
+        self.model = registry.load_model_instance(model_id)
+        config = settings.found(contract.folders(), model_id)
+        self.settings = settings.of_stage(config, model_id, "infer")
+        found = results.Results(results.folder(model_id))
+        self.judge = checkpoints.prepare(self.model, found, checkpoint)
+
+    def predict(self, **values: Any) -> Answer:
+        """Answer to the values of the form, as `touchstone predict` gives it."""
+        return Answer(predict.run(self.model, self.judge, self.settings, values))
+
+    def counterfactual(
+        self,
+        observation: str | Path | Mapping[str, Any],
+        *,
+        do: str | Mapping[str, float | str],
+        mode: str,
+        strategy: Strategy = "strict_physics",
+    ) -> Answer:
+        """What an observed system would be, had something about it been otherwise.
+
+        Args:
+            observation: File, as `touchstone infer` reads it, or values by the name of the field.
+            do: What is done: values by name, or words such as "mass=2x, metallicity=0.02".
+            mode: How effects respond, as the model names it.
+            strategy: "strict_physics" refuses what violates a law, "report_only" says it.
+
+        Raises:
+            ArtifactError: If the observation, an action or the mode makes no sense.
+        """
+        asked = counterfactual.Asked(do, mode, strategy)
+        return Answer(
+            counterfactual.run(self.model, self.judge, self.settings, observation, asked).report
+        )
+
+
+def load(model_id: str, checkpoint: str | Path = "") -> Local:
+    """A model with its artefact, ready to answer; arguments and errors as of `Local`."""
+    return Local(model_id, checkpoint)
