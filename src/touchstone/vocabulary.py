@@ -249,13 +249,16 @@ class Structure(NamedTuple):
 
     Attributes:
         nodes: What each node is, by its name: a heading, and more on lines of its own.
-        kinds: Of each node, by its name: "given", "inferred", "computed" or "observed".
+        kinds: Of each node, by its name: "given", "inferred", "computed" or "observed"; after an
+            action "set", "responds" or "kept".
         edges: Names of two nodes each, the second of which depends on the first.
+        cut: Those of the edges that an action has cut.
     """
 
     nodes: dict[str, str]
     kinds: dict[str, str]
     edges: list[tuple[str, str]]
+    cut: Sequence[tuple[str, str]] = ()
 
 
 def _take[Tree](value: Tree, index: Index) -> Tree:

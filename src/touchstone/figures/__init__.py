@@ -7,6 +7,7 @@ from touchstone.figures.answer import PAGE, answer, residuals
 from touchstone.figures.posterior import beside, gallery, intervals, predictive, trade_off
 from touchstone.figures.scores import against_severity, risk_coverage, separation
 from touchstone.figures.training import bars, effects, losses, ranks
+from touchstone.figures.twins import twins
 
 __all__ = [
     "PAGE",
@@ -24,4 +25,5 @@ __all__ = [
     "risk_coverage",
     "separation",
     "trade_off",
+    "twins",
 ]

@@ -8,14 +8,19 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, PathPatch
 from matplotlib.path import Path as Curve
 
 from touchstone.vocabulary import Structure
 
 type Point = str | tuple[str, str, int]  # a node, or where an edge passes through a layer
 
-_COLOURS = {"given": "#dbe9f6", "inferred": "#fde7c8", "computed": "#ffffff", "observed": "#d9d9d9"}
+_COLOURS = {
+    "given": "#dbe9f6", "inferred": "#fde7c8", "computed": "#ffffff", "observed": "#d9d9d9",
+    "set": "#f2b5a7", "responds": "#fbeeb0", "kept": "#eeeeee",
+}  # fmt: skip
+_CUT = "#cc3311"
 _LETTER, _LINE = 0.085, 0.19  # inches, of text of 9 pt
 _PAD, _GAP = 0.16, 0.22  # inches, about the text of a node and between nodes
 _BETWEEN, _LEGEND = 0.6, 0.35  # inches between layers, and below them
@@ -54,14 +59,17 @@ def structure_on(ax: Axes, structure: Structure) -> tuple[float, float]:
         return (v, height - u) if down else (u, height - v)
 
     for edge in structure.edges:
-        _draw_edge(ax, [at(*end) for end in _course(edge, layers, boxes, structure.edges)], down)
+        course = [at(*end) for end in _course(edge, layers, boxes, structure.edges)]
+        _draw_edge(ax, course, down, edge in structure.cut)
     for name, text in structure.nodes.items():
         box = boxes[name]
         size = (box.across, box.along) if down else (box.along, box.across)
         _draw_node(ax, at(box.u, box.v), size, text, _COLOURS[structure.kinds[name]])
     shown = [kind for kind in _COLOURS if kind in structure.kinds.values()]
     patches = [Patch(fc=_COLOURS[kind], ec="black", lw=0.8, label=kind) for kind in shown]
-    ax.legend(handles=patches, loc="lower left", ncols=len(shown), fontsize=9, frameon=False)
+    if structure.cut:
+        patches.append(Line2D([], [], color=_CUT, ls=":", lw=1.5, label="cut"))
+    ax.legend(handles=patches, loc="lower left", ncols=len(patches), fontsize=9, frameon=False)
     ax.set(xlim=(0, width), ylim=(0, height))
     ax.axis("off")
     return width, height
@@ -196,15 +204,17 @@ def _draw_node(ax: Axes, place: tuple, size: tuple, text: str, colour: str) -> N
         ax.text(x, top - number * _LINE, line, ha="center", va="center", fontsize=9)
 
 
-def _draw_edge(ax: Axes, points: list[tuple[float, float]], down: bool) -> None:
-    """A curve through points, which is parallel to the direction of the layers at each of them."""
+def _draw_edge(ax: Axes, points: list[tuple[float, float]], down: bool, cut: bool) -> None:
+    """A curve through points, which is parallel to the direction of the layers at each of them; of
+    an edge that is cut, a dotted one without a head."""
     places, codes = [points[0]], [Curve.MOVETO]
     for (x0, y0), (x1, y1) in pairwise(points):
         x, y = (x0 + x1) / 2, (y0 + y1) / 2
         places += [(x0, y), (x1, y), (x1, y1)] if down else [(x, y0), (x, y1), (x1, y1)]
         codes += [Curve.CURVE4] * 3
-    ax.add_patch(
-        FancyArrowPatch(
-            path=Curve(places, codes), arrowstyle="-|>", mutation_scale=11, lw=0.9, fc="black"
-        )
-    )
+    path = Curve(places, codes)
+    if cut:
+        ax.add_patch(PathPatch(path, fc="none", ec=_CUT, ls=":", lw=1.5))
+        return
+    arrow = FancyArrowPatch(path=path, arrowstyle="-|>", mutation_scale=11, lw=0.9, fc="black")
+    ax.add_patch(arrow)

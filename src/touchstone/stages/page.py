@@ -10,6 +10,7 @@ from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError, atomic
 from touchstone.stages import summary
 from touchstone.stages.infer import Inference, posterior_rows
+from touchstone.vocabulary import Structure
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 _DPI = 110
@@ -132,7 +133,41 @@ def _row(report: dict) -> dict:
 
 
 def write_counterfactual(report: dict, folder: Path) -> list[Path]:
-    """Write the report of an answer to a counterfactual question; returns its path."""
-    file = folder / "counterfactual.json"
-    artifacts.write_json(file, report)
-    return [file]
+    """Write report, figures and page of an answer to a counterfactual question; returns them."""
+    names = ("counterfactual.json", "twins.png", "graph.svg", "counterfactual.html")
+    written = [folder / name for name in names]
+    os.environ.setdefault("MPLBACKEND", "agg")
+    from matplotlib import pyplot as plt
+
+    from touchstone import figures
+    from touchstone.figures.structure import save_structure
+
+    with atomic(written[1]) as temporary:
+        fig = figures.twins(report["curves"])
+        fig.savefig(temporary, dpi=_DPI, format="png")
+        plt.close(fig)
+    graph = report["structure"]
+    edges, cut = ([(a, b) for a, b in graph[name]] for name in ("edges", "cut"))
+    with atomic(written[2]) as temporary:
+        save_structure(temporary, Structure(graph["nodes"], graph["kinds"], edges, cut))
+    with atomic(written[3]) as temporary:
+        temporary.write_text(_counterfactual_html(report, *written[1:3]), encoding="utf-8")
+    artifacts.write_json(written[0], report)
+    return written
+
+
+def _counterfactual_html(report: dict, figure: Path, graph: Path) -> str:
+    """HTML of an answer to a counterfactual question, with nothing to fetch."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = (_TEMPLATES / "counterfactual.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        report=report,
+        style=(_TEMPLATES / "style.css").read_text(encoding="utf-8"),
+        graph="data:image/svg+xml;base64," + base64.b64encode(graph.read_bytes()).decode(),
+        figure=embedded(figure),
+        changes=summary.change_table(report),
+        laws=summary.law_table(report),
+        asked=summary.asked_sentences(report),
+    )

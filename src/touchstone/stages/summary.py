@@ -363,6 +363,27 @@ def law_table(report: dict) -> list[list[str]]:
     return rows
 
 
+def asked_sentences(report: dict) -> list[str]:
+    """What was asked and how it is answered, for a reader who has never seen such an answer."""
+    done, graph = ", ".join(report["do"]), report["structure"]
+    follows = [name for name, kind in graph["kinds"].items() if kind == "responds"]
+    cut = [f"{a} → {b}" for a, b in graph["cut"]]
+    said = [
+        f"The question: what would this system be, had {done} been done to it, and nothing else?",
+        "The answer has three steps. From the observation we infer what is particular to this "
+        "system, its noises. We set what the action sets, whatever its causes were"
+        + (f": the arrows {', '.join(cut)} are cut" if cut else "")
+        + ". With the same noises we work out anew all that follows"
+        + (f": {', '.join(follows)}." if follows else "; here nothing does."),
+    ]
+    said += [
+        f"Mode {report['mode']}. Intervals are of {100 * report['level']:g} %. They are of a twin "
+        "that shares all noise with its system, which no observation can confirm: the bracket of a "
+        "quantity in the report is what remains without that assumption."
+    ]
+    return said
+
+
 def counterfactual_text(report: dict) -> str:
     """An answer to a counterfactual question for a terminal."""
     table = [[*row[:1], *row[2:5], row[1]] for row in change_table(report)]

@@ -249,13 +249,14 @@ class Question:
             if name in done
             or (self.mode != TOTAL and name in graph.mechanisms and parent in changed)
         ]  # fmt: skip
+        kinds = dict.fromkeys(graph.order, "kept") | dict.fromkeys(changed, "responds")
         return {
-            "nodes": {name: graph.nodes[name]["meaning"] for name in graph.order},
-            "set": done,
-            "changed": sorted(changed - done.keys()),
+            "nodes": {n: graph.described(n, *([f"do({done[n]})"] if n in done else []))
+                      for n in graph.order},
+            "kinds": kinds | dict.fromkeys(done, "set"),
             "edges": edges,
             "cut": cut,
-        }
+        }  # fmt: skip
 
     def curves(self, before: dict, after: dict | None) -> dict:
         """Spectra of both with 90 % bands, at the median redshift, and fluxes in the bands."""
@@ -266,14 +267,14 @@ class Question:
         for name, values in sides.items():
             few = {key: column[some] for key, column in values.items()}
             wavelength, spectra = shown(self.forward, few, redshift, _N_POINTS)
-            found["wavelength"] = _short(wavelength)
+            found["x"] = _short(wavelength)
             found[name] = {
                 end: _short(line)
                 for end, line in zip(ENDS, np.quantile(spectra, [0.05, 0.5, 0.95], axis=0),
                                      strict=True)
             }  # fmt: skip
             _, fluxes = _observables(self.forward, jax.tree.map(jnp.asarray, few))
-            found[f"{name}_bands"] = [
+            found[f"{name}_points"] = [
                 {"name": band, "x": float(x), **_ends(column)}
                 for band, x, column in zip(
                     self.bands, self.effective, np.asarray(fluxes, float).T, strict=True

@@ -6,6 +6,7 @@ inside of its bounds has exactly one u. A node without one follows from its pare
 """
 
 import re
+import textwrap
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ ALIASES = {
     "metallicity": ("log_metallicity", 0.02, "mass fraction"),
 }
 _PHYSICS = ("age", "log_ssfr", "budget", "fluxes")  # nodes that follow from their parents
+_LETTERS = 24  # of a line in a drawing
 _ACTION = re.compile(r"^\s*([A-Za-z_]\w*)\s*(=|\+|-)\s*([+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*(x?)\s*$")
 
 
@@ -123,6 +125,11 @@ class Graph:
             if found & set(self.parents[node]):
                 found.add(node)
         return found - {name}
+
+    def described(self, name: str, *more: str) -> str:
+        """A node in a drawing: its name, its meaning in short lines, and more lines."""
+        meaning = self.nodes[name]["meaning"].split(",")[0]
+        return "\n".join([name, *textwrap.wrap(meaning, _LETTERS), *more])
 
     def values(self, forward: Forward, u: Array) -> dict[str, Array]:
         """All nodes but budget and fluxes of one galaxy with exogenous terms u, shape (P,)."""

@@ -23,7 +23,7 @@ from touchstone.models.galaxy.cosmology import Cosmology
 from touchstone.models.galaxy.graph import DIRECT, TOTAL, Graph
 from touchstone.models.galaxy.observation import Photometry
 from touchstone.models.galaxy.physics import Forward
-from touchstone.vocabulary import Cases, Check, Posterior, Quantity, View
+from touchstone.vocabulary import Cases, Check, Posterior, Quantity, Structure, View
 
 _FLOW, _META = "posterior_model.eqx", "model_meta.json"
 _VERSION = 1
@@ -367,6 +367,14 @@ class GalaxyModel(Model[Photometry]):
         artifacts.write_csv(data, [row])
         unit = values.get("unit") or observation.MAG
         meta.write_text(f"unit: {unit}\n", encoding="utf-8")
+
+    def structure(self, settings: dict) -> Structure:
+        """The causal graph."""
+        graph = self.graph
+        kinds = {name: "inferred" if name in graph.names else "computed" for name in graph.order}
+        edges = [(parent, name) for name in graph.order for parent in graph.parents[name]]
+        nodes = {name: graph.described(name) for name in graph.order}
+        return Structure(nodes, kinds | {"fluxes": "observed"}, edges)
 
     def table(
         self, cases: Cases[Photometry], posterior: Posterior, rng: np.random.Generator
