@@ -144,8 +144,21 @@ def each_figure():
         "residuals": lambda ax: figures.residuals(ax, view, cases, posterior, 0),
         "risk_coverage": lambda ax: figures.risk_coverage(ax, harm()),
         "separation": lambda ax: figures.separation(ax, scores(), "score", 0.5),
+        "twin_ratio": lambda ax: figures.twin_ratio(ax, curves()),
+        "twins": lambda ax: figures.twins(ax, curves()),
         "trade_off": lambda ax: figures.trade_off(ax, quantities, draws, draws),
     }
+
+
+def curves():
+    """A system and its twin, as a report has them."""
+    line = {"low": [1.0, 2.0], "median": [1.5, 2.5], "high": [2.0, 3.0]}
+    point = {"name": "a", "x": 1.0, "low": 1.0, "median": 1.5, "high": 2.0}
+    return {
+        "x": [0.0, 2.0], "x_label": "Time (s)", "y_label": "Signal (V)", "factual": line,
+        "twin": line, "twin_points": [point],
+        "observed": [{"name": "a", "x": 1.0, "y": 1.4, "error": 0.2}],
+    }  # fmt: skip
 
 
 def harm():

@@ -7,7 +7,7 @@ from touchstone.figures.answer import PAGE, answer, residuals
 from touchstone.figures.posterior import beside, gallery, intervals, predictive, trade_off
 from touchstone.figures.scores import against_severity, risk_coverage, separation
 from touchstone.figures.training import bars, effects, losses, ranks
-from touchstone.figures.twins import twins
+from touchstone.figures.twins import twin_ratio, twins
 
 __all__ = [
     "PAGE",
@@ -25,5 +25,6 @@ __all__ = [
     "risk_coverage",
     "separation",
     "trade_off",
+    "twin_ratio",
     "twins",
 ]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, PathPatch
@@ -66,7 +67,9 @@ def structure_on(ax: Axes, structure: Structure) -> tuple[float, float]:
         size = (box.across, box.along) if down else (box.along, box.across)
         _draw_node(ax, at(box.u, box.v), size, text, _COLOURS[structure.kinds[name]])
     shown = [kind for kind in _COLOURS if kind in structure.kinds.values()]
-    patches = [Patch(fc=_COLOURS[kind], ec="black", lw=0.8, label=kind) for kind in shown]
+    patches: list[Artist] = [
+        Patch(fc=_COLOURS[kind], ec="black", lw=0.8, label=kind) for kind in shown
+    ]
     if structure.cut:
         patches.append(Line2D([], [], color=_CUT, ls=":", lw=1.5, label="cut"))
     ax.legend(handles=patches, loc="lower left", ncols=len(patches), fontsize=9, frameon=False)

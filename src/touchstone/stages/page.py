@@ -142,8 +142,17 @@ def write_counterfactual(report: dict, folder: Path) -> list[Path]:
     from touchstone import figures
     from touchstone.figures.structure import save_structure
 
+    curves = report["curves"]
+    heights = [4.6, 2.2][: 1 + ("twin" in curves)]
+    fig, axes = plt.subplots(
+        len(heights), 1, figsize=(figures.PAGE, sum(heights)), height_ratios=heights,
+        layout="constrained", sharex=True, squeeze=False,
+    )  # fmt: skip
+    figures.twins(axes[0, 0], curves)
+    if "twin" in curves:
+        axes[0, 0].set_xlabel("")
+        figures.twin_ratio(axes[1, 0], curves)
     with atomic(written[1]) as temporary:
-        fig = figures.twins(report["curves"])
         fig.savefig(temporary, dpi=_DPI, format="png")
         plt.close(fig)
     graph = report["structure"]
