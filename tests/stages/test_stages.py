@@ -243,6 +243,17 @@ def test_the_worst_of_several_is_allowed_to_be_worse():
     assert judged(*[{}] * 9, change).verdict.decision == "accept"
 
 
+def test_what_cannot_be_judged_is_no_pass_however_usual_its_signs_are():
+    found = {name: np.full(2, -1.0) for name in MEANING}
+    unjudged = [[], ["9 samples one after another have the largest value"]]
+    got = infer.judge_model(found, ["", ""], [[], []], RULE, unjudged)
+    assert got.verdict == (
+        "cannot judge",
+        "record 2: 9 samples one after another have the largest value",
+    )
+    assert got.score > RULE.threshold
+
+
 @pytest.mark.parametrize("value", [0.9, np.nan])
 def test_a_computation_beyond_its_limit_is_escalated(done, value):
     limits = {"k_hat": np.array([0.7])}

@@ -64,7 +64,8 @@ def infer(
         _show(answered, len(groups) > 1, out, as_json)
     if len(answered) < len(groups):
         raise typer.Exit(BAD_INPUT)
-    if any("escalate" in (each["verdict"], each["computation"]["verdict"]) for each in answered):
+    verdicts = {v for each in answered for v in (each["verdict"], each["computation"]["verdict"])}
+    if verdicts - {"accept"}:
         raise typer.Exit(ESCALATE)
 
 

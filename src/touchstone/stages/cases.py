@@ -1,6 +1,11 @@
-"""Cases of the training family, drawn for one purpose and inferred."""
+"""Cases of the training family, drawn for one purpose and inferred; what a rule sees of cases."""
+
+import numpy as np
 
 from touchstone.contract import Model
+from touchstone.reliability.judgeable import obstacles
+from touchstone.reliability.scores import posterior_mean
+from touchstone.reliability.signs import signs
 from touchstone.stages import randomness
 from touchstone.vocabulary import Cases, Posterior
 
@@ -29,3 +34,25 @@ def in_family(
         label=f"{method} {label}",
     )
     return cases, posterior
+
+
+def evidence(model: Model, cases: Cases, posterior: Posterior) -> dict[str, np.ndarray]:
+    """What the rule that decides looks at, by the names of the columns of a score table.
+
+    Returns:
+        The signs of each case, NaN where the observation cannot be judged, so that no rule accepts
+        it; and the posterior means that its `conditions` compare. Shape (case,) each.
+    """
+    config, novelty = model.config, model.novelty(cases)
+    unjudged = np.array([bool(words) for words in obstacles(cases)])
+    found = {
+        name: np.where(unjudged, np.nan, values)
+        for name, values in signs(
+            model.quantities, config["edges"], cases, posterior, novelty
+        ).items()
+    }
+    names = [quantity.name for quantity in model.quantities]
+    means = dict(zip(names, posterior_mean(model.quantities, posterior).T, strict=True))
+    for one, other in config.get("conditions", []):
+        found[f"condition_{one} less {other}"] = means[one] - means[other]
+    return found

@@ -9,11 +9,14 @@ import pandas as pd
 
 from touchstone.contract import Model
 from touchstone.io import artifacts, reports
+from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results
 from touchstone.reliability.decision import CERTAIN, Decision
+from touchstone.reliability.judgeable import obstacles
 from touchstone.reliability.scores import coverage_90, predictive_metrics
-from touchstone.reliability.signs import LOCAL, MEANING, NAMES, signs, where
+from touchstone.reliability.signs import LOCAL, MEANING, NAMES, where
 from touchstone.stages import randomness, records
+from touchstone.stages.cases import evidence
 from touchstone.stages.checkpoints import Judge, prepare
 from touchstone.vocabulary import Cases, Posterior, Verdict
 
@@ -108,18 +111,19 @@ def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -
     seed, budget = settings["seed"], settings["infer"]
     decision = Decision.from_json(judge.guardrail["decision"])
     cases, notes = records.read(model, source)
+    unjudged = _obstacles(cases, source)
     started = time.perf_counter()
     posterior = model.infer(
         cases, randomness.generator(seed, "infer", 0), method=model.methods[0], budget=budget
     )
     timing = {"infer_s": time.perf_counter() - started}
-    found = signs(model.quantities, model.config["edges"], cases, posterior, model.novelty(cases))
+    found = evidence(model, cases, posterior)
     metrics = pd.DataFrame(
         predictive_metrics(cases, posterior) | coverage_90(cases, posterior) | found
     )
     outside, places = model.outside_training(cases), _places(model, cases, posterior)
     computation = judge_computation(posterior)
-    judged = judge_model(found, places, outside, decision)
+    judged = judge_model(found, places, outside, decision, unjudged)
     rate = judge.guardrail["decision_score"]["fpr"]
     others = []
     if judged.verdict.decision == "escalate":
@@ -185,6 +189,21 @@ def explain(
     return sorted(found, key=lambda each: -each["log_evidence"])
 
 
+def _obstacles(cases: Cases, source: records.Source) -> list[list[str]]:
+    """What keeps each record from being judged, where there is something to infer from.
+
+    Raises:
+        ArtifactError: If a sample is no number, or there is none: no engine takes such a record.
+    """
+    found = obstacles(cases)
+    if (
+        not np.isfinite(np.where(cases.mask, cases.observed, 0.0)).all()
+        or not cases.mask.any(1).all()
+    ):
+        raise ArtifactError(f"{source.measurement}: cannot judge: {'; '.join(_numbered(found))}")
+    return found
+
+
 def judge_computation(posterior: Posterior) -> Verdict:
     """Whether the draws may be believed to be those of the posterior under the model."""
     computation = posterior.computation
@@ -209,7 +228,11 @@ class Judged(NamedTuple):
 
 
 def judge_model(
-    found: dict[str, np.ndarray], places: list[str], outside: list[list[str]], decision: Decision
+    found: dict[str, np.ndarray],
+    places: list[str],
+    outside: list[list[str]],
+    decision: Decision,
+    unjudged: list[list[str]] | None = None,
 ) -> Judged:
     """Whether the model explains a measurement: every record, and inside what was trained on.
 
@@ -218,35 +241,40 @@ def judge_model(
         places: Where each record is explained worst, in words.
         outside: What of each record lies outside of the training, in words.
         decision: The rule.
+        unjudged: What keeps each record from being judged, in words; nothing if not given.
     """
     unusual = decision.unusual(found)
     # The worst of several records is unusual more often than one is (Bonferroni).
     several = np.log10(len(places))
     scores = decision.score(found) - several
     limit = _one_in(decision.threshold + several)
+    likeness = decision.covariate.removeprefix("condition_")
+    records_ = "simulated records" + (f" of like {likeness}" if likeness else "")
     reasons = [
         [f"outside the trained range: {what}" for what in outside[k]]
         + (
             [
                 f"{_remarkable(unusual, k, places[k])}; together the signs of misfit are as in "
-                f"{_one_in(scores[k] + several)} simulated records (the limit is {limit})"
+                f"{_one_in(scores[k] + several)} {records_} (the limit is {limit})"
             ]
             if scores[k] > decision.threshold
             else []
         )
         for k in range(len(places))
     ]
-    if any(reasons):
+    if unjudged and any(unjudged):
+        decided = Verdict("cannot judge", "; ".join(_numbered(unjudged)))
+    elif any(reasons):
         decided = Verdict("escalate", "; ".join(_numbered(reasons)))
     else:
         name = max(unusual, key=lambda each: unusual[each].max())
         decided = Verdict(
             "accept",
-            f"together the signs of misfit are as in {_one_in(scores.max() + several)} simulated "
-            f"records, within the limit of {limit}; the most unusual one, {NAMES[name]}, is as in "
+            f"together the signs of misfit are as in {_one_in(scores.max() + several)} {records_}, "
+            f"within the limit of {limit}; the most unusual one, {NAMES[name]}, is as in "
             f"{_one_in(unusual[name].max())}",
         )
-    certain = CERTAIN if any(map(len, outside)) else 0.0
+    certain = CERTAIN if any(map(len, [*outside, *(unjudged or [])])) else 0.0
     return Judged(decided, float(max(scores.max(), certain)), unusual)
 
 

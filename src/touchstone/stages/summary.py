@@ -124,12 +124,13 @@ def computation_sentence(report: dict) -> str:
 
 def model_sentence(report: dict) -> str:
     """Whether the model explains the measurement, and why."""
-    explained = report["verdict"] == "accept"
+    does = {
+        "accept": "the model explains",
+        "escalate": "the model does not explain",
+        "cannot judge": "whether the model explains",
+    }[report["verdict"]]
     what = "these records" if len(report["metrics"]) > 1 else "this record"
-    return (
-        f"{report['verdict'].upper()}: the model {'explains' if explained else 'does not explain'} "
-        f"{what}, because {report['reason']}."
-    )
+    return f"{report['verdict'].upper()}: {does} {what}, because {report['reason']}."
 
 
 def alternatives_sentence(report: dict) -> str:
@@ -146,6 +147,11 @@ def alternatives_sentence(report: dict) -> str:
 
 def next_sentence(report: dict) -> str:
     """What to do with an answer."""
+    if report["verdict"] == "cannot judge":
+        return (
+            "Do not use these intervals. Measure again inside the range of the instrument, or "
+            "leave the samples at its limit out of the record."
+        )
     if report["verdict"] != "accept":
         return (
             "Do not use these intervals. See in the figure where the residuals leave their band, "
