@@ -167,6 +167,17 @@ def test_a_record_that_the_model_does_not_explain_is_escalated(here):
     assert "Next: Do not use these intervals" in result.stdout
 
 
+def test_a_record_at_the_limit_of_its_instrument_cannot_be_judged(here):
+    record = np.loadtxt("mine.csv", delimiter=",", skiprows=1)
+    limit = np.sort(record[:, 1])[-5]
+    record[:, 1] = np.minimum(record[:, 1], limit)
+    np.savetxt("mine.csv", record, delimiter=",", header="time/s,signal/V", comments="")
+    result = infer("mine.csv")
+    assert result.exit_code == 3
+    assert "CANNOT JUDGE: whether the model explains this record" in result.stdout
+    assert "at the limit of an instrument" in " ".join(result.stdout.split())
+
+
 def test_json_is_the_report_and_nothing_else(here):
     result = infer("mine.csv", "--json")
     assert result.exit_code == 0

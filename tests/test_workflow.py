@@ -134,8 +134,8 @@ def test_a_new_model_is_trained_by_the_command_with_settings_of_ones_own(tmp_pat
 
 def test_a_run_killed_in_a_stage_ends_as_an_undisturbed_one(finished, copied):
     (copied / "results/report.html").unlink()
-    (stem(copied) / "reports/stress_report.json").unlink()
-    log = stem(copied) / "logs/3_stress.log"
+    (stem(copied) / "reports/posterior_failure_mode_report.json").unlink()
+    log = stem(copied) / "logs/4_guardrail.log"
     log.unlink()
     started = subprocess.Popen(
         command(),

@@ -76,6 +76,7 @@ def test_a_measurement_of_ones_own_gets_a_verdict(finished, example, tmp_path):
     assert f"my own (1).csv: {report['verdict'].upper()}" in said(run)
 
 
+@pytest.mark.nightly
 def test_records_of_one_system_get_one_posterior(finished, example, tmp_path):
     folder = tmp_path / "two scans"
     folder.mkdir()

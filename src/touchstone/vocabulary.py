@@ -200,9 +200,9 @@ class Posterior(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What to do with a posterior, and why."""
+    """What to do with a posterior, and why; what cannot be judged is no pass."""
 
-    decision: Literal["accept", "escalate"]
+    decision: Literal["accept", "escalate", "cannot judge"]
     reason: str
 
 

@@ -94,3 +94,75 @@ def test_a_rule_comes_back_from_its_report():
     rng = np.random.default_rng(5)
     rule = calibrate(drawn(rng, 60), drawn(rng, 60), 0.1, 0.05)
     assert Decision.from_json(rule.to_json()) == rule
+
+
+# Adjusted for a covariate -------------------------------------------------------------------------
+
+
+def sloped(rng, n):
+    """Signs that are the larger, the larger a covariate is, as a misfit is with a discrepancy."""
+    covariate = rng.uniform(-2, 2, n)
+    scale = np.exp(0.4 * covariate)
+    signs = {name: scale * rng.exponential(1.0, n) for name in NAMES}
+    return {**signs, "covariate": covariate}
+
+
+def rates_by_quarter(rule, rng):
+    fresh = sloped(rng, 40_000)
+    flagged = rule.score(fresh) > rule.threshold
+    ends = np.quantile(fresh["covariate"], [0.25, 0.5, 0.75])
+    quarter = np.digitize(fresh["covariate"], ends)
+    return np.array([flagged[quarter == k].mean() for k in range(4)]), flagged.mean()
+
+
+def test_false_alarms_are_about_as_frequent_whatever_the_covariate_is():
+    rng = np.random.default_rng(6)
+    plain, adjusted = [], []
+    for _ in range(20):
+        usual, calibration = sloped(rng, 420), sloped(rng, 980)
+        without = {name: {**each} for name, each in (("u", usual), ("c", calibration))}
+        for each in without.values():
+            each.pop("covariate")
+        plain.append(rates_by_quarter(calibrate(without["u"], without["c"], 0.05, 0.05), rng)[0])
+        rule = calibrate(usual, calibration, 0.05, 0.05, "covariate")
+        assert rule.needed == [*NAMES, "covariate"]
+        adjusted.append(rates_by_quarter(rule, rng)[0])
+    before, after = np.mean(plain, axis=0), np.mean(adjusted, axis=0)
+    assert np.ptp(before) > 0.08
+    assert np.ptp(after) < np.ptp(before) / 3
+
+
+def test_the_promise_holds_as_well_where_the_score_is_adjusted():
+    """Whatever the level of the groups is worth: of 90 usual cases it is worth little."""
+    rng = np.random.default_rng(7)
+    alpha, delta, n = 0.1, 0.1, 150
+    rates = []
+    for _ in range(200):
+        rule = calibrate(sloped(rng, 90), sloped(rng, n), alpha, delta, "covariate")
+        assert rule.covariate
+        fresh = sloped(rng, 4000)
+        rates.append((rule.score(fresh) > rule.threshold).mean())
+    rank = largest_rank(n, alpha, delta)
+    assert np.mean(np.array(rates) > alpha) < delta + 3 * np.sqrt(delta * (1 - delta) / 200)
+    assert np.mean(rates) == pytest.approx(beta(rank, n + 1 - rank).mean(), abs=0.006)
+
+
+def test_of_few_usual_cases_nothing_is_adjusted():
+    rng = np.random.default_rng(8)
+    rule = calibrate(sloped(rng, 89), sloped(rng, 60), 0.1, 0.05, "covariate")
+    assert rule.needed == list(NAMES)
+
+
+def test_a_covariate_that_is_no_number_is_not_accepted_and_the_rule_comes_back():
+    rng = np.random.default_rng(9)
+    rule = calibrate(sloped(rng, 120), sloped(rng, 100), 0.1, 0.05, "covariate")
+    broken = sloped(rng, 1) | {"covariate": np.array([np.nan])}
+    assert rule.score(broken)[0] > rule.threshold
+    assert Decision.from_json(rule.to_json()) == rule
+
+
+def test_a_report_of_a_rule_without_covariate_is_read():
+    rng = np.random.default_rng(5)
+    rule = calibrate(drawn(rng, 60), drawn(rng, 60), 0.1, 0.05)
+    old = {k: v for k, v in rule.to_json().items() if k not in ("covariate", "centres", "levels")}
+    assert Decision.from_json(old) == rule

@@ -1,7 +1,7 @@
 """The command line, thin over the stages.
 
 What takes long to import is imported in the commands, so that `--help` answers at once. Exit codes:
-0 both verdicts accept, 3 one of them escalates, 2 bad input.
+0 both verdicts accept, 3 one of them does not, 2 bad input.
 """
 
 from touchstone.cli import measurements, models, serving

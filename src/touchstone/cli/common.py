@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="What a measurement says about the parameters, and whether that may be trusted.",
-    epilog="Exit codes: 0 both verdicts accept, 3 one of them escalates, 2 bad input.",
+    epilog="Exit codes: 0 both verdicts accept, 3 one of them does not, 2 bad input.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

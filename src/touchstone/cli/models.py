@@ -119,7 +119,7 @@ def predict(
     if out is not None:
         typer.echo(f"Report, figure and page: {out}", err=True)
     verdicts = report["verdict"], report.get("computation", {}).get("verdict")
-    if "escalate" in verdicts:
+    if set(verdicts) - {"accept", None}:
         raise typer.Exit(ESCALATE)
 
 

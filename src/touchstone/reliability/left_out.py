@@ -46,7 +46,7 @@ def compare(
         learnt_from = runs[is_fitted & ~ours]
         learnt = _learn(learnt_from, stressed[is_fitted & ~ours], usual, calibration, decision)
         for severity, held in runs[ours & ~is_fitted].groupby("severity", sort=True):
-            flagged = decision.score(columns(held, decision.usual)) > decision.threshold
+            flagged = decision.score(columns(held, decision.needed)) > decision.threshold
             rows.append(
                 {
                     "family": family,

@@ -48,8 +48,13 @@ def there(rows: pd.DataFrame) -> dict[str, tuple[str, ...]]:
 
 
 def calibrated(
-    usual: pd.DataFrame, calibration: pd.DataFrame, names: Iterable[str], alpha: float, delta: float
+    usual: pd.DataFrame,
+    calibration: pd.DataFrame,
+    names: Iterable[str],
+    alpha: float,
+    delta: float,
+    covariate: str = "",
 ) -> Decision:
     """A rule over some columns, from rows of in-family cases; see `decision.calibrate`."""
-    names = list(names)
-    return calibrate(columns(usual, names), columns(calibration, names), alpha, delta)
+    names = [*names, *([covariate] if covariate else [])]
+    return calibrate(columns(usual, names), columns(calibration, names), alpha, delta, covariate)

@@ -57,11 +57,11 @@ def run(settings: dict, results: Results) -> Guarded:
     is_usual = guardrail.halves(len(in_family), _USUAL_PART, rng)
     usual, calibration = in_family[is_usual], in_family[~is_usual]
     promise = settings["alpha"], settings["delta"]
-    decision = rivals.calibrated(usual, calibration, MEANING, *promise)
+    decision = rivals.calibrated(usual, calibration, MEANING, *promise, _covariate(in_family))
     runs = runs[runs["split"] != "calibration"]
     fitted_on = guardrail.halves(runs["case_index"].nunique(), settings["fit_part"], rng)
     runs["stressed"] = runs["split"].str.startswith("stress_")
-    runs["score"] = decision.score(rivals.columns(runs, MEANING))
+    runs["score"] = decision.score(rivals.columns(runs, decision.needed))
     is_fitted = fitted_on[runs["case_index"]]
     rules = _fit(runs[is_fitted & (runs["split"] != "control")], settings["alpha"])
     # The rule has seen no base case: its rates by variant are of all of them. Beside the others,
@@ -104,6 +104,12 @@ def run(settings: dict, results: Results) -> Guarded:
     name = "posterior_failure_mode_report"
     report = reports.write(results.report(name), name, body, lineage, timing)
     return Guarded(report, decision, historical, scored)
+
+
+def _covariate(rows: pd.DataFrame) -> str:
+    """What the score is adjusted for: the first ratio that the model's `conditions` name."""
+    ratios = (name for name in rows if name.startswith("condition_") and " less " in name)
+    return next(ratios, "")
 
 
 def _conditional(judged: pd.DataFrame) -> list[dict]:

@@ -13,8 +13,7 @@ from touchstone.io import artifacts, reports
 from touchstone.io.results import Results
 from touchstone.reliability.decision import Decision, largest_rank
 from touchstone.reliability.guardrail import wilson
-from touchstone.reliability.signs import signs
-from touchstone.stages.cases import in_family
+from touchstone.stages.cases import evidence, in_family
 from touchstone.stages.checkpoints import CERTIFICATE, GUARDRAIL, PRETRAINED, find, guardrail_of
 
 _GROUPS = 4  # of equally many fresh cases, in which the rate of false alarms is given
@@ -89,13 +88,14 @@ def run(model: Model, settings: dict, results: Results, n_fresh: int) -> Release
 
 
 def _fresh(model: Model, settings: dict, decision: Decision, n: int) -> pd.DataFrame:
-    """Cases that nothing was learnt from: kind, signs, score, and the truth of each quantity."""
+    """Cases that nothing was learnt from: kind, score, truths, and what conditions are told by."""
     cases, posterior = in_family(model, settings, n, "release", 0, "fresh cases")
-    found = signs(model.quantities, model.config["edges"], cases, posterior, model.novelty(cases))
+    found = evidence(model, cases, posterior)
+    conditions = {name: values for name, values in found.items() if name.startswith("condition_")}
     truth = {q.name: cases.truth[:, k] for k, q in enumerate(model.quantities)}
     sound = posterior.computation.sound(n)
     return pd.DataFrame(
-        {"kind": cases.kind, "score": decision.score(found), "sound": sound} | truth
+        {"kind": cases.kind, "score": decision.score(found), "sound": sound} | truth | conditions
     )
 
 
@@ -106,11 +106,17 @@ def _false_alarms(model: Model, fresh: pd.DataFrame, decision: Decision) -> dict
     rank = max(largest_rank(calibrated, decision.alpha, decision.delta), 1)
     ends = betaincinv(rank, calibrated + 1 - rank, [(1 - _BAND) / 2, (1 + _BAND) / 2])
     groups = [_group("kind", str(name), rows, flagged) for name, rows in fresh.groupby("kind")]
+    ratios = {
+        name.removeprefix("condition_") + ", inferred": fresh[name]
+        for name in fresh
+        if name.startswith("condition_")
+    }
     for first, second in model.config.get("conditions", []):
-        ratio = fresh[first] - fresh[second]
+        ratios[f"ln {first} - ln {second}"] = fresh[first] - fresh[second]
+    for by, ratio in ratios.items():
         quarter = pd.qcut(ratio, _GROUPS, duplicates="drop")
         groups += [
-            _group(f"ln {first} - ln {second}", str(interval), rows, flagged)
+            _group(by, str(interval), rows, flagged)
             for interval, rows in fresh.groupby(quarter, observed=True)
         ]
     return {

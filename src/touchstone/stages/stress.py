@@ -13,10 +13,9 @@ from touchstone.io.results import Results, override
 from touchstone.io.settings import SettingsError
 from touchstone.reliability import comparison, control
 from touchstone.reliability.novelty import Reference
-from touchstone.reliability.scores import judge, posterior_mean
-from touchstone.reliability.signs import signs
+from touchstone.reliability.scores import judge
 from touchstone.stages import randomness
-from touchstone.stages.cases import in_family
+from touchstone.stages.cases import evidence, in_family
 from touchstone.stages.checkpoints import load
 from touchstone.vocabulary import Cases, Posterior
 
@@ -196,17 +195,11 @@ def _judged(
     model: Model, variant: Variant, cases: Cases, posterior: Posterior, first: int
 ) -> Outcome:
     """An outcome, whose cases are numbered from `first`."""
-    config = model.config
     index = range(first, first + len(cases.kind))
     who = {"case_index": index, "kind": cases.kind, **variant._asdict()}
-    runs = judge(model.quantities, config["watched"], cases, posterior)
-    names = [quantity.name for quantity in model.quantities]
-    means = dict(zip(names, posterior_mean(model.quantities, posterior).T, strict=True))
-    for one, other in config.get("conditions", []):
-        runs[f"condition_{one} less {other}"] = means[one] - means[other]
+    runs = judge(model.quantities, model.config["watched"], cases, posterior)
     runs["condition_samples"] = cases.mask.sum(1).astype(float)
-    novelty = model.novelty(cases)
-    found = signs(model.quantities, config["edges"], cases, posterior, novelty)
+    found = evidence(model, cases, posterior)
     return Outcome(variant, cases, posterior, pd.DataFrame(who | dict(runs) | found))
 
 
