@@ -43,3 +43,28 @@ async function states() {
   }
 }
 setInterval(states, 5000);
+
+// Events of a job, one call for each; a stream that breaks goes on after the last event that came.
+export async function follow(path, tell) {
+  let last = "";
+  for (let ended = false; !ended; await new Promise((resolve) => setTimeout(resolve, ended ? 0 : 1000))) {
+    try {
+      const response = await fetch(path, { headers: last ? { "Last-Event-ID": last } : {} });
+      if (!response.ok) return;
+      let text = "";
+      for await (const part of response.body.pipeThrough(new TextDecoderStream())) {
+        const blocks = (text + part).split("\n\n");
+        text = blocks.pop();
+        for (const block of blocks) {
+          const said = Object.fromEntries(block.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]));
+          if (!said.event) continue;
+          last = said.id;
+          tell(said.event, JSON.parse(said.data));
+          ended ||= said.event === "end";
+        }
+      }
+    } catch {
+      // the service is started again
+    }
+  }
+}
