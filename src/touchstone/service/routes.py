@@ -208,7 +208,10 @@ def _versions(service: Service) -> APIRouter:
         what = f"{model_id} version {number} from {known.stage} to {asked.stage}"
         if asked.stage != "Archived":
             try:
-                canary = " ".join((await examined(model_id, str(folder)))["canary"])
+                # What answers already is this artefact, or its files are refused all the same.
+                running = service.of_versions.get((model_id, number))
+                facts = (running and running.facts) or await examined(model_id, str(folder))
+                canary = " ".join(facts["canary"])
             except ArtifactError as error:
                 raise ProblemError(409, what, [str(error)]) from None
         by = _who(request, asked.by)
