@@ -210,7 +210,8 @@ def _versions(service: Service) -> APIRouter:
             try:
                 # What answers already is this artefact, or its files are refused all the same.
                 running = service.of_versions.get((model_id, number))
-                facts = (running and running.facts) or await examined(model_id, str(folder))
+                known_facts = running.facts if running is not None else None
+                facts = known_facts or await examined(model_id, str(folder))
                 canary = " ".join(facts["canary"])
             except ArtifactError as error:
                 raise ProblemError(409, what, [str(error)]) from None
