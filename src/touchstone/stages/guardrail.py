@@ -8,7 +8,7 @@ import pandas as pd
 
 from touchstone.io import reports
 from touchstone.io.results import Results
-from touchstone.reliability import control, guardrail, harm, left_out, rivals, unseen
+from touchstone.reliability import control, guardrail, harm, left_out, oracle, rivals, unseen
 from touchstone.reliability.decision import Decision
 from touchstone.reliability.signs import MEANING
 from touchstone.stages import randomness
@@ -94,6 +94,7 @@ def run(settings: dict, results: Results) -> Guarded:
         "harm": _harm(judged, theirs, rng),
         "rivals": _rivals(judged, theirs, rng),
         "left_out": left_out.compare(judged, fitted_on, usual, calibration, decision),
+        "oracle": _oracle(table, judged),
         "unseen": _unseen(judged, theirs, seed),
         "control": {"stress": table["control"], "guardrail": control.of_rule(judged)},
     }
@@ -194,6 +195,15 @@ def _rivals(
         fpr = guardrail.wilson(flags[inside].mean(), n)._asdict()
         rows.append({"name": name, "fpr": fpr, "recall": float(recall.mean()), "gain": gain})
     return sorted(rows, key=lambda row: -row["recall"])
+
+
+def _oracle(stress_report: dict, judged: pd.DataFrame) -> list[dict]:
+    """What could be detected at all, beside what the rule detects."""
+    if not stress_report.get("detection"):
+        return []
+    watched = [name[5:] for name in judged if name.startswith("bias_")]
+    stressed = judged[judged["stressed"]]
+    return oracle.table(pd.DataFrame(stress_report["detection"]), stressed, watched)
 
 
 def _unseen(judged: pd.DataFrame, theirs: dict[str, _Scored], seed: int) -> dict | None:
