@@ -173,7 +173,7 @@ def test_a_report_of_a_rule_without_covariate_is_read():
 
 @pytest.mark.parametrize("covariate", ["", "covariate"])
 def test_the_rule_flags_what_has_a_conformal_p_value_up_to_its_level(covariate):
-    """crepes' p-values (Boström 2022): the rule of rank k of n flags those of at most k / (n + 1)."""
+    """Of crepes (Boström 2022): the rule of rank k of n flags those of at most k / (n + 1)."""
     from crepes import ConformalClassifier
 
     rng = np.random.default_rng(10)

@@ -118,7 +118,7 @@ def run(model: Model, settings: dict, results: Results, checkpoint: str | Path =
 
     def inferred(method: str, n: int) -> list[Outcome]:
         started = time.perf_counter()
-        outcomes = _outcomes(model, settings, method, n)
+        outcomes = infer_variants(model, settings, method, n)
         timing[f"{method}_s"] = time.perf_counter() - started
         return outcomes
 
@@ -172,7 +172,7 @@ def run(model: Model, settings: dict, results: Results, checkpoint: str | Path =
     return Stress(report, outcomes, runs, by_method, reference, beside, detection)
 
 
-def _outcomes(model: Model, settings: dict, method: str, n: int) -> list[Outcome]:
+def infer_variants(model: Model, settings: dict, method: str, n: int) -> list[Outcome]:
     """Observe, infer and judge every variant of the first base cases.
 
     The noise and the draws of each variant are its own; nothing else differs between them but
