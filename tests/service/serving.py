@@ -59,8 +59,9 @@ class Server(NamedTuple):
     log: Path
 
     def workers(self) -> list[int]:
-        """Process ids of the workers of the model."""
-        return self.client.get("/ready").json()["models"][MODEL]["workers"]
+        """Process ids of the workers."""
+        states = self.client.get("/ready").json()["models"].values()
+        return [pid for state in states for pid in state["workers"]]
 
     def wait_until_ready(self, seconds: float = 240.0) -> None:
         """Wait for the workers."""
@@ -81,8 +82,8 @@ def environment(project: Path) -> dict[str, str]:
 
 
 @contextmanager
-def serving(project: Path, *arguments: str):
-    """Serve the model of a project in a process of its own, which is ended in order."""
+def serving(project: Path, *arguments: str, model: str = MODEL):
+    """Serve a model in a process of its own, which is ended in order."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -90,7 +91,7 @@ def serving(project: Path, *arguments: str):
     log = project / f"serve_{port}.log"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [*command, "--model", MODEL, *arguments],
+            [*command, "--model", model, *arguments],
             cwd=project,
             env=environment(project),
             stdout=stream,

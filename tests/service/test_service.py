@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -287,70 +286,6 @@ def test_a_full_queue_says_when_to_ask_again(server):
     os.kill(pid, signal.SIGCONT)
     for each in accepted:
         assert done(server.client, strict(each)["job"])["status"] == "done"
-
-
-# The page -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A browser that reaches nothing but this machine."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    if (chromium := shutil.which("chromium")) is None:
-        pytest.skip("no chromium to open the page with")
-    rules = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", rules])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def page(server, browser):
-    """The page of the model, which raises nothing and fetches nothing that is not there."""
-    opened, complaints = browser.new_page(), []
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("requestfailed", lambda request: complaints.append(request.url))
-    opened.set_default_timeout(120_000)
-    opened.goto(f"{server.client.base_url}/?model={MODEL}")
-    yield opened
-    opened.close()
-    assert complaints == []
-
-
-def test_a_person_fills_the_form_wrong_then_right_and_reads_the_answer(page):
-    level = page.get_by_label("Level (V)")
-    level.fill("11")
-    page.get_by_role("button", name="Predict").click()
-    page.get_by_text("11 is above 10.0").wait_for()
-    assert level.get_attribute("aria-invalid") == "true"
-    level.fill("<b>1</b>")
-    level.press("Enter")
-    page.get_by_text("'<b>1</b>' is no float").wait_for()
-    level.fill("1.5")
-    level.press("Enter")
-    answer = page.locator("#answer")
-    answer.get_by_text("ACCEPT").wait_for()
-    assert "90 % interval" in answer.inner_text()
-    assert level.get_attribute("aria-invalid") is None
-
-
-def test_a_person_chooses_a_record_and_reads_both_verdicts(page, project):
-    page.get_by_label("Record").set_input_files(project / "example.csv")
-    page.get_by_label("What is known").set_input_files(project / "example.yaml")
-    page.get_by_role("button", name="Infer").click()
-    answer = page.locator("#answer")
-    answer.get_by_text("The posterior").wait_for()
-    verdicts = answer.locator(".verdict").all_inner_texts()
-    assert [each.split(":")[0] for each in verdicts] == ["ACCEPT", "ACCEPT"]
-    assert "level (V)" in answer.inner_text()
-
-
-def test_the_page_of_a_model_that_is_not_served_is_refused(server):
-    assert_problem(server.client.get("/?model=interface"), 409, "not served")
-    assert_problem(server.client.get("/?model=<script>"), 404)
-    policy = server.client.get("/").headers["content-security-policy"]
-    assert "default-src 'none'" in policy
 
 
 # Dying --------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from typing import Annotated, Any, NamedTuple
 
 from fastapi import FastAPI, HTTPException, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException as StarletteException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -177,7 +176,7 @@ def create(settings: Settings) -> FastAPI:
     _add_problems(app)
     _add_states(app, service)
     _add_models(app, service)
-    _add_page(app, service)
+    pages.register(app, service)
     _add_questions(app, service)
     return app
 
@@ -263,29 +262,6 @@ def _add_models(app: FastAPI, service: Service) -> None:
             }
         finally:
             found.close()
-
-
-def _add_page(app: FastAPI, service: Service) -> None:
-    @app.get("/", include_in_schema=False)
-    def page(model: str | None = None) -> Response:
-        """The page of a model, by default of the first that is served."""
-        if model is not None:
-            service.pool(model)
-        chosen = model or next(iter(service.pools))
-        found = registry.get_registry()
-        listed = [service.listed(each) for each in found.models]
-        about = questions.metadata(chosen)
-        headers = {"Content-Security-Policy": pages.POLICY, "X-Content-Type-Options": "nosniff"}
-        text = pages.render(listed, found.broken, chosen, about)
-        return Response(text, headers=headers, media_type="text/html")
-
-    @app.get("/static/page.css", include_in_schema=False)
-    def style() -> Response:
-        return Response(pages.style(), media_type="text/css")
-
-    @app.get("/static/page.js", include_in_schema=False)
-    def script() -> Response:
-        return FileResponse(pages.STATIC / "page.js", media_type="text/javascript")
 
 
 def _add_questions(app: FastAPI, service: Service) -> None:

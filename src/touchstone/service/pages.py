@@ -1,21 +1,323 @@
-"""The page: which models there are, the form of one, and its answer. It reads offline."""
+"""The pages for people: ask a model, see what it rests on, watch the service. They read offline."""
 
-from collections.abc import Mapping
-from functools import cache
+import json
+import math
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse
+from jsonschema import ValidationError
 
-from touchstone.registry import ModelMetadata
+from touchstone import registry
+from touchstone.io import artifacts, reports
+from touchstone.io.artifacts import ArtifactError
+from touchstone.io.results import Results, folder
+from touchstone.service import questions
+from touchstone.service.questions import ProblemError
+from touchstone.service.versions import STAGES, Versions, certified
+from touchstone.stages import checkpoints, summary
+
+if TYPE_CHECKING:
+    from touchstone.service.app import Service
 
 STATIC = Path(__file__).parent / "static"
 _TEMPLATES = Path(__file__).parent / "templates"
-# Whatever a name of a model or a file may hold, a browser runs nothing but the script of the page.
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; "
-    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
+_HEADERS = {
+    # Whatever a name of a model or a file may hold, a browser runs nothing but these scripts.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
+        "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_SCRIPTS = {file.name for file in STATIC.glob("*.js")}
+_LEVEL = 0.95  # of the intervals of the certificate
+
+
+class Figure(NamedTuple):
+    """A row of the certificate.
+
+    Attributes:
+        what: Which rate, or which test.
+        value: As shown.
+        interval: 95 % interval of a rate; empty for what is none.
+        n: Cases that it is from.
+        wanted: What it is under a right model, or has to be.
+    """
+
+    what: str
+    value: str
+    interval: str
+    n: str
+    wanted: str
+
+
+def register(app: FastAPI, service: "Service") -> None:
+    """Add the pages to an application.
+
+    Args:
+        app: The application.
+        service: What it serves.
+    """
+
+    def menu() -> list[dict[str, Any]]:
+        entries = []
+        for model_id, label in registry.get_model_for_dropdown():
+            pool = service.pools.get(model_id)
+            state = "not served" if pool is None else "ready" if pool.ready else pool.reason
+            entries.append({"model_id": model_id, "label": label, "state": state})
+        return entries
+
+    def page(template: str, here: str, selected: str | None, **content: Any) -> Response:
+        text = (
+            _environment()
+            .get_template(template)
+            .render(
+                here=here,
+                script=template.removesuffix(".html.j2"),
+                menu=menu(),
+                broken=registry.get_registry().broken,
+                chosen=selected,
+                **content,
+            )
+        )
+        return HTMLResponse(text, headers=_HEADERS)
+
+    def chosen(model: str | None) -> str:
+        return model or next(iter(service.pools), None) or menu()[0]["model_id"]
+
+    @app.get("/", include_in_schema=False)
+    def infer(model: str | None = None) -> Response:
+        """Ask a model: a record, or the values of its form."""
+        model = chosen(model)
+        about, listed = questions.metadata(model), service.listed(model)
+        return page("infer.html.j2", "/", model, title=about.name, about=about, model=listed)
+
+    @app.get("/modeling", include_in_schema=False)
+    def modeling(model: str | None = None) -> Response:
+        """What a model is and rests on, its versions, and its training."""
+        model = chosen(model)
+        about = questions.metadata(model)
+        return page(
+            "modeling.html.j2",
+            "/modeling",
+            model,
+            title=about.name,
+            about=about,
+            model=service.listed(model),
+            certificate=_certificate(model),
+            stages=STAGES,
+            **_versions(service.settings.folder, model),
+        )
+
+    @app.get("/monitor", include_in_schema=False)
+    def monitor() -> Response:
+        """The state of the service and the runs."""
+        return page("monitor.html.j2", "/monitor", None, title="Monitor")
+
+    @app.post("/answer", include_in_schema=False)
+    async def answer(request: Request) -> Response:
+        """A report that this service gave, in words and tables, as a part of a page."""
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > service.settings.body:
+                raise ProblemError(413, f"the body has more than {service.settings.body} bytes")
+        try:
+            report = json.loads(bytes(body))
+            reports.validate(report)
+            text = answered(report)
+        except (ArtifactError, ValidationError, ValueError, LookupError, TypeError):
+            raise ProblemError(422, "the body is no report of a prediction or inference") from None
+        return HTMLResponse(text, headers=_HEADERS)
+
+    @app.get("/static/page.css", include_in_schema=False)
+    def style() -> Response:
+        """The style of all pages of the project, then what these add."""
+        shared = Path(__file__).parents[1] / "templates/style.css"
+        files = (shared, STATIC / "page.css")
+        text = "".join(file.read_text(encoding="utf-8") for file in files)
+        return Response(text, media_type="text/css")
+
+    @app.get("/static/{name}", include_in_schema=False)
+    def script(name: str) -> Response:
+        if name not in _SCRIPTS:
+            raise ProblemError(404, "there is no such script")
+        return FileResponse(STATIC / name, media_type="text/javascript")
+
+
+def answered(report: dict[str, Any]) -> str:
+    """HTML of an answer: the verdicts, what to do next, and the tables of the notebook's page.
+
+    Args:
+        report: Of the kind `infer` or `prediction`.
+    """
+    content: dict[str, Any] = {"report": report, "inferred": None}
+    if report["kind"] == "prediction":
+        content["estimates"] = [
+            [each["name"], each["meaning"], *_interval(each), each["unit"]]
+            for each in report["estimates"]
+        ]
+        shares = report["attribution"]
+        content["attribution"] = [[each["name"], *_interval(each), each["unit"]] for each in shares]
+        content["probabilities"] = [
+            [each["name"], f"{100 * each['value']:.0f} %"] for each in report["probabilities"]
+        ]
+        content["assumed"] = [[key, _shown(value)] for key, value in report["assumed"].items()]
+        content["artefact"] = f"Artefact of {report['model_id']}: {report['artefact']}."
+    inference = report.get("inference", report)
+    if inference["kind"] == "infer":
+        content["artefact"] = summary.artefact_sentence(inference)
+        content["inferred"] = {
+            "report": inference,
+            "computation": summary.computation_sentence(inference),
+            "model": summary.model_sentence(inference),
+            "alternatives": summary.alternatives_sentence(inference)
+            if inference["alternatives"]
+            else "",
+            "next": summary.next_sentence(inference),
+            "rows": _posterior_rows(inference),
+            "metrics": _metrics(inference),
+        }
+    return _environment().get_template("answer.html.j2").render(**content)
+
+
+def _posterior_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The posterior's table, with the place of each interval in that of its prior, in percent."""
+    rows = []
+    for cells, row in zip(summary.posterior_table(report)[1:], report["posterior"], strict=True):
+        low, high = row["prior_interval_90"]
+        ends = (*row["interval_90"], row["median"])
+        logarithmic = low > 0 and high / low > 20 and min(ends) > 0
+        scale = math.log if logarithmic else float
+        span = (scale(high) - scale(low)) or 1.0
+        at = [min(100.0, max(0.0, 100 * (scale(x) - scale(low)) / span)) for x in ends]
+        places = {"low": f"{at[0]:.1f}", "width": f"{max(at[1] - at[0], 1):.1f}"}
+        rows.append(places | {"median": f"{at[2]:.1f}", "cells": cells[:-1], "remark": cells[-1]})
+    return rows
+
+
+def _metrics(report: dict[str, Any]) -> list[list[str]]:
+    head = ["metric", *(f"record {k}" for k in range(1, len(report["metrics"]) + 1))]
+    names = report["metrics"][0]
+    return [head, *([name, *(_shown(each[name]) for each in report["metrics"])] for name in names)]
+
+
+def _interval(each: dict[str, Any]) -> tuple[str, str]:
+    return _shown(each["median"]), f"{_shown(each['low'])} to {_shown(each['high'])}"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _certificate(model_id: str) -> dict[str, Any] | None:
+    """What the certificate of the artefact that answers says; None if it has none."""
+    try:
+        file = checkpoints.find(model_id, Results(folder(model_id))).certificate
+        return _read_certificate(file, *artifacts.state(file)) if file else None
+    except ArtifactError:
+        return None
+
+
+@lru_cache(maxsize=16)
+def _read_certificate(file: Path, _modified: int, _size: int) -> dict[str, Any]:
+    content = reports.read(file, "certificate")
+    return {
+        "figures": figures(content),
+        "against": certified(content),
+        "calibration": [
+            [
+                each["parameter"],
+                *_share(each["coverage_90"], each["n"])[:2],
+                str(each["n"]),
+                "inside" if each["inside"] else "outside",
+            ]
+            for each in content["calibration"][0]["parameters"]
+        ],
+        "undetected": summary.undetected(content),
+        "date": content["lineage"].get("date"),
+    }
+
+
+def figures(certificate: dict[str, Any]) -> list[Figure]:
+    """The rates of a certificate, each with its interval and number of cases.
+
+    Args:
+        certificate: As `make release` writes it.
+    """
+    alarms, score = certificate["false_alarms"], certificate["decision_score"]
+    wanted = f"at most {certificate['decision']['alpha']:g}"
+    rows = [
+        _rate("False alarms on new cases of the family", alarms["rate"], wanted),
+        _rate("Mismatches that are escalated, all stresses", score["tpr"], "1"),
+        _rate("Computation sound", alarms["computation_sound"], "1"),
+    ]
+    if harm := certificate.get("harm"):  # which a release of before did not count
+        rows += [
+            _rate("Wrong among all, half of them under a mismatch", harm["before"], "0"),
+            _rate("Wrong among the accepted, of the same mix", harm["wrong"], "0"),
+            _rate("Accepted, of the same mix", harm["accepted"], "–"),
+        ]
+    for each in certificate["calibration"]:
+        regions = each["regions"]
+        rows.append(
+            Figure(
+                f"Ranks of truths in random regions ({each['method']}): p-value",
+                f"{regions['p_value']:.3g}",
+                "",
+                str(regions["n"]),
+                "above 0.01",
+            )
+        )
+        for name, share in each["passed"].items():
+            what = f"{name.replace('_', ' ')} within its limit ({each['method']})"
+            rows.append(Figure(what, *_share(share, each["n_cases"]), "1"))
+    tests = certificate["control"]["stress"]["tests"]
+    least = min((test["p_adjusted"] for test in tests), default=math.nan)
+    n = str(max((test["n"] for test in tests), default=0))
+    what = f"Control: severity 0 is the family, least adjusted p of {len(tests)} tests"
+    return [*rows, Figure(what, f"{least:.2f}", "", n, "above 0.01")]
+
+
+def _rate(what: str, rate: dict[str, Any], wanted: str) -> Figure:
+    if rate["value"] is None:
+        return Figure(what, "–", "", str(rate["n"]), wanted)
+    interval = f"{rate['low']:.3f} to {rate['high']:.3f}"
+    return Figure(what, f"{rate['value']:.3f}", interval, str(rate["n"]), wanted)
+
+
+def _share(share: float, n: int) -> tuple[str, str, str]:
+    """A share, its Wilson interval (1927) and n; this process imports no statistics."""
+    z = NormalDist().inv_cdf(0.5 + _LEVEL / 2)
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
+    return f"{share:.3f}", f"{middle - half:.3f} to {middle + half:.3f}", str(n)
+
+
+def _versions(place: Path, model_id: str) -> dict[str, Any]:
+    """The versions of a model with what they are called, and the history, the newest first."""
+    found = Versions(place)
+    try:
+        aliases = found.aliases(model_id)
+        listed = found.listed(model_id)
+        history = found.history(model_id)[::-1]
+    finally:
+        found.close()
+    names = {
+        each.version: ", ".join(
+            name for name, version in aliases.items() if version == each.version
+        )
+        for each in listed
+    }
+    return {"versions": listed[::-1], "names": names, "history": history}
 
 
 @cache
@@ -27,28 +329,3 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def render(
-    models: list[dict[str, Any]],
-    broken: Mapping[str, str],
-    chosen: str | None,
-    about: ModelMetadata | None,
-) -> str:
-    """HTML of the page.
-
-    Args:
-        models: As `GET /models` lists them.
-        broken: What is wrong with a model, by its name.
-        chosen: Name of the model whose form is shown; None where none can be asked.
-        about: What that model says of itself.
-    """
-    template = _environment().get_template("page.html.j2")
-    return template.render(models=models, broken=broken, chosen=chosen, about=about)
-
-
-def style() -> str:
-    """The style of all pages of the project, then what this page adds."""
-    shared = Path(__file__).parents[1] / "templates/style.css"
-    own = STATIC / "page.css"
-    return shared.read_text(encoding="utf-8") + own.read_text(encoding="utf-8")

@@ -1,0 +1,45 @@
+// What all pages share. Whatever comes from elsewhere is set as text, never as HTML.
+
+export function element(tag, content = "", properties = {}) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...(Array.isArray(content) ? content : [content]));
+  return made;
+}
+
+export function table(label, head, rows, nText = 1) {
+  const cells = (row, tag) =>
+    element("tr", row.map((cell, k) => element(tag, cell ?? "–", { className: k < nText ? "text" : "", ...(tag === "th" ? { scope: "col" } : {}) })));
+  const made = element("div", element("table", [element("thead", cells(head, "th")), element("tbody", rows.map((row) => cells(row, "td")))]), { className: "scroll", tabIndex: 0 });
+  made.setAttribute("role", "region");
+  made.setAttribute("aria-label", label);
+  return made;
+}
+
+export function verdict(accepted, heading, sentence) {
+  return element("p", [element("strong", heading), `: ${sentence}`], { className: `verdict ${accepted ? "accept" : "escalate"}` });
+}
+
+export const list = (words) => element("ul", words.map((each) => element("li", each)));
+
+// Of a JSON body, with what came of it; a service that is gone is a problem like any other.
+export async function send(method, path, content, headers = {}) {
+  try {
+    const body = content === undefined ? undefined : JSON.stringify(content);
+    const kind = body === undefined ? {} : { "Content-Type": "application/json" };
+    const response = await fetch(path, { method, body, headers: { ...kind, ...headers } });
+    const isJson = (response.headers.get("Content-Type") ?? "").includes("json");
+    return { ok: response.ok, status: response.status, headers: response.headers, content: isJson ? await response.json() : await response.text() };
+  } catch (error) {
+    return { ok: false, status: 0, headers: new Headers(), content: { detail: `the service cannot be reached (${error.message})` } };
+  }
+}
+
+async function states() {
+  const { content } = await send("GET", "/ready");
+  for (const cell of document.querySelectorAll("[data-state]")) {
+    const state = content.models?.[cell.dataset.state];
+    if (state) cell.textContent = state.ready ? "ready" : state.reason;
+    else if (!content.models) cell.textContent = "cannot be reached";
+  }
+}
+setInterval(states, 5000);

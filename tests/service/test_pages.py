@@ -1,0 +1,249 @@
+"""The pages as people meet them: a real browser without a network, one running service."""
+
+import base64
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from serving import serving
+
+from touchstone.io import artifacts
+from touchstone.service import pages
+
+TESTS = Path(__file__).parents[1]
+MODEL = "interface"
+RECORD = (TESTS / "data/film.csv").read_text()
+PAGES = ("/", f"/modeling?model={MODEL}", "/monitor")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder with a model that is deprecated, and one that was not trained."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(TESTS / "models/example_decay", folder / "models/untrained")
+    old = folder / "models/old"
+    shutil.copytree(TESTS / "models/example_decay", old)
+    config = (old / "config.yaml").read_text()
+    (old / "config.yaml").write_text(f"{config}\nstatus: deprecated\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(project):
+    with serving(project, model=MODEL) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser that reaches nothing but this machine."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("no chromium to open the pages with")
+    rules = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", rules])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(server, browser):
+    """A page that raises nothing, and fetches from the service alone what is there."""
+    base, complaints = str(server.client.base_url), []
+    opened = browser.new_page(base_url=base)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("requestfailed", lambda request: complaints.append(request.url))
+    opened.on(
+        "request",
+        lambda request: (
+            None
+            if request.url.startswith((base, "data:", "blob:"))
+            else complaints.append(request.url)
+        ),
+    )
+    opened.set_default_timeout(60_000)
+    yield opened
+    opened.close()
+    assert complaints == []
+
+
+def answer_of(page):
+    """The part of the page that answers, once it does."""
+    page.locator("#answer .verdict").first.wait_for()
+    return page.locator("#answer")
+
+
+def test_a_person_chooses_a_model_from_a_menu_without_those_that_are_deprecated(page):
+    page.goto("/")
+    menu = page.get_by_role("navigation", name="Models")
+    assert menu.get_by_role("link", name="Counterfactual galaxies (v0.1) [BETA]").is_visible()
+    assert menu.locator("[href*='model=untrained']").count() == 1
+    assert menu.locator("[href*='model=old']").count() == 0
+    menu.locator("[href*='model=untrained']").click()
+    page.get_by_text("This model is not served").wait_for()
+    assert page.locator("form").count() == 0
+    menu.get_by_role("link", name="Interfacial area").click()
+    page.get_by_role("heading", level=1, name="Interfacial area").wait_for()
+    assert menu.locator("[aria-current=page]").inner_text().split("\n")[-1] == "ready"
+
+
+def test_a_person_fills_wrong_and_reads_at_each_field_what_is_wrong(page):
+    page.goto("/")
+    wrong = {"Tg_num (K)": "999", "Efield_num (kV/cm)": "<b>1</b>"}
+    for label, value in wrong.items():
+        page.get_by_label(label).fill(value)
+    page.get_by_label("Tg_num (K)").press("Enter")
+    page.get_by_text("999 is above 520").wait_for()
+    assert page.get_by_text("'<b>1</b>' is no float").is_visible()
+    marked = page.locator("[aria-invalid=true]")
+    assert marked.evaluate_all("all => all.map(each => each.name)") == ["Efield_num", "Tg_num"]
+    assert page.evaluate("document.activeElement.name") == "Efield_num"  # the first of them
+    for label in wrong:
+        page.get_by_label(label).fill("")
+    page.get_by_label("Film").fill("film of nobody")  # what only the model knows
+    page.get_by_label("Film").press("Enter")
+    page.locator("#wrong-film", has_text="'film of nobody' is none").wait_for()
+    assert marked.evaluate_all("all => all.map(each => each.name)") == ["film"]
+
+
+def test_a_person_fills_right_and_reads_the_answer_that_programs_get(page, server):
+    page.goto("/")
+    page.get_by_label("Film").fill("film 3")
+    page.get_by_label("Tg_num (K)").fill("420")
+    page.get_by_label("Tg_num (K)").press("Enter")
+    answer = answer_of(page)
+    assert answer.locator(".verdict").inner_text().startswith("ACCEPT: all values lie inside")
+    inputs = {"film": "film 3", "Tg_num": 420, "quantile": 0.8}  # the last is filled in
+    report = server.client.post("/predict", json={"model_id": MODEL, "inputs": inputs}).json()
+    shown = answer.locator("table").first.locator("tbody tr").first.inner_text().split("\t")
+    first = report["estimates"][0]
+    assert [float(each) for each in [shown[2], *shown[3].split(" to ")]] == pytest.approx(
+        [first["median"], first["low"], first["high"]], rel=1e-3
+    )
+    with page.expect_download() as download:
+        answer.get_by_text("the report as JSON").click()
+    kept = json.loads(download.value.path().read_text())
+    assert kept["sha256"] == report["sha256"]
+
+
+def test_a_person_drops_a_record_and_reads_both_verdicts_and_the_posterior(page):
+    page.goto("/")
+    files = {"film.csv": RECORD, "film.yaml": "{}\n"}
+    page.evaluate(
+        """files => {
+          const dataTransfer = new DataTransfer();
+          for (const [name, text] of Object.entries(files))
+            dataTransfer.items.add(new File([text], name));
+          document.body.dispatchEvent(new DragEvent("drop", { bubbles: true, dataTransfer }));
+        }""",
+        files,
+    )
+    assert page.locator("#meta").evaluate("field => field.files[0].name") == "film.yaml"
+    page.keyboard.press("Enter")  # the button has the focus
+    answer = answer_of(page)
+    verdicts = [each.split(":")[0] for each in answer.locator(".verdict").all_inner_texts()]
+    assert verdicts == ["ACCEPT", "ACCEPT"]
+    assert "S_V_mean" in answer.get_by_role("region", name="The posterior").inner_text()
+    assert "6 measurements of film 1 from film.csv" in answer.inner_text()
+
+
+def test_a_record_that_cannot_be_read_is_said_at_the_record(page):
+    page.goto("/")
+    page.get_by_role("button", name="Run inference").first.click()
+    page.locator("#wrong-data", has_text="choose a record first").wait_for()
+    nonsense = {"name": "film.csv", "mimeType": "text/csv", "buffer": b"nonsense"}
+    page.get_by_label("Record").set_input_files(nonsense)
+    page.get_by_role("button", name="Run inference").first.click()
+    page.locator("#wrong-data", has_text="film.csv").wait_for()
+
+
+def test_a_person_reads_what_a_model_rests_on(page):
+    page.goto(f"/modeling?model={MODEL}")
+    certificate = artifacts.read_json(
+        Path(pages.__file__).parents[1] / f"models/{MODEL}/pretrained/certificate.json"
+    )
+    rate = certificate["false_alarms"]["rate"]
+    row = page.get_by_role("row", name="False alarms").inner_text().split("\t")
+    assert row[1:4] == [
+        f"{rate['value']:.3f}",
+        f"{rate['low']:.3f} to {rate['high']:.3f}",
+        str(rate["n"]),
+    ]
+    assert page.get_by_text("pretrained, certificate of").is_visible()
+
+
+def test_every_rate_of_a_certificate_has_its_n_and_holds_its_value():
+    for file in Path(pages.__file__).parents[1].glob("models/*/pretrained/certificate.json"):
+        for row in pages.figures(artifacts.read_json(file)):
+            assert int(row.n) > 0, row
+            if row.interval:
+                low, high = map(float, row.interval.split(" to "))
+                assert low - 5e-4 <= float(row.value) <= high + 5e-4, row
+
+
+def test_a_person_watches_the_service(page, server):
+    page.goto("/monitor")
+    answered = page.locator("#tiles li", has_text="questions answered").locator("b")
+    answered.wait_for()
+    before = int(answered.inner_text())
+    asked = {"model_id": MODEL, "inputs": {"film": "film 3"}}
+    assert server.client.post("/predict", json=asked).status_code == 200
+    page.locator("#tiles li", has_text="questions answered").get_by_text(str(before + 1)).wait_for()
+    row = page.get_by_role("row", name=MODEL).inner_text().split("\t")
+    assert row[1] == "ready"
+    assert all(unit in each for each, unit in zip(row[4:6], "ss", strict=True))
+    assert row[6].endswith("%")
+
+
+def test_a_person_who_uses_the_keyboard_alone_comes_to_the_form_past_the_menu(page):
+    page.goto("/")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # the link that skips the menu
+    reached = []
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id"))
+    assert {"data", "meta", "field-film", "field-Efield_num"} <= set(reached)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("where", PAGES)
+def test_the_pages_are_accessible_and_fit_a_phone(browser, server, where, scheme):
+    base = str(server.client.base_url)
+    page = browser.new_page(
+        base_url=base, color_scheme=scheme, viewport={"width": 320, "height": 640}
+    )
+    try:
+        page.goto(where)
+        page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        if where == "/":
+            page.get_by_label("Film").press("Enter")
+            answer_of(page)
+        else:
+            page.locator("table").first.wait_for()
+        levels = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+        found = Axe().run(page, options={"runOnly": {"type": "tag", "values": levels}}).response
+        assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
+        assert len(found["passes"]) > 15
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    finally:
+        page.close()
+
+
+def test_pages_are_refused_what_others_would_put_into_them(server):
+    assert server.client.get("/?model=<script>").status_code == 404
+    assert server.client.get("/static/../app.py").status_code == 404
+    policy = server.client.get("/").headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    for body in (b"", b"{}", b"[]", b'{"kind": "infer"}', base64.b64decode("/w==")):
+        assert server.client.post("/answer", content=body).status_code == 422
+    asked = {"model_id": MODEL, "inputs": {"film": "film 3"}}
+    report = server.client.post("/predict", json=asked).json()
+    report["reason"] = "<script>alert(1)</script>"
+    text = server.client.post("/answer", json=report).text
+    assert "&lt;script&gt;" in text
+    assert "<script>" not in text
