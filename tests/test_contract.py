@@ -20,7 +20,7 @@ from touchstone.vocabulary import Quantity
 PACKAGE = Path(touchstone.__file__).parent
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    ("vocabulary", "contract", "registry", "inference", "io", "figures"),
+    ("vocabulary", "answer", "contract", "registry", "inference", "io", "figures"),
     ("models", "reliability"),
     ("stages",),
     ("cli", "service", "__init__"),  # the last is the package's own list of what users call

@@ -7,10 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from touchstone.answer import Answer
     from touchstone.contract import Model, load_model
     from touchstone.inference.amortised import amortise
     from touchstone.inference.priors import normal, uniform
-    from touchstone.stages.answers import Answer, load
+    from touchstone.stages.answers import load
     from touchstone.vocabulary import Cases, Computation, Posterior, Quantity, Verdict
 
 __version__ = "0.1.0"
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Answer": "stages.answers",
+    "Answer": "answer",
     "Model": "contract",
     "load": "stages.answers",
     "load_model": "contract",

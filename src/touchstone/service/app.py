@@ -1,33 +1,41 @@
-"""The endpoints. This process computes nothing and imports no engine: workers do."""
+"""The service: what it serves, the jobs that it follows, and how requests are refused."""
 
 import asyncio
+import getpass
+import hashlib
 import json
 import logging
+from collections import OrderedDict
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from pathlib import Path as FilePath
-from typing import Annotated, Any, NamedTuple
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from fastapi import FastAPI, HTTPException, Path, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException as StarletteException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from touchstone import __version__, registry
+from touchstone.contract import ModelsError
+from touchstone.io import artifacts
+from touchstone.io.artifacts import ArtifactError
+from touchstone.io.settings import SettingsError
 from touchstone.service import pages, questions
-from touchstone.service.jobs import Job, Jobs
-from touchstone.service.pool import Answer, Metrics, Pool, QueueFullError
-from touchstone.service.questions import MODEL_ID, ProblemError, Question
-from touchstone.service.versions import Versions
+from touchstone.service.pool import Answer, Metrics, Pool, QueueFullError, examined
+from touchstone.service.questions import Counterfactual, ProblemError, Question, Training
+from touchstone.service.store import ENDED, Job, ReusedError, Store
+from touchstone.service.versions import Transition, Versions
+from touchstone.stages import checkpoints
+from touchstone.stages.training_run import Run, assert_trainable
 
 _LOG = logging.getLogger(__name__)
-_SLOW_BODY = 20.0  # s in which a body has to arrive
 _PATIENCE = 5.0  # s between questions of a job to a model that cannot answer yet
+_LOOK = 0.5  # s between looks at a training
+_FAREWELL = 4.0  # s that a training has to end by itself
+_ATTEMPTS = 3  # of a training whose processes vanish
+_POOLS = 2  # of versions that are not the one by default, at a time
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_STATUS = {"refused": 422, "failed": 500, "unavailable": 503}
-ModelId = Annotated[str, Path(pattern=MODEL_ID)]
-JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 
 
 class Settings(NamedTuple):
@@ -41,6 +49,8 @@ class Settings(NamedTuple):
         queue: Questions of a model that may wait.
         deadline: Seconds that a request waits; a question that takes longer becomes a job.
         body: Bytes that the body of a request may have.
+        upload: Bytes that an uploaded artefact may have.
+        cache: Bytes of answers that are kept in memory.
         folder: Of the service's own files.
     """
 
@@ -51,11 +61,40 @@ class Settings(NamedTuple):
     queue: int = 64
     deadline: float = 30.0
     body: int = 8 * 2**20
-    folder: FilePath = FilePath("results/registry")
+    upload: int = 512 * 2**20
+    cache: int = 64 * 2**20
+    folder: Path = Path("results/registry")
+
+
+class Cache:
+    """Answers of pure questions, the one that was asked for longest ago forgotten first.
+
+    Args:
+        most: Bytes of text that are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._size = most, 0
+        self._kept: OrderedDict[str, str] = OrderedDict()
+
+    def get(self, key: str) -> str | None:
+        """The answer of a key."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def put(self, key: str, text: str) -> None:
+        """Keep an answer, if it is not as large as a tenth of all."""
+        if key in self._kept or len(text) > self._most / 10:
+            return
+        self._kept[key] = text
+        self._size += len(text)
+        while self._size > self._most:
+            self._size -= len(self._kept.popitem(last=False)[1])
 
 
 class Service:
-    """Pools of workers and the jobs that they answer.
+    """Pools of workers, and the jobs that they or the rules of the workflow answer.
 
     Args:
         settings: Of the service.
@@ -67,91 +106,348 @@ class Service:
             model_id: Pool(model_id, settings.workers, settings.queue, self.metrics)
             for model_id in settings.models
         }
-        self.jobs = Jobs(settings.folder / "service.sqlite")
-        self._followed: set[asyncio.Task] = set()
+        self.of_versions: OrderedDict[tuple[str, int], Pool] = OrderedDict()
+        self.store = Store.at(settings.folder)
+        self.cache = Cache(settings.cache)
+        self.closing = asyncio.Event()
+        self._followed: dict[str, asyncio.Task] = {}
+        self._ending: set[asyncio.Task] = set()
+        self._training = asyncio.Semaphore(1)  # two that learn at a time take longer than in turn
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Start the workers, take up the jobs of an earlier process, and end in order."""
         for pool in self.pools.values():
             pool.start()
-        for job in self.jobs.unfinished():
-            pool = self.pools.get(job.question["model_id"])
-            if pool is not None:  # else it waits for a service that has its model
-                self._follow(job.id, job.question, pool.ask(job.question, bounded=False))
+        for job in self.store.unfinished():
+            self._take_up(job)
         try:
             yield
         finally:
-            for task in self._followed:
+            self.closing.set()
+            followed = [*self._followed.values()]
+            for task in followed:
                 task.cancel()
-            await asyncio.gather(*(pool.close() for pool in self.pools.values()))
-            self.jobs.close()
+            await asyncio.gather(*followed, *self._ending, return_exceptions=True)
+            pools = [*self.pools.values(), *self.of_versions.values()]
+            await asyncio.gather(*(pool.close() for pool in pools))
+            self.store.close()
 
-    def pool(self, model_id: str) -> Pool:
-        """Workers of a model.
+    def _take_up(self, job: Job) -> None:
+        if job.question["kind"] == "train":
+            self._follow(job.id, self._train(job))
+            return
+        try:
+            pool = self.pool(job.question["model_id"], job.question["version"])
+        except ProblemError:
+            return  # it waits for a service that has its model
+        answer = pool.ask(job.question, bounded=False)
+        self._follow(job.id, self._answer(job.id, job.question, answer))
+
+    def pool(self, model_id: str, version: int | None = None) -> Pool:
+        """Workers of a model, those of a version started where there are none.
 
         Raises:
-            ProblemError: If there is no such model, or it is not served.
+            ProblemError: If there is no such model or version, or it is not served.
         """
         questions.metadata(model_id)
         if model_id not in self.pools:
             raise ProblemError(409, f"{model_id}: is not served; {_answering(model_id)}")
-        return self.pools[model_id]
+        if version is None:
+            return self.pools[model_id]
+        known = self.of_versions.get((model_id, version))
+        if known is None:
+            with self.versions() as found:
+                folder = found.path(self.found(found, model_id, version)).absolute()
+            known = Pool(
+                model_id,
+                self.settings.workers,
+                self.settings.queue,
+                self.metrics,
+                str(folder),
+                f"{model_id}@{version}",
+            )
+            known.start()
+            self.of_versions[model_id, version] = known
+            others = [key for key in self.of_versions if key != (model_id, version)]
+            idle = [key for key in others if self.of_versions[key].idle]
+            for key in idle[: max(0, len(self.of_versions) - _POOLS)]:
+                task = asyncio.create_task(self.of_versions.pop(key).close())
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
+        self.of_versions.move_to_end((model_id, version))
+        return known
+
+    @contextmanager
+    def versions(self):
+        """The versions of artefacts, for as long as they are looked at."""
+        found = Versions(self.settings.folder)
+        try:
+            yield found
+        finally:
+            found.close()
+
+    def found(self, versions: Versions, model_id: str, version: int | str):
+        """The last transition of a version, which may be named by an alias.
+
+        Raises:
+            ProblemError: If there is none.
+        """
+        number = versions.aliases(model_id).get(version) if isinstance(version, str) else version
+        if number is None:
+            raise ProblemError(404, f"{model_id}: no version is called {version} yet")
+        try:
+            return versions.find(model_id, number)
+        except ArtifactError as error:
+            raise ProblemError(404, str(error)) from None
+
+    async def add_version(
+        self, model_id: str, artefact: checkpoints.Artefact, by: str, why: str, digest: str = ""
+    ) -> Transition:
+        """Keep an artefact as a version, once a process of its own has heard it answer.
+
+        Raises:
+            ArtifactError: If it is damaged, not what the digest says, or does not answer.
+        """
+        with self.versions() as found:
+            made = found.store(artefact, model_id)
+            try:
+                if digest and digest != made:
+                    raise ArtifactError(f"its digest is {made}, expected {digest}")
+                if known := [each for each in found.listed(model_id) if each.digest == made]:
+                    return known[0]
+                folder = (self.settings.folder / model_id / made).absolute()
+                canary = " ".join((await examined(model_id, str(folder)))["canary"])
+                return found.add(model_id, made, canary, by, why)
+            finally:
+                found.discard(model_id, made)
 
     def listed(self, model_id: str) -> dict[str, Any]:
         """Status of a model: what was made here, and whether a worker would answer."""
         status = registry.get_model_status(model_id)
         del status["output_dir"]  # of no use elsewhere
         pool = self.pools.get(model_id)
+        facts = (pool.facts if pool else None) or {}
         return status | {
             "served": pool is not None,
             "ready": pool is not None and pool.ready,
-            "artefact": pool.facts["artefact"] if pool and pool.facts else _answering(model_id),
+            "artefact": facts.get("artefact") or _answering(model_id),
             "reason": pool.reason if pool else "",
+            "counterfactuals": facts.get("counterfactuals"),
         }
 
-    def ask(self, question: Question) -> tuple[dict[str, Any], asyncio.Future[Answer]]:
-        """Put a question into the queue of its model.
+    def resolved(self, question: Question | Counterfactual) -> dict[str, Any]:
+        """A question as a worker takes it, held against the form of its model.
 
         Raises:
-            ProblemError: If it cannot be answered, or not now.
+            ProblemError: If it cannot be answered.
         """
-        pool = self.pool(question.model_id)
-        questions.checked(question, questions.metadata(question.model_id))
         content = question.model_dump()
+        if content["model_id"] is None:
+            able = self.counterfactuals()
+            if len(able) != 1:
+                raise ProblemError(422, f"model_id: is missing, expected one of {', '.join(able)}")
+            (content["model_id"],) = able
+        model_id = content["model_id"]
+        self.pool(model_id)
+        if isinstance(question, Question):
+            questions.checked(question, questions.metadata(model_id))
+        if question.version is not None:
+            with self.versions() as found:
+                content["version"] = self.found(found, model_id, question.version).version
+        return content
+
+    def counterfactuals(self) -> list[str]:
+        """Models that are known to answer counterfactual questions."""
+        facts = {model_id: pool.facts for model_id, pool in self.pools.items()}
+        return [model_id for model_id, said in facts.items() if said and said["counterfactuals"]]
+
+    def ask(self, content: dict[str, Any]) -> asyncio.Future[Answer]:
+        """Put a question into the queue of its model, unless its answer is known.
+
+        Args:
+            content: As from `resolved`.
+
+        Raises:
+            ProblemError: If it cannot be answered now.
+        """
+        pool = self.pool(content["model_id"], content["version"])
+
+        def key() -> str | None:
+            text = json.dumps([pool.identity, content], sort_keys=True)
+            return hashlib.sha256(text.encode()).hexdigest() if pool.identity else None
+
+        asked = key()
+        if asked and (text := self.cache.get(asked)) is not None:
+            self.metrics.cached.labels(pool.label).inc()
+            known = asyncio.get_running_loop().create_future()
+            known.set_result(Answer("answer", text))
+            return known
         try:
-            return content, pool.ask(content)
+            answer = pool.ask(content)
         except QueueFullError as error:
             headers = {"Retry-After": str(error.seconds)}
             raise ProblemError(503, str(error), headers=headers) from None
 
-    def accept(self, question: dict[str, Any], answer: asyncio.Future[Answer]) -> str:
-        """Make a job of a question that waits; returns its id."""
-        number = self.jobs.accept(question)
-        self._follow(number, question, answer)
-        return number
+        def keep(done: asyncio.Future[Answer]) -> None:
+            # An artefact that was replaced meanwhile has another key.
+            if asked and not done.cancelled() and done.result().kind == "answer" and asked == key():
+                self.cache.put(asked, done.result().text)
 
-    def _follow(
-        self, number: str, question: dict[str, Any], answer: asyncio.Future[Answer]
+        answer.add_done_callback(keep)
+        return answer
+
+    # Jobs -----------------------------------------------------------------------------------------
+
+    def accept(
+        self, content: dict[str, Any], answer: asyncio.Future[Answer], token: str = ""
+    ) -> Job:
+        """Make a job of a question that waits."""
+        job = self._kept(content, token)
+        if job.id not in self._followed and job.status not in ENDED:
+            self._follow(job.id, self._answer(job.id, content, answer))
+        return job
+
+    def train(self, training: Training, token: str = "") -> Job:
+        """Accept a training.
+
+        Raises:
+            ProblemError: If it could not be started.
+        """
+        questions.metadata(training.model_id)
+        try:
+            assert_trainable(training.model_id, training.settings)
+        except (ArtifactError, SettingsError, ModelsError) as error:
+            raise ProblemError(422, str(error).replace("--", "settings.")) from None
+        job = self._kept(training.model_dump() | {"version": None}, token)
+        if job.id not in self._followed and job.status not in ENDED:
+            self._follow(job.id, self._train(job))
+        return job
+
+    async def cancel(self, number: str) -> Job:
+        """End a job that has not ended.
+
+        Raises:
+            ProblemError: If there is none, or it has ended.
+        """
+        job = self.store.find(number)
+        if job is None:
+            raise ProblemError(404, f"there is no job {number}")
+        if not self.store.finish(number, "cancelled", "by request"):
+            raise ProblemError(409, f"the job has ended before: it is {job.status}")
+        self.store.tell(number, "end", {"status": "cancelled"})
+        if (task := self._followed.get(number)) is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        found = self.store.find(number)
+        assert found is not None
+        return found
+
+    def _kept(self, content: dict[str, Any], token: str) -> Job:
+        try:
+            return self.store.accept(content, token)
+        except ReusedError as error:
+            raise ProblemError(422, str(error)) from None
+
+    def _follow(self, number: str, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._followed[number] = task
+
+        def forget(done: asyncio.Task) -> None:
+            self._followed.pop(number, None)
+            if not done.cancelled() and (error := done.exception()) is not None:
+                _LOG.error("job %s", number, exc_info=error)
+                self._ended(number, "failed", type(error).__name__)
+
+        task.add_done_callback(forget)
+
+    def _ended(self, number: str, status: str, answer: str) -> None:
+        if self.store.finish(number, status, answer):
+            self.store.tell(number, "end", {"status": status})
+
+    async def _answer(
+        self, number: str, content: dict[str, Any], answer: asyncio.Future[Answer]
     ) -> None:
         """Keep the answer of a job when it is there."""
-
-        async def follow() -> None:
+        try:
             found = await answer
             while found.kind == "unavailable":  # the next process may have an artefact
                 await asyncio.sleep(_PATIENCE)
-                pool = self.pools[question["model_id"]]
-                found = await pool.ask(question, bounded=False)
-            self.jobs.finish(number, found.kind, found.text)
+                pool = self.pool(content["model_id"], content["version"])
+                answer = pool.ask(content, bounded=False)
+                found = await answer
+        finally:
+            answer.cancel()
+        status = {"answer": "done", "unsupported": "refused"}.get(found.kind, found.kind)
+        self._ended(number, status, found.text)
 
-        task = asyncio.create_task(follow())
-        self._followed.add(task)
-        task.add_done_callback(self._followed.discard)
+    def run_of(self, job: Job) -> Run:
+        """The training of a job."""
+        return Run(self.settings.folder / ".jobs" / job.id, job.question["model_id"])
+
+    async def _train(self, job: Job) -> None:
+        """Run the rules of a training, and tell what they say."""
+        run = self.run_of(job)
+        async with self._training:
+            self.store.start(job.id)
+            try:
+                await self._work(job, run)
+            except asyncio.CancelledError:
+                await self._end_run(run)
+                raise
+        self._tell_news(job, run)
+        if run.code == 0:
+            made = await self._made(job, run)
+            self._ended(job.id, "done", json.dumps(made, allow_nan=False))
+        else:
+            self._ended(job.id, "failed", run.failure())
+
+    async def _work(self, job: Job, run: Run) -> None:
+        """Wait for the rules; processes of an earlier service are found, lost ones replaced."""
+        told, process = None, None
+        for attempt in range(_ATTEMPTS):
+            if not run.lives and run.code is None:
+                self.store.tell(job.id, "start", {"attempt": attempt + 1})
+                process = run.start(job.question["settings"], job.question["until"])
+            while run.lives:
+                await asyncio.sleep(_LOOK)
+                self._tell_news(job, run)
+                progress = run.progress()
+                if progress is not None and progress != told:
+                    self.store.tell(job.id, "progress", progress)
+                    told = progress
+            if process is not None:
+                process.wait()  # it has ended: its entry in the table of processes goes, too
+            if run.code is not None:
+                return
+
+    async def _end_run(self, run: Run) -> None:
+        run.end()
+        for _ in range(round(_FAREWELL / 0.1)):
+            if not run.lives:
+                return
+            await asyncio.sleep(0.1)
+        run.end(9)
+
+    def _tell_news(self, job: Job, run: Run) -> None:
+        for line in run.news():
+            self.store.tell(job.id, "line", line)
+
+    async def _made(self, job: Job, run: Run) -> dict[str, Any]:
+        """What a training made: its report, and the version that can answer, if there is one."""
+        report = artifacts.read_json(run.results.report("train_report"))
+        made: dict[str, Any] = {"train_report": report, "version": None}
+        if job.question["until"] == "guardrail":
+            model_id = job.question["model_id"]
+            artefact = checkpoints.find(model_id, run.results, run.results.checkpoint)
+            why = f"trained by job {job.id}"
+            made["version"] = (
+                await self.add_version(model_id, artefact, getpass.getuser(), why)
+            ).version
+        return made
 
 
 def _answering(model_id: str) -> str:
-    from touchstone.stages import checkpoints
-
     return checkpoints.answering(model_id)
 
 
@@ -161,6 +457,8 @@ def create(settings: Settings) -> FastAPI:
     Args:
         settings: Of the service.
     """
+    from touchstone.service import routes
+
     service = Service(settings)
 
     @asynccontextmanager
@@ -174,10 +472,8 @@ def create(settings: Settings) -> FastAPI:
     # A page of another site may not ask under a name of its own that leads to this machine.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     _add_problems(app)
-    _add_states(app, service)
-    _add_models(app, service)
     pages.register(app, service)
-    _add_questions(app, service)
+    routes.add(app, service)
     return app
 
 
@@ -202,129 +498,6 @@ def _add_problems(app: FastAPI) -> None:
     async def _unexpected(_: Request, error: Exception) -> Response:
         _LOG.error("a request failed", exc_info=error)
         return ProblemError(500, f"the service failed ({type(error).__name__})").response()
-
-
-def _add_states(app: FastAPI, service: Service) -> None:
-    @app.get("/health", tags=["state"])
-    async def health() -> dict[str, str]:
-        """Whether this process is alive."""
-        return {"status": "alive", "version": __version__}
-
-    @app.get("/ready", tags=["state"])
-    async def ready(response: Response) -> dict[str, Any]:
-        """Whether each worker has answered its canary, as every worker before it did."""
-        states = {
-            model_id: {"ready": pool.ready, "reason": pool.reason, "workers": pool.pids}
-            for model_id, pool in service.pools.items()
-        }
-        alright = all(state["ready"] for state in states.values())
-        response.status_code = 200 if alright else 503
-        return {"ready": alright, "models": states}
-
-    @app.get("/metrics", tags=["state"])
-    async def metrics() -> Response:
-        """Latencies, queues, restarts and verdicts, for Prometheus."""
-        content = generate_latest(service.metrics.registry)
-        return Response(content, media_type=CONTENT_TYPE_LATEST)
-
-
-def _add_models(app: FastAPI, service: Service) -> None:
-    @app.get("/models", tags=["models"])
-    def models() -> dict[str, Any]:
-        """Every model with its status, and what is wrong with each that is broken."""
-        found = registry.get_registry()
-        return {
-            "models": [service.listed(each) for each in found.models],
-            "broken": sorted(found.broken),
-        }
-
-    @app.get("/models/{model_id}", tags=["models"])
-    def model(model_id: ModelId) -> dict[str, Any]:
-        """What a model is, what it infers, and the form by which it is asked."""
-        about = questions.metadata(model_id)
-        return service.listed(model_id) | {
-            "description": about.description,
-            "tags": about.tags,
-            "parameters": {name: each.model_dump() for name, each in about.parameters.items()},
-            "fields": [field.model_dump() for field in about.inference_params],
-        }
-
-    @app.get("/models/{model_id}/versions", tags=["models"])
-    def versions(model_id: ModelId) -> dict[str, Any]:
-        """The versions of a model, its aliases, and every transition with who, when and why."""
-        questions.metadata(model_id)
-        found = Versions(service.settings.folder)
-        try:
-            return {
-                "versions": [each._asdict() for each in found.listed(model_id)],
-                "aliases": found.aliases(model_id),
-                "history": [each._asdict() for each in found.history(model_id)],
-            }
-        finally:
-            found.close()
-
-
-def _add_questions(app: FastAPI, service: Service) -> None:
-    limit = service.settings.body
-    body = {"content": {"application/json": {"schema": Question.model_json_schema()}}}
-    in_body: dict[str, Any] = {"requestBody": {"required": True, **body}}
-
-    async def question_of(request: Request) -> Question:
-        try:
-            async with asyncio.timeout(_SLOW_BODY):
-                return await questions.asked(request, limit)
-        except TimeoutError:
-            raise ProblemError(408, f"the body did not arrive in {_SLOW_BODY:g} s") from None
-
-    @app.post("/predict", tags=["questions"], openapi_extra=in_body)
-    async def predict(request: Request) -> Response:
-        """The report that the command line gives; after the deadline, a job instead."""
-        question, answer = service.ask(await question_of(request))
-        try:
-            deadline = service.settings.deadline
-            found = await asyncio.wait_for(asyncio.shield(answer), deadline)
-        except TimeoutError:
-            return _accepted(service.accept(question, answer))
-        return _sent(found)
-
-    @app.post("/jobs", tags=["questions"], status_code=202, openapi_extra=in_body)
-    async def job(request: Request) -> Response:
-        """Accept a question whose answer is fetched later."""
-        return _accepted(service.accept(*service.ask(await question_of(request))))
-
-    @app.get("/jobs/{job_id}", tags=["questions"])
-    async def state(job_id: JobId) -> Response:
-        """State of a job, with its report where it is done."""
-        found = service.jobs.find(job_id)
-        if found is None:
-            raise ProblemError(404, f"there is no job {job_id}")
-        return _job(found)
-
-
-def _accepted(number: str) -> Response:
-    where = f"/jobs/{number}"
-    content = json.dumps({"job": number, "status": "waiting", "where": where})
-    return Response(content, 202, {"Location": where, "Retry-After": "1"}, "application/json")
-
-
-def _job(job: Job) -> Response:
-    head = json.dumps({"job": job.id, "model_id": job.question["model_id"]})[:-1]
-    match job.kind:
-        case None:
-            text = f'{head}, "status": "waiting"}}'
-        case "answer":  # the report's own text, so that its bits are those of a direct answer
-            text = f'{head}, "status": "done", "report": {job.answer}}}'
-        case kind:
-            text = f'{head}, "status": {json.dumps(kind)}, "detail": {json.dumps(job.answer)}}}'
-    return Response(text, media_type="application/json")
-
-
-def _sent(found: Answer) -> Response:
-    """The report, or the problem in its place."""
-    if found.kind == "answer":
-        return Response(found.text, media_type="application/json")
-    headers = {"Retry-After": "5"} if found.kind == "unavailable" else None
-    raise ProblemError(_STATUS[found.kind], found.text, headers=headers)
 
 
 def run(settings: Settings) -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -24,7 +25,8 @@ class Answer(NamedTuple):
     """What came of a question.
 
     Attributes:
-        kind: "answer", "refused" (for what was asked), "failed", or "unavailable" (no artefact).
+        kind: "answer", "refused" (for what was asked), "unsupported" (by the model), "failed", or
+            "unavailable" (no artefact).
         text: JSON of the report, or the reason.
     """
 
@@ -64,13 +66,29 @@ class Metrics:
             ["model", "verdict"],
             registry=self.registry,
         )
+        self.violations = Counter(
+            f"{name}physics_violations",
+            "Answers that violate a law, by the law.",
+            ["model", "law"],
+            registry=self.registry,
+        )
+        self.cached = Counter(f"{name}cached_answers", "Answers from memory.", **common)
 
 
-def _work(model_id: str, connection: Any) -> None:
+def stamp(file: str | Path) -> tuple[int, int, int]:
+    """What changes when a file is replaced; zeros where there is none."""
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _work(model_id: str, checkpoint: str, connection: Any) -> None:
     """What a worker runs; its engines are imported there and not in the process that serves."""
     from touchstone.service import worker
 
-    worker.main(model_id, connection)
+    worker.main(model_id, checkpoint, connection)
 
 
 class _Waiting(NamedTuple):
@@ -93,14 +111,25 @@ class Pool:
         workers: Number of processes.
         most: Questions that may wait.
         metrics: Where they are counted.
+        checkpoint: Folder of the artefact; empty as in `checkpoints.find`.
+        label: Of this pool in the metrics; empty is the name of the model.
 
     Attributes:
         facts: Of the artefact: `artefact` in words, `sha256`, `canary`; None before one is loaded.
         reason: Why there is no worker that would answer; empty if there is one.
     """
 
-    def __init__(self, model_id: str, workers: int, most: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        model_id: str,
+        workers: int,
+        most: int,
+        metrics: Metrics,
+        checkpoint: str = "",
+        label: str = "",
+    ) -> None:
         self.model_id, self.most, self.metrics = model_id, most, metrics
+        self.checkpoint, self.label = checkpoint, label or model_id
         self.facts: dict[str, Any] | None = None
         self.reason = f"{model_id}: the worker is starting"
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
@@ -109,7 +138,7 @@ class Pool:
         self._tasks: list[asyncio.Task] = []
         self._processes: set[BaseProcess] = set()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix=model_id)
-        metrics.restarts.labels(model_id)
+        metrics.restarts.labels(self.label)
         self._count()
 
     @property
@@ -121,6 +150,24 @@ class Pool:
     def pids(self) -> list[int]:
         """Process ids of the workers that live."""
         return sorted(each.pid for each in self._processes if each.pid and each.is_alive())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for an answer."""
+        return self._busy == 0 and self._queue.empty()
+
+    @property
+    def identity(self) -> list[str] | None:
+        """What decides an answer beside the question: the artefact and the code.
+
+        None where that is not known, or the files of the artefact were replaced.
+        """
+        facts = self.facts
+        if facts is None or facts["sha256"] is None:
+            return None
+        if any(stamp(file) != found for file, found in facts["files"].items()):
+            return None
+        return [self.model_id, facts["sha256"], facts["code"]]
 
     def start(self) -> None:
         """Start the workers."""
@@ -152,8 +199,8 @@ class Pool:
         return answer
 
     def _count(self) -> None:
-        self.metrics.waiting.labels(self.model_id).set(self._queue.qsize() + self._busy)
-        self.metrics.ready.labels(self.model_id).set(self._n_ready)
+        self.metrics.waiting.labels(self.label).set(self._queue.qsize() + self._busy)
+        self.metrics.ready.labels(self.label).set(self._n_ready)
 
     async def _keep(self) -> None:
         """Keep one worker alive; the question that one died on goes to the next."""
@@ -177,6 +224,9 @@ class Pool:
             try:
                 while True:
                     waiting = waiting or await self._next(started)
+                    if waiting.answer.done():  # it was cancelled
+                        waiting = None
+                        continue
                     attempts += 1
                     self._resolve(waiting, await self._exchange(started, waiting.question))
                     waiting, attempts = None, 0
@@ -186,7 +236,7 @@ class Pool:
                 self._n_ready -= 1
                 self._end(started)
             self.reason = f"{self.model_id}: a worker died and is started again"
-            self.metrics.restarts.labels(self.model_id).inc()
+            self.metrics.restarts.labels(self.label).inc()
             if waiting and attempts >= _ATTEMPTS:
                 text = f"{attempts} workers died on this question"
                 self._resolve(waiting, ("failed", text))
@@ -203,7 +253,9 @@ class Pool:
         # A fork would take locks with it that threads of this process hold.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(self.model_id, theirs), daemon=True)
+        process = context.Process(
+            target=_work, args=(self.model_id, self.checkpoint, theirs), daemon=True
+        )
         await loop.run_in_executor(self._threads, process.start)
         theirs.close()
         started = _Process(process, ours, asyncio.Event())
@@ -270,9 +322,12 @@ class Pool:
     def _resolve(self, waiting: _Waiting, reply: tuple) -> None:
         seconds = time.perf_counter() - waiting.since
         self._seconds += 0.2 * (seconds - self._seconds)
-        self.metrics.latency.labels(self.model_id).observe(seconds)
-        kind, text, *verdict = reply
-        self.metrics.verdicts.labels(self.model_id, *(verdict or [kind])).inc()
+        self.metrics.latency.labels(self.label).observe(seconds)
+        kind, text, verdicts, laws = reply if len(reply) == 4 else (*reply, [reply[0]], [])
+        for verdict in verdicts:
+            self.metrics.verdicts.labels(self.label, verdict).inc()
+        for law in laws:
+            self.metrics.violations.labels(self.label, law).inc()
         self._count()
         if not waiting.answer.done():
             waiting.answer.set_result(Answer(kind, text))
@@ -283,3 +338,27 @@ class Pool:
             self._resolve(first, ("unavailable", self.reason))
         while not (self._n_ready or self._queue.empty()):
             self._resolve(self._queue.get_nowait(), ("unavailable", self.reason))
+
+
+async def examined(model_id: str, checkpoint: str) -> dict[str, Any]:
+    """Facts of an artefact that a process of its own loads, which then ends.
+
+    Args:
+        model_id: Of the model.
+        checkpoint: Folder of the artefact.
+
+    Returns:
+        As `Pool.facts`.
+
+    Raises:
+        ArtifactError: If it cannot be loaded, or does not answer.
+    """
+    pool = Pool(model_id, 1, 1, Metrics(), checkpoint)
+    try:
+        started = await pool._started()
+        if started is None or pool.facts is None:
+            raise ArtifactError(f"{model_id}: the process died that loaded the artefact")
+        pool._end(started)
+        return pool.facts
+    finally:
+        await pool.close()

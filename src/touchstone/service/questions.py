@@ -1,26 +1,33 @@
 """What may be asked, and how a request that may not is refused."""
 
+import asyncio
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     PlainValidator,
+    Tag,
+    TypeAdapter,
     ValidationError,
     WithJsonSchema,
     model_validator,
 )
+from pydantic.json_schema import models_json_schema
 
 from touchstone import registry
 from touchstone.contract import ModelsError
 from touchstone.registry import ModelMetadata
 
 MODEL_ID = r"^[a-z0-9_]{1,64}$"
+MOST_INPUTS, MOST_DRAWS = 256, 10_000  # of one request
+SLOW_BODY = 20.0  # s in which a body has to arrive
 _LARGEST = 2**53  # of an integer that every reader of JSON keeps
 _EXPECTED = "expected a finite number, a text, true, false, null or a list of finite numbers"
 
@@ -52,6 +59,28 @@ type Value = Annotated[
 ]
 
 
+def _setting(value: Any) -> bool | int | float | str:
+    if isinstance(value, str) and len(value) <= 100:
+        return value
+    if isinstance(value, bool | int | float) and _value(value) == value:
+        return value
+    raise ValueError("expected a finite number, a short text, true or false")
+
+
+def _action(value: Any) -> int | float | str:
+    if isinstance(value, bool):
+        raise ValueError("expected a finite number or a short text")
+    return _setting(value)
+
+
+_SCALAR: dict[str, Any] = {"type": ["number", "string", "boolean"], "maxLength": 100}
+type Setting = Annotated[Any, PlainValidator(_setting), WithJsonSchema(_SCALAR)]
+type Action = Annotated[
+    Any, PlainValidator(_action), WithJsonSchema(_SCALAR | {"type": ["number", "string"]})
+]
+type Inputs = dict[str, Value]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -76,24 +105,124 @@ class Record(_Strict):
         return self
 
 
+def _tag_of_observation(value: Any) -> str:
+    return "<record>" if isinstance(value, dict) and "data" in value else "<values>"
+
+
+# Tags stand between marks, so that no message names them as keys.
+type OneOrSeveral = Annotated[
+    Annotated[Inputs, Tag("<one>")]
+    | Annotated[list[Inputs], Field(min_length=1, max_length=MOST_INPUTS), Tag("<several>")],
+    Discriminator(lambda value: "<several>" if isinstance(value, list) else "<one>"),
+]
+type Observation = Annotated[
+    Annotated[Record, Tag("<record>")] | Annotated[Inputs, Tag("<values>")],
+    Discriminator(_tag_of_observation),
+]
+type Version = Annotated[
+    Annotated[int, Field(ge=1, le=10**6), Tag("<number>")]
+    | Annotated[Literal["production", "latest"], Tag("<name>")],
+    Discriminator(lambda value: "<name>" if isinstance(value, str) else "<number>"),
+]
+
+
 class Question(_Strict):
-    """One question to a model: the values of its form, or a record.
+    """One question to a model, or several: the values of its form, or a record.
 
     Attributes:
         model_id: One of `GET /models`.
-        inputs: Values by the name of their field, as `GET /models/{id}` lists them.
+        inputs: Values by the name of their field, as `GET /models/{id}` lists them; or a list of
+            such, which is answered in its order.
         record: A measurement to be inferred.
+        version: Of the artefact: its number, "production" or "latest", which is the one that was
+            promoted last; None is what answers on the command line.
+        draws: Of the posterior, to be sent beside the report.
     """
 
+    kind: Literal["predict"] = "predict"
     model_id: str = Field(pattern=MODEL_ID)
-    inputs: dict[str, Value] | None = None
+    inputs: OneOrSeveral | None = None
     record: Record | None = None
+    version: Version | None = None
+    draws: int = Field(default=0, ge=0, le=MOST_DRAWS)
 
     @model_validator(mode="after")
     def _asks_one_thing(self) -> "Question":
         if (self.inputs is None) == (self.record is None):
             raise ValueError("expected either inputs, the values of the form, or a record")
         return self
+
+
+class Counterfactual(_Strict):
+    """What an observed system would be, had something about it been otherwise.
+
+    Attributes:
+        model_id: Of a model that answers such questions; needed where several do.
+        observation: Values by the name of their field, or a record.
+        intervention: What is done: values by name, or words such as "mass=2x, A_V=0".
+        mode: How effects respond, as the model names it.
+        strategy: "strict_physics" refuses an answer that violates a law, "report_only" says it.
+        version: As of a `Question`.
+    """
+
+    kind: Literal["counterfactual"] = "counterfactual"
+    model_id: str | None = Field(default=None, pattern=MODEL_ID)
+    observation: Observation
+    intervention: str | Annotated[dict[str, Action], Field(min_length=1, max_length=32)]
+    mode: str = Field(max_length=64)
+    strategy: Literal["strict_physics", "report_only"] = "strict_physics"
+    version: Version | None = None
+
+
+class Training(_Strict):
+    """A training by the rules of the workflow, in a folder of its own.
+
+    Attributes:
+        model_id: One of `GET /models`.
+        settings: Of the model's `train`, in place of those of the configuration.
+        until: The last rule: "guardrail" makes a version that can answer, "train" a checkpoint.
+    """
+
+    kind: Literal["train"]
+    model_id: str = Field(pattern=MODEL_ID)
+    settings: dict[str, Setting] = Field(default={}, max_length=32)
+    until: Literal["train", "guardrail"] = "train"
+
+
+class Move(_Strict):
+    """A version on its way to another stage.
+
+    Attributes:
+        stage: Where to.
+        why: The reason, which is kept.
+        by: Who; a key says it by itself.
+    """
+
+    stage: Literal["Staging", "Production", "Archived"]
+    why: str = Field(min_length=1, max_length=500)
+    by: str = Field(default="", max_length=100)
+
+
+def _tag_of_work(value: Any) -> str:
+    kind = value.get("kind", "predict") if isinstance(value, dict) else "predict"
+    return f"<{kind}>" if isinstance(kind, str) else ""
+
+
+type Work = Annotated[
+    Annotated[Question, Tag("<predict>")]
+    | Annotated[Counterfactual, Tag("<counterfactual>")]
+    | Annotated[Training, Tag("<train>")],
+    Discriminator(_tag_of_work),
+]
+
+
+def schemas() -> dict[str, Any]:
+    """JSON schemas of what may be asked, for the description of the service."""
+    kinds: list[type[BaseModel]] = [Question, Counterfactual, Training, Move]
+    _, found = models_json_schema(
+        [(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
+    )
+    return found["$defs"]
 
 
 class ProblemError(Exception):
@@ -126,26 +255,31 @@ class ProblemError(Exception):
         return JSONResponse(body, self.status, self.headers, media_type=kind)
 
 
-async def asked(request: Request, most: int) -> Question:
-    """The question in the body of a request.
+async def asked[T: BaseModel](request: Request, most: int, kind: type[T] | Any) -> T:
+    """What the body of a request asks.
 
     Args:
         request: As received.
         most: Bytes that a body may have.
+        kind: `Question`, another class of it, or `Work`.
 
     Raises:
         ProblemError: If the body is too long, no JSON, or no question; it never quotes the values.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":  # what a page of another site may not send unasked
+    said = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if said != "application/json":  # what a page of another site may not send unasked
         raise ProblemError(415, "the content type is not application/json")
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > most:
-            raise ProblemError(413, f"the body has more than {most} bytes")
     try:
-        return Question.model_validate_json(bytes(body))
+        async with asyncio.timeout(SLOW_BODY):
+            async for part in request.stream():
+                body += part
+                if len(body) > most:
+                    raise ProblemError(413, f"the body has more than {most} bytes")
+    except TimeoutError:
+        raise ProblemError(408, f"the body did not arrive in {SLOW_BODY:g} s") from None
+    try:
+        return TypeAdapter(kind).validate_json(bytes(body))
     except ValidationError as error:
         raise ProblemError(422, "the body is no question", _said(error)) from None
 
@@ -160,7 +294,11 @@ def checked(question: Question, about: ModelMetadata) -> None:
         return
     if not about.inference_params:
         raise ProblemError(422, f"{question.model_id} answers no form; ask it by a record")
-    _, problems = registry.validate_inference_params(question.model_id, question.inputs)
+    several = isinstance(question.inputs, list)
+    problems = []
+    for number, inputs in enumerate(question.inputs if several else [question.inputs]):
+        _, found = registry.validate_inference_params(question.model_id, inputs)
+        problems += [f"inputs.{number}.{each}" for each in found] if several else found
     if problems:
         raise ProblemError(422, f"{question.model_id}: {'; '.join(problems)}", problems)
 
@@ -182,7 +320,7 @@ def _said(error: ValidationError) -> list[str]:
     """Every problem that pydantic found, without the values."""
     said = []
     for each in error.errors(include_input=False, include_url=False, include_context=False):
-        key = ".".join(map(str, each["loc"]))
+        key = ".".join(part for part in map(str, each["loc"]) if not part.startswith("<"))
         text = each["msg"].removeprefix("Value error, ")
         said.append(f"{key}: {text}" if key else text)
     return said

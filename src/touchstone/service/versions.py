@@ -7,14 +7,18 @@ changed. The index beside them is made from these files, and is made again where
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
+import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
@@ -28,6 +32,10 @@ _ALLOWED = {
     "Archived": ("Staging",),
 }
 _LEVEL = 0.01  # of a test of the certificate; of several controls the least, for their number
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # of a file of an artefact
+_KINDS = (".json", ".npz", ".eqx", ".nc", ".yaml", ".csv")
+_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")
+_UNPACKED = 2**31  # bytes that the arrays of a file may have
 _TABLE = """
 create table if not exists transitions (
     model_id text, sequence integer, version integer, digest text, stage text,
@@ -180,6 +188,11 @@ class Versions:
             number = 1 + max((each.version for each in self.listed(model_id)), default=0)
             return self._record(model_id, number, digest, "None", by, why, canary)
 
+    def discard(self, model_id: str, digest: str) -> None:
+        """Remove a folder that has no number, since its artefact does not answer."""
+        if not any(each.digest == digest for each in self.listed(model_id)):
+            shutil.rmtree(self.folder / model_id / digest, ignore_errors=True)
+
     def move(
         self, model_id: str, number: int, stage: str, canary: str, by: str, why: str
     ) -> Transition:
@@ -274,6 +287,71 @@ class Versions:
         for file in sorted(self.folder.glob("*/transitions/*.json")):
             if (file.parents[1].name, int(file.stem)) not in known:
                 self._insert(Transition(**artifacts.read_json(file)))
+
+
+def received(folder: Path) -> checkpoints.Artefact:
+    """An artefact that came from elsewhere: whole, and of plain data alone.
+
+    Args:
+        folder: With its files, which are all that there is.
+
+    Raises:
+        ArtifactError: If a file is missing, too many, not what the manifest says, or could hold
+            what is executed when it is read.
+    """
+    names = sorted(file.name for file in folder.iterdir())
+    for name in (artifacts.MANIFEST, checkpoints.GUARDRAIL):
+        if name not in names:
+            raise ArtifactError(f"{name}: is missing, an artefact is not complete without it")
+    listed = artifacts.read_json(folder / artifacts.MANIFEST).get("files")
+    if not isinstance(listed, dict):
+        raise ArtifactError(f"{artifacts.MANIFEST}: files: lists nothing")
+    if extra := sorted({*names} - {*listed, artifacts.MANIFEST}):
+        raise ArtifactError(f"{artifacts.MANIFEST}: does not list {', '.join(extra)}")
+    for name in listed:
+        if not PLAIN_NAME.fullmatch(name) or name not in names:
+            raise ArtifactError(f"{artifacts.MANIFEST}: files: {name!r:.110} was not sent")
+        _assert_inert(folder / name)
+    certificate = folder / checkpoints.CERTIFICATE
+    return checkpoints.Artefact(
+        "given",
+        folder,
+        folder / checkpoints.GUARDRAIL,
+        certificate if certificate.is_file() else None,
+        None,
+    )
+
+
+def _assert_inert(file: Path) -> None:
+    """Refuse what is no plain data, or unpacks to more than there is room for."""
+    if file.suffix not in _KINDS or file.is_symlink():
+        raise ArtifactError(f"{file.name}: is none of {', '.join(_KINDS)}")
+    with file.open("rb") as stream:
+        head = stream.read(8)
+    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
+        raise ArtifactError(f"{file.name}: is a pickle, which can execute anything")
+    if file.suffix != ".npz":
+        if head.startswith(_ARCHIVES):
+            raise ArtifactError(f"{file.name}: is an archive, expected the file itself")
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > _UNPACKED:
+                raise ArtifactError(f"{file.name}: unpacks to more than {_UNPACKED} bytes")
+            for member in members:
+                name = member.filename.removesuffix(".npy")
+                if name == member.filename or not PLAIN_NAME.fullmatch(name):
+                    raise ArtifactError(f"{file.name}: {member.filename!r:.110} is no array")
+                with archive.open(member) as stream:
+                    version = np.lib.format.read_magic(stream)
+                    read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+                    if read(stream)[2].hasobject:
+                        raise ArtifactError(f"{file.name}: {name}: holds objects, not numbers")
+    except ArtifactError:
+        raise
+    except Exception as error:  # a damaged archive can fail anywhere between zip, zlib and numpy
+        raise ArtifactError(f"{file.name}: is no .npz of arrays ({type(error).__name__})") from None
 
 
 def certified(certificate: dict) -> list[str]:

@@ -12,10 +12,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from touchstone import contract, registry
+from touchstone import __version__, contract, registry
 from touchstone.io import artifacts, reports, results, settings
 from touchstone.io.artifacts import ArtifactError
-from touchstone.stages import infer, predict, randomness, records
+from touchstone.service.pool import stamp
+from touchstone.stages import counterfactual, infer, predict, randomness, records
+from touchstone.vocabulary import Posterior
 
 _LOG = logging.getLogger(__name__)
 # Of an artefact that is replaced while it is served: the process ends, and the next one loads it.
@@ -42,37 +44,71 @@ class Oracle:
         self.judge = infer.prepare(self.model, found, checkpoint)
         self.stamp = self._stamp()
 
-    def _stamp(self) -> list[tuple[int, int, int]]:
-        """What changes when a file of the artefact is replaced."""
+    def _stamp(self) -> dict[str, tuple[int, int, int]]:
         files = [self.judge.artefact.guardrail, *self.judge.loaded.inputs.values()]
-        found = [(self.project / file).stat() for file in files]
-        return [(each.st_ino, each.st_size, each.st_mtime_ns) for each in found]
+        return {str(self.project / file): stamp(self.project / file) for file in files}
 
     @property
     def replaced(self) -> bool:
         """Whether the artefact on disk is another one than that which was loaded."""
-        try:
-            return self._stamp() != self.stamp
-        except OSError:
-            return True
+        return self._stamp() != self.stamp
 
     def answer(self, question: dict[str, Any]) -> dict:
         """The report that `touchstone predict` or `touchstone infer` gives.
 
         Args:
-            question: As `questions.Question` has it.
+            question: As `questions.Question` has it, or `questions.Counterfactual`.
+
+        Returns:
+            The report; `reports` of several inputs; or `report` and `draws`, where draws are asked
+            for: by the name of the quantity, for each record.
 
         Raises:
             ArtifactError: If the values or the record cannot be answered.
         """
-        record = question["record"]
-        if record is None:
-            return predict.run(self.model, self.judge, self.settings, question["inputs"])
-        data = Path(record["name"])
+        if question["kind"] == "counterfactual":
+            return self._otherwise(question)
+        inputs, n_draws = question["inputs"], question["draws"]
+        if isinstance(inputs, list):
+            return {"reports": [self._numbered(k, each) for k, each in enumerate(inputs)]}
         with self._desk():
-            data.write_bytes(record["data"].encode())
-            data.with_suffix(".yaml").write_bytes(record["meta"].encode())
-            return self._inferred(data)
+            if inputs is None:
+                inferred = self._inferred(_laid(question["record"]))
+                report, posterior = inferred.report, inferred.posterior
+            else:
+                report = predict.run(self.model, self.judge, self.settings, inputs)
+                posterior = self._posterior_of_form(inputs) if n_draws else None
+        if not n_draws:
+            return report
+        assert posterior is not None
+        rng = randomness.generator(self.settings["seed"], "infer", 5)
+        return {"report": report, "draws": _drawn(posterior, n_draws, rng)}
+
+    def _numbered(self, number: int, inputs: dict[str, Any]) -> dict:
+        try:
+            return predict.run(self.model, self.judge, self.settings, inputs)
+        except ArtifactError as error:
+            raise ArtifactError(f"inputs.{number}: {error}") from None
+
+    def _posterior_of_form(self, inputs: dict[str, Any]) -> Posterior:
+        """Of the measurement that a form describes."""
+        values, _ = registry.validate_inference_params(self.model.model_id, inputs)
+        try:
+            with counterfactual.measured(self.model, values) as source:
+                return infer.answer(self.model, self.settings, self.judge, source).posterior
+        except NotImplementedError:
+            raise ArtifactError(f"draws: {self.model.model_id} keeps none of a form") from None
+
+    def _otherwise(self, question: dict[str, Any]) -> dict:
+        asked = counterfactual.Asked(
+            question["intervention"], question["mode"], question["strategy"]
+        )
+        observation = question["observation"]
+        with self._desk():
+            if "data" in observation:
+                observation = _laid(observation)
+            found = counterfactual.run(self.model, self.judge, self.settings, observation, asked)
+        return found.report
 
     def canary(self) -> list[str]:
         """Digests of answers that every process with this artefact has to give alike."""
@@ -81,14 +117,14 @@ class Oracle:
             with contextlib.suppress(NotImplementedError):
                 rng = randomness.generator(self.settings["seed"], "infer", 3)
                 self.model.example(rng, Path("example.csv"), Path("example.yaml"))
-                digests.append(_digest(self._inferred(Path("example.csv"))))
+                digests.append(_digest(self._inferred(Path("example.csv")).report))
             with contextlib.suppress(predict.FormError):  # a form may have fields to be filled
-                digests.append(_digest(self.answer({"record": None, "inputs": {}})))
+                digests.append(_digest(predict.run(self.model, self.judge, self.settings, {})))
         return digests
 
-    def _inferred(self, data: Path) -> dict:
+    def _inferred(self, data: Path) -> infer.Inference:
         with records.prepared([data]) as source:
-            return infer.answer(self.model, self.settings, self.judge, source).report
+            return infer.answer(self.model, self.settings, self.judge, source)
 
     @contextlib.contextmanager
     def _desk(self):
@@ -102,6 +138,23 @@ class Oracle:
                 yield
 
 
+def _laid(record: dict[str, str]) -> Path:
+    """The files of a record, written into the working directory."""
+    data = Path(record["name"])
+    data.write_bytes(record["data"].encode())
+    data.with_suffix(".yaml").write_bytes(record["meta"].encode())
+    return data
+
+
+def _drawn(posterior: Posterior, n_draws: int, rng: Any) -> list[dict[str, list[float]]]:
+    """Equally weighted draws of each record, by the name of the quantity."""
+    found = []
+    for k, weight in enumerate(posterior.weight):
+        chosen = rng.choice(len(weight), n_draws, p=weight / weight.sum())
+        found.append({name: values[k][chosen].tolist() for name, values in posterior.draws.items()})
+    return found
+
+
 def _digest(report: dict) -> str:
     """Of what was answered, wherever the artefact lies."""
     said = {name: value for name, value in report.items() if name not in ("lineage", "sha256")}
@@ -109,28 +162,34 @@ def _digest(report: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def main(model_id: str, connection: Connection) -> None:
+def main(model_id: str, checkpoint: str, connection: Connection) -> None:
     """Load, say what was loaded, then answer until the other end is closed.
 
     Sends `("ready", facts)` or `("broken", reason)`; then for each question one of
-    `("answer", JSON, verdict)`, `("refused", reason)` and `("failed", reason)`.
+    `("answer", JSON, verdicts, violated laws)`, `("refused", reason)`, `("unsupported", reason)`
+    and `("failed", reason)`.
 
     Args:
         model_id: Of the model.
+        checkpoint: As of an `Oracle`.
         connection: To the process that serves.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which the server answers to
     os.environ.setdefault("MPLBACKEND", "agg")
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            oracle = Oracle(model_id)
+            oracle = Oracle(model_id, checkpoint)
             canary = oracle.canary()
         artefact = oracle.judge.artefact
         manifest = artefact.checkpoint / artifacts.MANIFEST
         facts = {
             "artefact": artefact.words,
+            "source": artefact.source,
             "sha256": artifacts.sha256(manifest) if manifest.is_file() else None,
             "canary": canary,
+            "counterfactuals": counterfactual.answers(oracle.model),
+            "files": oracle.stamp,
+            "code": f"{__version__} {reports.lineage({}, 0, {})['revision']}",
         }
     except Exception as error:  # whatever a model raises, its name is all that helps
         _LOG.exception("%s: cannot be loaded", model_id)
@@ -146,11 +205,21 @@ def main(model_id: str, connection: Connection) -> None:
 
 
 def _reply(oracle: Oracle, question: dict[str, Any]) -> tuple:
+    if question["kind"] == "counterfactual" and not counterfactual.answers(oracle.model):
+        return "unsupported", f"{oracle.model.model_id} answers no counterfactuals"
     try:
-        report = oracle.answer(question)
+        answered = oracle.answer(question)
     except ArtifactError as error:
         return "refused", str(error)
     except Exception as error:
         _LOG.exception("%s: a question was not answered", question["model_id"])
         return "failed", f"{type(error).__name__}: {error}"
-    return "answer", json.dumps(report, allow_nan=False, ensure_ascii=False), report["verdict"]
+    found = answered.get("reports") or [answered.get("report", answered)]
+    violated = [
+        row["law"]
+        for report in found
+        for row in report.get("answer", report).get("violations", [])
+        if row["status"] == "violated"
+    ]
+    text = json.dumps(answered, allow_nan=False, ensure_ascii=False)
+    return "answer", text, [report["verdict"] for report in found], violated

@@ -4,65 +4,15 @@ A client that asks over HTTP gives the same `Answer`, made from the same report.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from touchstone import contract, registry
+from touchstone.answer import Answer
 from touchstone.io import results, settings
-from touchstone.stages import checkpoints, counterfactual, predict
+from touchstone.stages import checkpoints, counterfactual, infer, predict, records
 
 Strategy = Literal["strict_physics", "report_only"]
-
-
-class Confidence(NamedTuple):
-    """How far an answer is to be trusted.
-
-    Attributes:
-        level: Of the intervals, which are calibrated at it; see the artefact's certificate.
-        verdict: Whether the model explains the observation and answers: "accept" or "escalate".
-        computation: Whether the draws are those of the posterior: "accept", "escalate", or None
-            where nothing was drawn for this answer.
-        reason: Of the verdict, in words.
-    """
-
-    level: float
-    verdict: str
-    computation: str | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer of a model, wherever it was computed.
-
-    Attributes:
-        report: All of it, as `touchstone predict --json` prints it.
-    """
-
-    report: dict[str, Any]
-
-    @property
-    def posterior(self) -> list[dict[str, Any]]:
-        """Rows of the system as it is: name, unit, meaning, median, low, high."""
-        for name in ("posterior", "estimates"):
-            if name in self.report:
-                return self.report[name]
-        return []
-
-    @property
-    def counterfactual(self) -> list[dict[str, Any]]:
-        """Rows of the twin, with change, bracket and why; empty if refused or not asked for."""
-        return self.report.get("counterfactual", [])
-
-    @property
-    def confidence(self) -> Confidence:
-        """The level of the intervals, and both verdicts."""
-        report = self.report
-        computation = report.get("computation", {}).get("verdict")
-        return Confidence(
-            report.get("level", 0.9), report["verdict"], computation, report["reason"]
-        )
 
 
 class Local:
@@ -87,6 +37,16 @@ class Local:
     def predict(self, **values: Any) -> Answer:
         """Answer to the values of the form, as `touchstone predict` gives it."""
         return Answer(predict.run(self.model, self.judge, self.settings, values))
+
+    def infer(self, data: str | Path, meta: str | Path = "") -> Answer:
+        """Answer to a measurement, as `touchstone infer` gives it.
+
+        Args:
+            data: File of a record, or a folder of records of one system.
+            meta: YAML with what is known about it; empty takes the YAML of the same name.
+        """
+        with records.prepared([Path(data)], Path(meta) if meta else None) as source:
+            return Answer(infer.answer(self.model, self.settings, self.judge, source).report)
 
     def counterfactual(
         self,

@@ -1,6 +1,9 @@
-"""Training by the rules of the workflow, as a user asks for it on a command line."""
+"""Training by the rules of the workflow: on a command line, or in a folder of its own."""
 
+import fcntl
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -10,8 +13,18 @@ from typing import Any
 import yaml
 
 from touchstone import contract, registry
-from touchstone.io import settings
+from touchstone.io import artifacts, settings
 from touchstone.io.artifacts import ArtifactError
+from touchstone.io.results import Results
+
+UNTIL = ("train", "guardrail")  # the last rule of a training: without a guardrail nothing answers
+# What the rules read; the rest of a project is not theirs.
+_SHARED = ("Snakefile", "config", "environment.yml", "notebooks", "profiles", "src", "workflow")
+_LOG, _LOCK, _LEADER, _CODE = "run.log", "run.lock", "run.pid", "run.code"
+_LINE = re.compile(r"\s*(\S.*?)  +(\S.*)")  # of the terminal: a label, and what it is about
+_BAR = re.compile(r".*?(\d+)%\|.*\| .*\[.*\]")  # as tqdm draws it
+_CELL = re.compile(r"Executing Cell (\d+)-*")
+_TAIL = 4096  # bytes of a log that are searched for the newest progress
 
 
 def run(model_id: str, data: Path | None, changes: dict[str, Any], gpu: bool | None) -> int:
@@ -32,13 +45,8 @@ def run(model_id: str, data: Path | None, changes: dict[str, Any], gpu: bool | N
         SettingsError: If a setting has a value that is not allowed.
         ModelsError: If there is no such model.
     """
-    registry.get_model_metadata(model_id)
-    if not Path("Snakefile").is_file():
-        raise ArtifactError("Snakefile: no such file; run this in the folder of the project")
-    _check(model_id, changes)
-    # Rules call programs of this environment, which need not be activated.
-    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    environment = {**os.environ, "PATH": programs}
+    assert_trainable(model_id, changes)
+    environment = _environment()
     if data is not None:
         if not data.is_file():
             raise ArtifactError(f"--data: {data}: no such file")
@@ -47,12 +55,178 @@ def run(model_id: str, data: Path | None, changes: dict[str, Any], gpu: bool | N
         _assert_gpu()
     if gpu is not None:
         environment["JAX_PLATFORMS"] = "cuda" if gpu else "cpu"
-    config = {"models": [model_id]} | ({model_id: {"train": changes}} if changes else {})
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-        yaml.safe_dump(config, file)  # --config would make texts of the numbers in a block
+        file.write(_configuration(model_id, changes))
         file.flush()
-        command = [sys.executable, "-m", "snakemake", "--until", "train", "--configfile", file.name]
-        return subprocess.run(command, env=environment, check=False).returncode
+        return subprocess.run(_command(file.name, "train"), env=environment, check=False).returncode
+
+
+class Run:
+    """A training in a folder of its own, whose processes may outlive whoever started them.
+
+    The folder has links to the rules of the project, and results of its own, so that no other
+    run waits for it and nothing that answers users is replaced.
+
+    Args:
+        folder: Made by `start`.
+        model_id: Of the model.
+    """
+
+    def __init__(self, folder: Path, model_id: str) -> None:
+        self.folder, self.model_id = folder, model_id
+        self._read = 0
+
+    @property
+    def results(self) -> Results:
+        """What the training makes."""
+        return Results(self.folder / "results" / self.model_id)
+
+    def start(self, changes: dict[str, Any], until: str) -> subprocess.Popen:
+        """Start the rules; a training that was interrupted goes on where it was.
+
+        Args:
+            changes: As in `run`.
+            until: One of `UNTIL`.
+
+        Raises:
+            ArtifactError, SettingsError, ModelsError: As in `run`.
+        """
+        assert_trainable(self.model_id, changes)
+        project = Path.cwd()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in _SHARED:
+            link = self.folder / name
+            if (project / name).exists() and not link.is_symlink():
+                link.symlink_to(project / name)
+        settings_file = self.folder / "settings.yaml"
+        settings_file.write_text(_configuration(self.model_id, changes), encoding="utf-8")
+        (self.folder / _CODE).unlink(missing_ok=True)
+        environment = _environment()  # what was compiled once need not be compiled in each folder
+        environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(project / ".snakemake/jax"))
+        environment.setdefault("PYTENSOR_FLAGS", f"base_compiledir={project / '.pytensor'}")
+        # The exit code is a file, since whoever starts the rules may not live until they end.
+        script = f'"$@"; echo $? > {_CODE}.part; mv {_CODE}.part {_CODE}'
+        with (self.folder / _LOCK).open("w") as lock, (self.folder / _LOG).open("ab") as log:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # which lasts as long as the processes do
+            process = subprocess.Popen(
+                ["sh", "-c", script, "sh", *_command(settings_file.name, until)],
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=[lock.fileno()],
+            )
+        (self.folder / _LEADER).write_text(str(process.pid))
+        return process
+
+    @property
+    def lives(self) -> bool:
+        """Whether processes of it are at work, whoever started them."""
+        try:
+            with (self.folder / _LOCK).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    @property
+    def code(self) -> int | None:
+        """Exit code of the rules; None if they did not come to an end."""
+        try:
+            return int((self.folder / _CODE).read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal to all processes of it, if there are any."""
+        if self.lives:
+            try:
+                os.killpg(int((self.folder / _LEADER).read_text()), number)
+            except (FileNotFoundError, ProcessLookupError, ValueError):
+                return
+
+    def news(self) -> list[dict[str, Any]]:
+        """Lines that the terminal got since the last call, each as `label` and `text`."""
+        try:
+            with (self.folder / _LOG).open("rb") as file:
+                file.seek(self._read)
+                content = file.read()
+        except FileNotFoundError:
+            return []
+        whole = content[: content.rfind(b"\n") + 1]
+        self._read += len(whole)
+        lines = whole.decode(errors="replace").splitlines()
+        found = ((line, _LINE.fullmatch(line.rstrip())) for line in lines if line.strip())
+        return [
+            {"label": match[1], "text": match[2]} if match else {"label": "", "text": line.strip()}
+            for line, match in found
+        ]
+
+    def progress(self) -> dict[str, Any] | None:
+        """The newest progress of a stage: `stage`, `percent`, `text`; None before there is any."""
+        logs = sorted(self.results.folder.glob("logs/*.log"), key=lambda file: file.stat().st_mtime)
+        if not logs:
+            return None
+        with logs[-1].open("rb") as file:
+            file.seek(max(logs[-1].stat().st_size - _TAIL, 0))
+            tail = file.read().decode(errors="replace")
+        for line in reversed(re.split(r"[\r\n]", tail)):
+            if bar := _BAR.fullmatch(line):
+                said = {"percent": int(bar[1]), "text": line.strip()}
+            elif cell := _CELL.fullmatch(line):
+                said = _of_cells(logs[-1].with_suffix(".ipynb"), int(cell[1]))
+            else:
+                continue
+            return {"stage": logs[-1].stem} | said
+        return None
+
+    def failure(self) -> str:
+        """The last lines of the terminal, where a training failed."""
+        lines = (self.folder / _LOG).read_text(errors="replace").splitlines()
+        return "\n".join(line.strip() for line in lines[-8:] if line.strip())
+
+
+def _of_cells(notebook: Path, number: int) -> dict[str, Any]:
+    """How far a notebook has come, which is written while it is read here."""
+    try:
+        n_cells = len(artifacts.read_json(notebook)["cells"])
+    except ArtifactError:
+        return {"percent": None, "text": f"cell {number}"}
+    return {"percent": round(100 * number / n_cells), "text": f"cell {number} of {n_cells}"}
+
+
+def assert_trainable(model_id: str, changes: dict[str, Any]) -> None:
+    """Refuse a training that could not be started.
+
+    Raises:
+        ArtifactError: If this is no project, or the model has no such setting.
+        SettingsError: If a setting has a value that is not allowed.
+        ModelsError: If there is no such model.
+    """
+    registry.get_model_metadata(model_id)
+    if not Path("Snakefile").is_file():
+        raise ArtifactError("Snakefile: no such file; run this in the folder of the project")
+    _check(model_id, changes)
+
+
+def _environment() -> dict[str, str]:
+    """Of the rules, which call programs of this environment, which need not be activated."""
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": programs}
+
+
+def _configuration(model_id: str, changes: dict[str, Any]) -> str:
+    """What the rules are told; `--config` would make texts of the numbers in a block."""
+    config = {"models": [model_id]} | ({model_id: {"train": changes}} if changes else {})
+    return yaml.safe_dump(config)
+
+
+def _command(file: str, until: str) -> list[str]:
+    return [sys.executable, "-m", "snakemake", "--until", until, "--configfile", file]
 
 
 def _check(model_id: str, changes: dict[str, Any]) -> None:

@@ -1,0 +1,442 @@
+"""The endpoints for programs. This process computes nothing and imports no engine: workers do."""
+
+import asyncio
+import getpass
+import json
+import tempfile
+from collections.abc import AsyncGenerator
+from pathlib import Path as FilePath
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Header, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.datastructures import UploadFile
+
+from touchstone import __version__, registry
+from touchstone.io.artifacts import ArtifactError
+from touchstone.service import questions
+from touchstone.service.app import Service
+from touchstone.service.pool import Answer, examined
+from touchstone.service.questions import (
+    MODEL_ID,
+    MOST_DRAWS,
+    Counterfactual,
+    Move,
+    ProblemError,
+    Question,
+    Training,
+    Work,
+)
+from touchstone.service.store import ENDED, Job
+from touchstone.service.versions import PLAIN_NAME, PromotionError, Transition, received
+from touchstone.stages import runs
+
+_STATUS = {"refused": 422, "unsupported": 501, "failed": 500, "unavailable": 503}
+_WORK = ("Question", "Counterfactual", "Training")
+_SLOW_UPLOAD = 600.0  # s in which an artefact has to arrive
+_FILES = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
+_FORM = {
+    "type": "object",
+    "properties": {"files": _FILES, "why": {"type": "string"}, "by": {"type": "string"}},
+    "required": ["files"],
+}
+_UPLOAD: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
+}
+_LOOK = 0.3  # s between looks for events of a job
+_BEAT = 15.0  # s between signs of life of a stream without events
+ModelId = Annotated[str, Path(pattern=MODEL_ID)]
+ModelFilter = Annotated[str | None, Query(pattern=MODEL_ID)]
+Number = Annotated[int, Path(ge=1, le=10**6)]
+JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+Token = Annotated[str, Header(alias="Idempotency-Key", max_length=255)]
+VersionName = Annotated[
+    str | None,
+    Query(pattern=r"^(production|latest|[1-9][0-9]{0,5})$", description="Of the artefact."),
+]
+
+
+def add(app: FastAPI, service: Service) -> None:
+    """Add the endpoints of a service to its application."""
+    for router in (_states, _models, _versions, _questions, _jobs, _runs):
+        app.include_router(router(service))
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = described()
+        schema["components"].setdefault("schemas", {}).update(questions.schemas())
+        return schema
+
+    app.openapi = openapi
+
+
+def _states(service: Service) -> APIRouter:
+    router = APIRouter(tags=["state"])
+
+    @router.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether this process is alive."""
+        return {"status": "alive", "version": __version__}
+
+    @router.get("/ready")
+    @router.get("/health/ready")
+    async def ready(response: Response) -> dict[str, Any]:
+        """Whether each worker has answered its canary, as every worker before it did."""
+        states = {
+            model_id: {"ready": pool.ready, "reason": pool.reason, "workers": pool.pids}
+            for model_id, pool in service.pools.items()
+        }
+        alright = all(state["ready"] for state in states.values())
+        response.status_code = 200 if alright else 503
+        return {"ready": alright, "models": states}
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        """Latencies, queues, restarts and verdicts, for Prometheus."""
+        content = generate_latest(service.metrics.registry)
+        return Response(content, media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _models(service: Service) -> APIRouter:
+    router = APIRouter(tags=["models"])
+
+    @router.get("/models")
+    def models() -> dict[str, Any]:
+        """Every model with its status, and what is wrong with each that is broken."""
+        found = registry.get_registry()
+        return {
+            "models": [service.listed(each) for each in found.models],
+            "broken": sorted(found.broken),
+        }
+
+    @router.get("/models/{model_id}")
+    @router.get("/models/{model_id}/info")
+    def model(model_id: ModelId) -> dict[str, Any]:
+        """What a model is, what it infers, and the form by which it is asked."""
+        about = questions.metadata(model_id)
+        return service.listed(model_id) | {
+            "description": about.description,
+            "tags": about.tags,
+            "parameters": {name: each.model_dump() for name, each in about.parameters.items()},
+            "fields": [field.model_dump() for field in about.inference_params],
+        }
+
+    return router
+
+
+def _versions(service: Service) -> APIRouter:
+    router = APIRouter(tags=["versions"])
+
+    @router.get("/models/{model_id}/versions")
+    def versions(model_id: ModelId) -> dict[str, Any]:
+        """The versions of a model, its aliases, and every transition with who, when and why."""
+        questions.metadata(model_id)
+        with service.versions() as found:
+            return {
+                "versions": [_version(each) for each in found.listed(model_id)],
+                "aliases": found.aliases(model_id),
+                "history": [each._asdict() for each in found.history(model_id)],
+            }
+
+    @router.get("/models/{model_id}/versions/{number}")
+    def version(model_id: ModelId, number: Number, response: Response) -> dict[str, Any]:
+        """A version; its ETag is what `If-Match` takes."""
+        questions.metadata(model_id)
+        with service.versions() as found:
+            each = service.found(found, model_id, number)
+        response.headers["ETag"] = _etag(each)
+        return _version(each)
+
+    @router.post("/models/{model_id}/versions", status_code=201, openapi_extra=_UPLOAD)
+    async def upload(
+        model_id: ModelId,
+        request: Request,
+        response: Response,
+        digest: Annotated[str, Query(pattern=r"^([0-9a-f]{64})?$")] = "",
+    ) -> dict[str, Any]:
+        """Add an artefact as a version: the files of its folder, as they are, in one form."""
+        questions.metadata(model_id)
+        with tempfile.TemporaryDirectory(dir=service.settings.folder, prefix=".upload_") as place:
+            why, by = await _unpacked(request, service.settings.upload, FilePath(place))
+            try:
+                added = await service.add_version(
+                    model_id, received(FilePath(place)), by or getpass.getuser(), why, digest
+                )
+            except ArtifactError as error:
+                text = str(error).replace(f"{place}/", "")
+                raise ProblemError(422, f"the artefact is refused: {text}") from None
+        response.headers["ETag"] = _etag(added)
+        response.headers["Location"] = f"/models/{model_id}/versions/{added.version}"
+        return _version(added)
+
+    @router.post("/models/{model_id}/versions/{number}/stage", openapi_extra=_in_body("Move"))
+    async def move(
+        model_id: ModelId,
+        number: Number,
+        request: Request,
+        response: Response,
+        if_match: Annotated[str, Header(max_length=100)] = "",
+    ) -> dict[str, Any]:
+        """Move a version to another stage, which it has to have earned: 409 says what it lacks."""
+        asked = await questions.asked(request, service.settings.body, Move)
+        questions.metadata(model_id)
+        with service.versions() as found:
+            known = service.found(found, model_id, number)
+            folder = found.path(known).absolute()
+        if not if_match:
+            raise ProblemError(428, "If-Match: is missing, expected the ETag of the version")
+        if if_match != _etag(known):
+            detail = f"version {number} was moved meanwhile: it is {known.stage}"
+            raise ProblemError(412, detail, headers={"ETag": _etag(known)})
+        canary = ""
+        what = f"{model_id} version {number} from {known.stage} to {asked.stage}"
+        if asked.stage != "Archived":
+            try:
+                canary = " ".join((await examined(model_id, str(folder)))["canary"])
+            except ArtifactError as error:
+                raise ProblemError(409, what, [str(error)]) from None
+        by = asked.by or getpass.getuser()
+        try:
+            with service.versions() as found:
+                moved = found.move(model_id, number, asked.stage, canary, by, asked.why)
+        except PromotionError as error:
+            raise ProblemError(409, what, error.problems) from None
+        except ArtifactError as error:
+            raise ProblemError(422, str(error)) from None
+        response.headers["ETag"] = _etag(moved)
+        return _version(moved)
+
+    return router
+
+
+async def _unpacked(request: Request, most: int, folder: FilePath) -> tuple[str, str]:
+    """Write the files of a form to a folder; returns `why` and `by`.
+
+    Raises:
+        ProblemError: If the form is too large, comes too slowly, or names what is no plain file.
+    """
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise ProblemError(415, "the content type is not multipart/form-data")
+    if int(request.headers.get("content-length") or 0) > most:
+        raise ProblemError(413, f"the body has more than {most} bytes")
+    size = 0
+
+    async def counted() -> Any:
+        nonlocal size
+        message = await request.receive()
+        size += len(message.get("body", b""))
+        if size > most:
+            raise ProblemError(413, f"the body has more than {most} bytes")
+        return message
+
+    try:
+        async with (
+            asyncio.timeout(_SLOW_UPLOAD),
+            Request(request.scope, counted).form(max_files=64, max_fields=2) as form,
+        ):
+            files = form.getlist("files")
+            if set(form) - {"files", "why", "by"} or not files:
+                raise ProblemError(422, "expected files, the artefact's, and maybe why and by")
+            for file in files:
+                name = getattr(file, "filename", None) or ""
+                if not isinstance(file, UploadFile) or not PLAIN_NAME.fullmatch(name):
+                    raise ProblemError(422, f"files: {name!r:.110} is no name of a file")
+                if (folder / name).exists():
+                    raise ProblemError(422, f"files: {name} was sent twice")
+                with (folder / name).open("wb") as stream:
+                    while part := await file.read(2**20):
+                        stream.write(part)
+            said = [form.get(name, "") for name in ("why", "by")]
+            why, by = (each if isinstance(each, str) else "" for each in said)
+            return why[:500].strip() or "uploaded", by[:100]
+    except TimeoutError:
+        raise ProblemError(408, f"the body did not arrive in {_SLOW_UPLOAD:g} s") from None
+
+
+def _questions(service: Service) -> APIRouter:
+    router = APIRouter(tags=["questions"])
+
+    async def answered(content: dict[str, Any], token: str) -> Response:
+        answer = service.ask(content)
+        try:
+            deadline = service.settings.deadline
+            found = await asyncio.wait_for(asyncio.shield(answer), deadline)
+        except TimeoutError:
+            return _accepted(service.accept(content, answer, token))
+        return _sent(found, service)
+
+    @router.post("/predict", openapi_extra=_in_body("Question"))
+    async def predict(
+        request: Request,
+        version: VersionName = None,
+        draws: Annotated[int, Query(ge=0, le=MOST_DRAWS)] = 0,
+        token: Token = "",
+    ) -> Response:
+        """The report that the command line gives; after the deadline, a job instead."""
+        question = await questions.asked(request, service.settings.body, Question)
+        changes = {"version": _named(version)} if version else {}
+        changes |= {"draws": draws} if draws else {}
+        question = question.model_copy(update=changes)
+        return await answered(service.resolved(question), token)
+
+    @router.post("/api/inference/counterfactual", openapi_extra=_in_body("Counterfactual"))
+    async def counterfactual(
+        request: Request, version: VersionName = None, token: Token = ""
+    ) -> Response:
+        """What an observed system would be, had something about it been otherwise."""
+        question = await questions.asked(request, service.settings.body, Counterfactual)
+        changes = {"version": _named(version)} if version else {}
+        return await answered(service.resolved(question.model_copy(update=changes)), token)
+
+    return router
+
+
+def _jobs(service: Service) -> APIRouter:
+    router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+    def job_of(number: str) -> Job:
+        found = service.store.find(number)
+        if found is None:
+            raise ProblemError(404, f"there is no job {number}")
+        return found
+
+    @router.post("", status_code=202, openapi_extra=_in_body(*_WORK))
+    async def job(request: Request, token: Token = "") -> Response:
+        """Accept a question whose answer is fetched later, or a training."""
+        asked = await questions.asked(request, service.settings.body, Work)
+        if isinstance(asked, Training):
+            return _accepted(service.train(asked, token))
+        content = service.resolved(asked)
+        return _accepted(service.accept(content, service.ask(content), token))
+
+    @router.get("")
+    def jobs(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
+        """The newest jobs, without their answers."""
+        return {"jobs": [_about(each) for each in service.store.jobs(limit)]}
+
+    @router.get("/{job_id}")
+    def state(job_id: JobId) -> Response:
+        """State of a job, with its report where it is done."""
+        return _job(job_of(job_id))
+
+    @router.delete("/{job_id}")
+    async def cancel(job_id: JobId) -> Response:
+        """Cancel a job: a question that waits, or a training with all its processes."""
+        return _job(await service.cancel(job_id))
+
+    @router.get("/{job_id}/events", response_class=StreamingResponse)
+    def events(
+        job_id: JobId,
+        last_event_id: Annotated[str, Header(pattern=r"^[0-9]{0,9}$")] = "",
+    ) -> Response:
+        """Server-sent events of a job, from the one after `Last-Event-ID` on, to its end."""
+        job_of(job_id)
+        stream = _stream(service, job_id, int(last_event_id or 0))
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
+
+    return router
+
+
+async def _stream(service: Service, number: str, after: int) -> AsyncGenerator[str]:
+    """Events of a job as they come."""
+    quiet = 0.0
+    while True:
+        job = service.store.find(number)
+        for event in service.store.events(number, after):
+            yield f"id: {event.number}\nevent: {event.name}\ndata: {event.content}\n\n"
+            after, quiet = event.number, 0.0
+        if job is None or job.status in ENDED or service.closing.is_set():
+            return
+        await asyncio.sleep(_LOOK)
+        quiet += _LOOK
+        if quiet >= _BEAT:
+            yield ": still at work\n\n"
+            quiet = 0.0
+
+
+def _runs(_: Service) -> APIRouter:
+    router = APIRouter(tags=["runs"])
+
+    @router.get("/runs")
+    def table(request: Request, model_id: ModelFilter = None) -> Response:
+        """Every run whose reports are here, the newest first; as CSV where `Accept` says so."""
+        rows = [row for row in runs.rows() if model_id in (None, row["model_id"])]
+        if "text/csv" in request.headers.get("accept", ""):
+            return PlainTextResponse(runs.as_csv(rows), media_type="text/csv")
+        return JSONResponse({"runs": rows})
+
+    @router.get("/runs.csv")
+    def download(model_id: ModelFilter = None) -> Response:
+        """The same as a file."""
+        rows = [row for row in runs.rows() if model_id in (None, row["model_id"])]
+        return PlainTextResponse(runs.as_csv(rows), media_type="text/csv")
+
+    return router
+
+
+def _in_body(*names: str) -> dict[str, Any]:
+    """Description of a body, which is read by hand so that its limits hold while it arrives."""
+    kinds = [{"$ref": f"#/components/schemas/{name}"} for name in names]
+    schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _named(version: str) -> int | str:
+    return int(version) if version.isdigit() else version
+
+
+def _etag(version: Transition) -> str:
+    return f'"{version.sequence}"'
+
+
+def _version(version: Transition) -> dict[str, Any]:
+    return version._asdict() | {"etag": _etag(version)}
+
+
+def _accepted(job: Job) -> Response:
+    where = f"/jobs/{job.id}"
+    content = json.dumps({"job": job.id, "status": job.status, "where": where})
+    return Response(content, 202, {"Location": where, "Retry-After": "1"}, "application/json")
+
+
+def _about(job: Job) -> dict[str, Any]:
+    question = job.question
+    about = {
+        "job": job.id,
+        "kind": question["kind"],
+        "model_id": question["model_id"],
+        "status": job.status,
+        "created": job.created,
+        "finished": job.finished,
+    }
+    if question["kind"] == "train":
+        about |= {"settings": question["settings"], "until": question["until"]}
+    return about
+
+
+def _job(job: Job) -> Response:
+    head = json.dumps(_about(job))[:-1]
+    match job.status:
+        case "waiting" | "running":
+            text = f"{head}}}"
+        case "done":  # the report's own text, so that its bits are those of a direct answer
+            name = "result" if job.question["kind"] == "train" else "report"
+            text = f'{head}, "{name}": {job.answer}}}'
+        case _:
+            text = f'{head}, "detail": {json.dumps(job.answer)}}}'
+    return Response(text, media_type="application/json")
+
+
+def _sent(found: Answer, service: Service) -> Response:
+    """The report, or the problem in its place."""
+    if found.kind == "answer":
+        return Response(found.text, media_type="application/json")
+    text = found.text
+    if found.kind == "unsupported":
+        text += f"; those that do: {', '.join(service.counterfactuals()) or 'none that is served'}"
+    headers = {"Retry-After": "5"} if found.kind == "unavailable" else None
+    raise ProblemError(_STATUS[found.kind], text, headers=headers)
