@@ -33,12 +33,19 @@ export async function send(method, path, content, headers = {}) {
     const body = content === undefined ? undefined : JSON.stringify(content);
     const kind = body === undefined ? {} : { "Content-Type": "application/json" };
     const response = await fetch(path, { method, body, headers: { ...credentials(), ...kind, ...headers } });
+    if (response.status === 401 || response.status === 403) document.getElementById("keys").open = true;
     const isJson = (response.headers.get("Content-Type") ?? "").includes("json");
     return { ok: response.ok, status: response.status, headers: response.headers, content: isJson ? await response.json() : await response.text() };
   } catch (error) {
     return { ok: false, status: 0, headers: new Headers(), content: { detail: `the service cannot be reached (${error.message})` } };
   }
 }
+
+document.querySelector("#keys form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("key", document.getElementById("key").value.trim());
+  location.reload();
+});
 
 async function states() {
   const { content } = await send("GET", "/ready");
