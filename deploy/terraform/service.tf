@@ -86,7 +86,7 @@ resource "aws_ecs_service" "this" {
   platform_version                   = "LATEST"
   deployment_minimum_healthy_percent = 0
   deployment_maximum_percent         = 100
-  health_check_grace_period_seconds  = 180
+  health_check_grace_period_seconds  = 900 # the first start compiles every model
   propagate_tags                     = "SERVICE"
 
   deployment_circuit_breaker {

@@ -12,10 +12,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
 from jsonschema import ValidationError
 
-from touchstone import registry
-from touchstone.io import artifacts, reports
+from touchstone import contract, registry
+from touchstone.io import artifacts, plain_yaml, reports, settings
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results, folder
+from touchstone.registry import FormField
 from touchstone.service import questions
 from touchstone.service.questions import ProblemError
 from touchstone.service.versions import STAGES, Versions, certified
@@ -111,6 +112,7 @@ def register(app: FastAPI, service: "Service") -> None:
             about=about,
             model=service.listed(model),
             certificate=_certificate(model),
+            settings=_settings(model),
             stages=STAGES,
             **_versions(service.settings.folder, model),
         )
@@ -300,6 +302,25 @@ def _share(share: float, n: int) -> tuple[str, str, str]:
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / (1 + z**2 / n)
     return f"{share:.3f}", f"{middle - half:.3f} to {middle + half:.3f}", str(n)
+
+
+def _settings(model_id: str) -> list[FormField]:
+    """Numbers and choices of a training, with what they are by default; a path is none of them."""
+    folders = contract.folders()
+    schema = plain_yaml.load_own(folders[model_id] / "settings.schema.yaml")
+    described = schema["properties"].get("train", {}).get("properties", {})
+    values = settings.found(folders, model_id)[model_id]["train"]
+    fields = []
+    for name, value in values.items():
+        options = described.get(name, {}).get("enum")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number or options:
+            kind = "select" if options else "integer" if isinstance(value, int) else "float"
+            said = described.get(name, {}).get("description", "")
+            found = {"name": name, "type": kind, "label": name.replace("_", " "), "default": value}
+            more = {"options": options or [], "help_text": said}
+            fields.append(FormField.model_validate(found | more))
+    return fields
 
 
 def _versions(place: Path, model_id: str) -> dict[str, Any]:

@@ -76,11 +76,13 @@ async function refresh() {
 async function runs() {
   const place = document.getElementById("runs");
   const { ok, content } = await send("GET", "/runs");
-  if (!ok) return place.replaceChildren(element("p", "There is no table of runs."));
-  const rows = content.runs ?? [];
-  if (!rows.length) return place.replaceChildren(element("p", "Nothing was run here yet."));
-  const head = Object.keys(rows[0]);
-  place.replaceChildren(table("Runs", head, rows.map((row) => head.map((key) => String(row[key] ?? "–"))), head.length));
+  if (!ok) return place.replaceChildren(verdict(false, "NOT FETCHED", content.detail));
+  if (!content.runs.length) return place.replaceChildren(element("p", "Nothing was run here yet."));
+  const share = (row, name) => (row[name] === null ? "–" : `${row[name].toFixed(3)} [${row[`${name}_low`].toFixed(3)}, ${row[`${name}_high`].toFixed(3)}], n ${row[`${name}_n`]}`);
+  const rows = content.runs.map((row) => [row.model_id, row.run, row.date?.slice(0, 16).replace("T", " "), String(row.seed ?? "–"), String(row.n_rows ?? "–"),
+    row.coverage_90 === null ? "–" : `${row.coverage_90.toFixed(3)}, n ${row.coverage_90_n}`, ...["false_alarms", "recall", "wrong"].map((name) => share(row, name))]);
+  const head = ["model", "run", "date (UTC)", "seed", "rows learnt from", "truths in 90 % intervals", "false alarms [95 %]", "mismatches escalated [95 %]", "wrong among accepted [95 %]"];
+  place.replaceChildren(table("Runs", head, rows, 3), element("p", [element("a", "All columns as CSV", { href: "/runs.csv" }), "."], { className: "help" }));
 }
 
 refresh();
