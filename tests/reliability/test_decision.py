@@ -102,8 +102,7 @@ def test_a_rule_comes_back_from_its_report():
 def sloped(rng, n):
     """Signs that are the larger, the larger a covariate is, as a misfit is with a discrepancy."""
     covariate = rng.uniform(-2, 2, n)
-    scale = np.exp(0.4 * covariate)
-    signs = {name: scale * rng.exponential(1.0, n) for name in NAMES}
+    signs = {name: rng.exponential(1.0, n) + 0.6 * covariate for name in NAMES}
     return {**signs, "covariate": covariate}
 
 
