@@ -16,7 +16,7 @@ groups of the cases that say what is usual: a conformal score about a quantile t
 the covariate (Romano, Patterson and Candès 2019), by which 1 still means "as in one of ten". The
 threshold stays one, and so does its promise, whatever that level is worth. A threshold for each
 group (Vovk's Mondrian prediction) would need at least 59 cases of calibration in each for alpha =
-delta = 0.05, and of 245 it uses the seventh highest score, whose mean rate of false alarms is 2.8 %.
+delta = 0.05; of 245 it uses the seventh highest score, whose mean rate of false alarms is 2.8 %.
 """
 
 from dataclasses import asdict, dataclass, field, replace
