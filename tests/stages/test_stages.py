@@ -395,3 +395,22 @@ def test_a_drift_makes_answers_wrong_and_the_rule_takes_them_out(done):
     )
     assert 0 < chi_square["recall"] <= 1
     assert chi_square["gain"]["low"] <= chi_square["gain"]["value"] <= chi_square["gain"]["high"]
+
+
+def test_what_the_oracle_says_of_a_case_stands_beside_what_the_rule_does(done):
+    """No rule of its level surpasses the oracle, which sees the whole drift here."""
+    (row,) = done.guardrail.report["oracle"]
+    assert (row["family"], row["severity"], row["n"]) == ("drift", 1.0, 12)
+    assert row["if_known"] is None
+    assert 0.05 < row["power"] <= 1
+    assert row["flagged"]["low"] < row["power"]
+    assert set(row["bias"]) == {"rate"}
+    detection = done.stress.detection
+    assert detection["case_index"].tolist() == list(range(12))
+    assert row["power"] == pytest.approx(detection["power"].mean())
+
+
+def test_base_cases_score_as_those_of_the_calibration(done):
+    found = done.guardrail.report["exchangeable"]
+    assert found["n"] == 60
+    assert found["p_value"] > 0.001

@@ -126,5 +126,5 @@ def _median_size(values: pd.Series) -> float | None:
 
 
 def is_missed(row: dict) -> bool:
-    """Whether the oracle detects a mismatch that the rule detects significantly less often."""
-    return bool(row["detectable"] and row["flagged"]["high"] < row["power"])
+    """Whether a mismatch is detectable, and the rule's detection rate significantly below that."""
+    return bool(row["detectable"] and row["flagged"]["high"] < POWER)
