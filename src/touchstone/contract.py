@@ -71,6 +71,27 @@ class Simulated[Detail](NamedTuple):
     gallery: dict[str, Cases[Detail]]
 
 
+class Escalated[Detail](NamedTuple):
+    """A measurement inferred again, under a simulator of higher fidelity than the model's own.
+
+    Attributes:
+        cause: What that simulator knows of and the model's own does not, in a word or two.
+        quantities: All parameters of that simulator, in the order of `cases.truth`.
+        cases: The records of the measurement, with these quantities.
+        posterior: Theirs.
+        table: Rows as of `Model.table`, those of the cause first.
+        size: Name of the quantity in the table that says how much of the cause there is, and what
+            it is called in a sentence.
+    """
+
+    cause: str
+    quantities: list[Quantity]
+    cases: Cases[Detail]
+    posterior: Posterior
+    table: list[Json]
+    size: tuple[str, str]
+
+
 class Model[Detail](ABC):
     """A science in the workflow: a folder with a `config.yaml` and this contract filled.
 
@@ -344,6 +365,32 @@ class Model[Detail](ABC):
     def alternatives(self, cases: Cases[Detail]) -> dict[str, Cases[Detail]]:
         """A measurement under other settings, by what would have to be so, such as "the unit were
         another": where the model does not explain it, some of these might."""
+        return {}
+
+    def escalate(
+        self, cases: Cases[Detail], posterior: Posterior, rng: np.random.Generator, *, budget: Json
+    ) -> Escalated[Detail]:
+        """The records of one system again, under a simulator of higher fidelity.
+
+        Args:
+            cases: A measurement that the model does not explain.
+            posterior: Its posterior, to start from.
+            rng: For all randomness.
+            budget: Of the first method.
+        """
+        raise NotImplementedError(f"{self.model_id} has no simulator of higher fidelity")
+
+    def protocols(self, cases: Cases[Detail], posterior: Posterior) -> dict[str, np.ndarray]:
+        """Measurements that could come next on the system of the first record, by what to do.
+
+        Args:
+            cases: A measurement, or one with the quantities of `Escalated`.
+            posterior: Its posterior.
+
+        Returns:
+            What each draw lets expect of the next measurement, in coordinates in which its noise is
+            independent and standard normal, shape (draw, sample).
+        """
         return {}
 
     def cautions(self, cases: Cases[Detail], posterior: Posterior) -> list[str]:

@@ -14,7 +14,17 @@ from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results
 from touchstone.reliability.decision import Decision
 from touchstone.reliability.signs import MEANING
-from touchstone.stages import guardrail, infer, randomness, simulate, stress, summary, train
+from touchstone.stages import (
+    escalation,
+    guardrail,
+    infer,
+    page,
+    randomness,
+    simulate,
+    stress,
+    summary,
+    train,
+)
 from touchstone.vocabulary import Computation
 
 MODEL_ID = "example_decay"
@@ -267,6 +277,81 @@ def test_a_computation_beyond_its_limit_is_escalated(done, value):
 def test_an_engine_that_measures_nothing_is_not_believed(done):
     posterior = done.inference.posterior._replace(computation=Computation.unchecked())
     assert infer.judge_computation(posterior).decision == "escalate"
+
+
+# After an escalation ------------------------------------------------------------------------------
+
+
+def measured(done, name, stress=None, severity=0.0, added=0.0, seed=1):
+    """Files of one simulated record, to which something may be added."""
+    rngs = np.random.default_rng(seed), np.random.default_rng(seed + 1)
+    case = done.model.cases(1, *rngs, {}, stress, severity)
+    file = done.results.folder / f"{name}.csv"
+    table = np.column_stack([done.model.time, case.observed[0] + added])
+    np.savetxt(file, table, delimiter=",", header="time/s,signal/V")
+    meta = file.with_suffix(".yaml")
+    meta.write_text("synthetic: true\n")
+    return file, meta
+
+
+def escalated(done, name, *paths):
+    return infer.run(
+        done.model, of_stage("infer"), done.results, name, *paths, escalate=True
+    ).report
+
+
+def test_a_mismatch_that_the_finer_simulator_knows_of_is_resolved(done):
+    paths = measured(done, "drifting", "drift", 1.0)
+    first = done.infer("drifting", *paths).report
+    assert first["verdict"] == "escalate"
+    assert "touchstone infer drifting.csv --escalate" in summary.answer_text(first)
+    again = escalated(done, "drifting", *paths)
+    assert again["posterior"] == first["posterior"]
+    found = again["escalation"]
+    assert found["resolved"] and not found["faults"]
+    rows = {row["quantity"]: row for row in found["posterior"]}
+    low, high = rows["drift"]["interval_90"]
+    assert low < done.model.config["stresses"]["drift"]["slope"] < high
+    words = summary.answer_text(again).replace("\n", " ")
+    assert "Resolved: a drift, size (V) 0." in words
+    assert "touchstone infer" not in words
+    text = page.render(again, None)
+    assert "The posterior with a drift" in text and "Resolved: a drift" in text
+
+
+def test_what_the_finer_simulator_does_not_explain_is_not_resolved_by_it(done):
+    spikes = 0.6 * (np.arange(len(done.model.time)) % 7 == 3)
+    report = escalated(done, "spiked", *measured(done, "spiked", added=spikes))
+    assert report["verdict"] == "escalate"
+    assert not report["escalation"]["resolved"]
+    words = summary.answer_text(report).replace("\n", " ")
+    assert "Not resolved: a drift" in words
+    best, worst = report["next_measurements"]
+    assert (best["protocol"], worst["protocol"]) == ("the same again", "the same after an hour")
+    assert best["gain"] > 3 * best["error"] > 0
+    assert worst["gain"] == pytest.approx(0.0, abs=1e-6)
+    assert best["informs"] and not worst["informs"]
+    assert f"Measure next: {best['protocol']}" in words
+
+
+def test_records_of_the_family_are_not_resolved_by_what_they_do_not_hold(done):
+    rule = Decision.from_json(done.guardrail.report["decision"])
+    budget, resolved = of_stage("infer")["infer"], 0
+    cases = done.model.cases(20, np.random.default_rng(3), np.random.default_rng(4), {})
+    for k in range(20):
+        one = cases.take([k])
+        rng = np.random.default_rng(k)
+        posterior = done.model.infer(one, rng, method="importance", budget=budget)
+        found = escalation.resolve(done.model, one, posterior, [[]], rule, rng, budget)
+        assert found.sound
+        resolved += found.resolved
+    assert resolved == 0  # each has a chance of e^-5 at most
+
+
+def test_an_answer_that_leaves_nothing_open_is_not_acted_on(done):
+    report = escalated(done, "example", *done.results.example)
+    assert report["verdict"] == "accept" and report["uninformed"] == []
+    assert not {"command", "escalation", "next_measurements"} & set(report)
 
 
 # Randomness ---------------------------------------------------------------------------------------

@@ -42,12 +42,16 @@ def infer(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for reports, figures, pages.")] = None,
     joint: Annotated[bool, typer.Option("--joint", help="One answer to all files.")] = False,
+    escalate: Annotated[
+        bool, typer.Option("--escalate", help="Act on an escalation; say what to measure next.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Infer measurements, and judge each posterior.
 
     A folder is one measurement: its records are of one system and are inferred together. Several
-    files are as many measurements, unless --joint says that they are one.
+    files are as many measurements, unless --joint says that they are one. With --escalate, what the
+    model does not explain is inferred again under its simulator of higher fidelity.
     """
     keep_compilations()
     with bad_input():
@@ -59,7 +63,7 @@ def infer(
                 raise artifacts.ArtifactError(f"--out: would overwrite {out / SUMMARY}")
         groups = [files] if joint else [[file] for file in files]
         changes = [*(changes or []), *([f"cycle={cycle}"] if cycle else [])]
-        answered = _answers(model_id, groups, meta, changes, out)
+        answered = _answers(model_id, groups, meta, changes, out, escalate)
     if answered:
         _show(answered, len(groups) > 1, out, as_json)
     if len(answered) < len(groups):
@@ -133,6 +137,7 @@ def _answers(
     meta: Path | None,
     changes: list[str],
     out: Path | None,
+    escalate: bool,
 ) -> list[dict]:
     """Reports of measurements, by one model that is loaded once.
 
@@ -157,7 +162,7 @@ def _answers(
         for group in tqdm(groups, file=sys.stderr, unit="measurement", disable=hidden):
             try:
                 with records.prepared(group, meta, changes) as source:
-                    inference: Inference = stage.answer(model, settings, judge, source)
+                    inference: Inference = stage.answer(model, settings, judge, source, escalate)
             except ArtifactError as error:
                 say(f"touchstone: {error}")
                 continue

@@ -7,7 +7,7 @@ from touchstone.reliability.judgeable import obstacles
 from touchstone.reliability.scores import posterior_mean
 from touchstone.reliability.signs import signs
 from touchstone.stages import randomness
-from touchstone.vocabulary import Cases, Posterior
+from touchstone.vocabulary import Cases, Posterior, Quantity
 
 
 def in_family(
@@ -36,23 +36,33 @@ def in_family(
     return cases, posterior
 
 
-def evidence(model: Model, cases: Cases, posterior: Posterior) -> dict[str, np.ndarray]:
+def evidence(
+    model: Model,
+    cases: Cases,
+    posterior: Posterior,
+    quantities: list[Quantity] | None = None,
+) -> dict[str, np.ndarray]:
     """What the rule that decides looks at, by the names of the columns of a score table.
+
+    Args:
+        model: The model.
+        cases: The observations.
+        posterior: Theirs.
+        quantities: Of the cases, where they are not the model's own.
 
     Returns:
         The signs of each case, NaN where the observation cannot be judged, so that no rule accepts
         it; and the posterior means that its `conditions` compare. Shape (case,) each.
     """
     config, novelty = model.config, model.novelty(cases)
+    quantities = quantities or model.quantities
     unjudged = np.array([bool(words) for words in obstacles(cases)])
     found = {
         name: np.where(unjudged, np.nan, values)
-        for name, values in signs(
-            model.quantities, config["edges"], cases, posterior, novelty
-        ).items()
+        for name, values in signs(quantities, config["edges"], cases, posterior, novelty).items()
     }
-    names = [quantity.name for quantity in model.quantities]
-    means = dict(zip(names, posterior_mean(model.quantities, posterior).T, strict=True))
+    names = [quantity.name for quantity in quantities]
+    means = dict(zip(names, posterior_mean(quantities, posterior).T, strict=True))
     for one, other in config.get("conditions", []):
         found[f"condition_{one} less {other}"] = means[one] - means[other]
     return found

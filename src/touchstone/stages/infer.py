@@ -11,16 +11,15 @@ from touchstone.contract import Model
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results
-from touchstone.reliability.decision import CERTAIN, Decision
+from touchstone.reliability.decision import Decision
 from touchstone.reliability.judgeable import obstacles
 from touchstone.reliability.scores import coverage_90, predictive_metrics
-from touchstone.reliability.signs import LOCAL, MEANING, NAMES, where
-from touchstone.stages import randomness, records
+from touchstone.stages import escalation, randomness, records
 from touchstone.stages.cases import evidence
 from touchstone.stages.checkpoints import Judge, prepare
-from touchstone.vocabulary import Cases, Posterior, Verdict
+from touchstone.stages.verdicts import judge_computation, judge_model, numbered, places
+from touchstone.vocabulary import Cases, Posterior
 
-_RARE = 1.0  # of a sign that is named: as in 1 of 10 simulated records
 _LEAST_GAIN = 5.0  # in log evidence, of an alternative that is worth a word
 
 
@@ -56,6 +55,7 @@ def run(
     data: str | Path,
     meta: str | Path = "",
     checkpoint: str | Path = "",
+    escalate: bool = False,
 ) -> Inference:
     """Infer a measurement, judge its posterior, and write the report, its table also as CSV.
 
@@ -67,13 +67,14 @@ def run(
         data: File of a record, or a folder of records of one system.
         meta: YAML with what is known about it; empty takes the YAML of the same name.
         checkpoint: Folder; empty as in `checkpoints.find`.
+        escalate: As in `answer`.
 
     Raises:
         ArtifactError: If a file is missing, damaged, or no measurement of this model.
     """
     judge = prepare(model, results, checkpoint)
     with records.prepared([Path(data)], Path(meta) if meta else None) as source:
-        inference = answer(model, settings, judge, source)
+        inference = answer(model, settings, judge, source, escalate)
     artifacts.write_json(results.report(f"infer_{name}"), inference.report)
     artifacts.write_csv(results.table(f"infer_{name}"), posterior_rows(inference.report))
     return inference
@@ -96,7 +97,9 @@ def posterior_rows(report: dict) -> list[dict]:
     ]
 
 
-def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -> Inference:
+def answer(
+    model: Model, settings: dict, judge: Judge, source: records.Source, escalate: bool = False
+) -> Inference:
     """Infer a measurement and judge its posterior; writes nothing.
 
     Args:
@@ -104,6 +107,8 @@ def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -
         settings: `seed`; the model's `infer`, the budget of its first method; and `budgets`.
         judge: As from `prepare`.
         source: The measurement.
+        escalate: Whether to act on the verdict: infer again under a simulator of higher fidelity
+            where the model does not explain the measurement, and say what to measure next.
 
     Raises:
         ArtifactError: If a file is no measurement of this model.
@@ -121,9 +126,9 @@ def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -
     metrics = pd.DataFrame(
         predictive_metrics(cases, posterior) | coverage_90(cases, posterior) | found
     )
-    outside, places = model.outside_training(cases), _places(model, cases, posterior)
+    outside = model.outside_training(cases)
     computation = judge_computation(posterior)
-    judged = judge_model(found, places, outside, decision, unjudged)
+    judged = judge_model(found, places(model, cases, posterior), outside, decision, unjudged)
     rate = judge.guardrail["decision_score"]["fpr"]
     others = []
     if judged.verdict.decision == "escalate":
@@ -139,9 +144,9 @@ def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -
         "promise": {"alpha": decision.alpha, "delta": decision.delta},
         "false_alarm_rate": rate,
         "signs": [
-            {name: value[k] for name, value in judged.unusual.items()} for k in range(len(places))
+            {name: value[k] for name, value in judged.unusual.items()} for k in range(len(outside))
         ],
-        "outside_training": _numbered(outside),
+        "outside_training": numbered(outside),
         "notes": notes,
         "alternatives": others,
         "cautions": model.cautions(cases, posterior),
@@ -154,6 +159,15 @@ def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -
         "posterior": model.table(cases, posterior, randomness.generator(seed, "infer", 1)),
         "metrics": metrics.to_dict("records"),
     }
+    body["uninformed"] = escalation.uninformed(model, body["posterior"])
+    verdict = judged.verdict.decision
+    leaves_open = verdict == "escalate" or (verdict == "accept" and bool(body["uninformed"]))
+    if escalate and leaves_open:
+        started = time.perf_counter()
+        body |= _after(model, settings, (cases, posterior, outside), body, decision)
+        timing["escalate_s"] = time.perf_counter() - started
+    elif leaves_open and escalation.offered(model):
+        body["command"] = f"touchstone infer {Path(source.measurement).name} --escalate"
     artefact = judge.artefact
     inputs = {"guardrail": artefact.guardrail, **judge.loaded.inputs, **source.inputs}
     if artefact.certificate:
@@ -163,6 +177,41 @@ def answer(model: Model, settings: dict, judge: Judge, source: records.Source) -
     report = reports.make("infer", body, reports.lineage(used, seed, inputs, **facts), timing)
     rng = randomness.generator(seed, "infer", 2)
     return Inference(report, cases, posterior, model.prior(cases, posterior.weight.shape[1], rng))
+
+
+def _after(
+    model: Model,
+    settings: dict,
+    inferred: tuple[Cases, Posterior, list[list[str]]],
+    body: dict,
+    decision: Decision,
+) -> dict:
+    """What follows from the verdict and the table of a report: `escalation`, `next_measurements`.
+
+    Where the simulator of higher fidelity has more evidence than the model, what is to be measured
+    next is to narrow its posterior, else that of the model.
+    """
+    cases, posterior, outside = inferred
+    streams = (randomness.generator(settings["seed"], "infer", number) for number in (5, 6))
+    quantities, uninformed = model.quantities, body["uninformed"]
+    settled, after = body["verdict"] == "accept", {}
+    if not settled:
+        try:
+            found = escalation.resolve(
+                model, cases, posterior, outside, decision, next(streams), settings["infer"]
+            )
+        except NotImplementedError:
+            after["escalation"] = None
+        else:
+            after["escalation"] = escalation.report_of(found)
+            settled = found.resolved
+            if found.gain > 0:
+                _, quantities, cases, posterior, table, _ = found.escalated
+                uninformed = escalation.uninformed(model, table)
+    if settled and not uninformed:
+        return after
+    proposed = escalation.next_measurements(model, quantities, cases, posterior, next(streams))
+    return after | {"next_measurements": proposed}
 
 
 def explain(
@@ -200,117 +249,5 @@ def _obstacles(cases: Cases, source: records.Source) -> list[list[str]]:
         not np.isfinite(np.where(cases.mask, cases.observed, 0.0)).all()
         or not cases.mask.any(1).all()
     ):
-        raise ArtifactError(f"{source.measurement}: cannot judge: {'; '.join(_numbered(found))}")
+        raise ArtifactError(f"{source.measurement}: cannot judge: {'; '.join(numbered(found))}")
     return found
-
-
-def judge_computation(posterior: Posterior) -> Verdict:
-    """Whether the draws may be believed to be those of the posterior under the model."""
-    computation = posterior.computation
-    sound = computation.sound(len(posterior.weight))
-    worst = int(np.argmin(sound))  # the first that is not, if any
-    return Verdict("accept" if sound.all() else "escalate", computation.reason(worst))
-
-
-class Judged(NamedTuple):
-    """How a model does on the records of a measurement.
-
-    Attributes:
-        verdict: Whether it explains all of them.
-        score: Of the record that is explained worst, as `Decision.score`, less what the worst of
-            several has by chance.
-        unusual: How unusual each sign is, by its name, shape (record,) each.
-    """
-
-    verdict: Verdict
-    score: float
-    unusual: dict[str, np.ndarray]
-
-
-def judge_model(
-    found: dict[str, np.ndarray],
-    places: list[str],
-    outside: list[list[str]],
-    decision: Decision,
-    unjudged: list[list[str]] | None = None,
-) -> Judged:
-    """Whether the model explains a measurement: every record, and inside what was trained on.
-
-    Args:
-        found: Signs, by name, shape (record,) each.
-        places: Where each record is explained worst, in words.
-        outside: What of each record lies outside of the training, in words.
-        decision: The rule.
-        unjudged: What keeps each record from being judged, in words; nothing if not given.
-    """
-    unusual = decision.unusual(found)
-    # The worst of several records is unusual more often than one is (Bonferroni).
-    several = np.log10(len(places))
-    scores = decision.score(found) - several
-    limit = _one_in(decision.threshold + several)
-    likeness = decision.covariate.removeprefix("condition_")
-    records_ = "simulated records" + (f" of like {likeness}" if likeness else "")
-    reasons = [
-        [f"outside the trained range: {what}" for what in outside[k]]
-        + (
-            [
-                f"{_remarkable(unusual, k, places[k])}; together the signs of misfit are as in "
-                f"{_one_in(scores[k] + several)} {records_} (the limit is {limit})"
-            ]
-            if scores[k] > decision.threshold
-            else []
-        )
-        for k in range(len(places))
-    ]
-    if unjudged and any(unjudged):
-        decided = Verdict("cannot judge", "; ".join(_numbered(unjudged)))
-    elif any(reasons):
-        decided = Verdict("escalate", "; ".join(_numbered(reasons)))
-    else:
-        name = max(unusual, key=lambda each: unusual[each].max())
-        decided = Verdict(
-            "accept",
-            f"together the signs of misfit are as in {_one_in(scores.max() + several)} {records_}, "
-            f"within the limit of {limit}; the most unusual one, {NAMES[name]}, is as in "
-            f"{_one_in(unusual[name].max())}",
-        )
-    certain = CERTAIN if any(map(len, [*outside, *(unjudged or [])])) else 0.0
-    return Judged(decided, float(max(scores.max(), certain)), unusual)
-
-
-def _remarkable(unusual: dict[str, np.ndarray], record: int, place: str) -> str:
-    """What the signs of a record say that are rare, the rarest first; of all, if none is rare."""
-    ranked = sorted(unusual.items(), key=lambda item: -item[1][record])
-    shown = [item for item in ranked if item[1][record] >= _RARE] or ranked[:1]
-    return ", ".join(
-        f"{MEANING[name]}{place if name in LOCAL else ''} (as in {_one_in(values[record])})"
-        for name, values in shown
-    )
-
-
-def _one_in(score: float) -> str:
-    """A part of cases in words, from its -log10."""
-    number = 10 ** min(score, 6.0)
-    if score > 6:
-        return "fewer than 1 in a million"
-    return f"1 in {number:.1f}" if number < 10 else f"1 in {float(f'{number:.2g}'):,.0f}"
-
-
-def _places(model: Model, cases: Cases, posterior: Posterior) -> list[str]:
-    """Where each record is explained worst, in words."""
-    found = []
-    for k, innovation in enumerate(posterior.prediction.innovation):
-        first, last = where(innovation, cases.mask[k])
-        view = model.view(cases, k)
-        found.append(f" (worst at {view.x_label}: {view.x[first]:.3g} to {view.x[last]:.3g})")
-    return found
-
-
-def _numbered(of_records: list[list[str]]) -> list[str]:
-    """Words on each record in one list, with the number of the record where there are several."""
-    several = len(of_records) > 1
-    return [
-        (f"record {k}: " if several else "") + what
-        for k, words in enumerate(of_records, 1)
-        for what in words
-    ]

@@ -34,6 +34,11 @@ def render(report: dict, figure: Path | None) -> str:
         model=summary.model_sentence(report),
         alternatives=summary.alternatives_sentence(report) if report["alternatives"] else "",
         next=summary.next_sentence(report),
+        after=[
+            *filter(None, (summary.command_sentence(report), summary.escalation_sentence(report)))
+        ],
+        proposal=summary.proposal_sentence(report),
+        again=summary.posterior_table(report["escalation"]) if report.get("escalation") else [],
         artefact=summary.artefact_sentence(report),
         table=summary.posterior_table(report),
         figure=embedded(figure) if figure else None,

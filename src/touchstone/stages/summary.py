@@ -152,6 +152,11 @@ def next_sentence(report: dict) -> str:
             "Do not use these intervals. Measure again inside the range of the instrument, or "
             "leave the samples at its limit out of the record."
         )
+    if (report.get("escalation") or {}).get("resolved"):
+        return (
+            f"Do not use the first intervals. Those with {report['escalation']['cause']} may be "
+            "used, where that can be the cause."
+        )
     if report["verdict"] != "accept":
         return (
             "Do not use these intervals. See in the figure where the residuals leave their band, "
@@ -166,6 +171,58 @@ def next_sentence(report: dict) -> str:
         "The intervals may be used. They hold for the metadata as stated: check what was assumed, "
         "since a parameter may absorb an error in it."
     )
+
+
+def command_sentence(report: dict) -> str:
+    """What acts on the verdict; empty where nothing does, or where that was done."""
+    if "command" not in report:
+        return ""
+    what = "see whether a simulator of higher fidelity explains it, and " * (
+        report["verdict"] != "accept"
+    )
+    return f"To {what}be told what to measure next, run `{report['command']}` (options as before)."
+
+
+def escalation_sentence(report: dict) -> str:
+    """Whether the simulator of higher fidelity explains a measurement; empty where none was asked.
+
+    A cause that the data cannot tell from another is named together with that.
+    """
+    found = report.get("escalation")
+    if found is None:
+        return ""
+    what = ", ".join([found["cause"], *found["size"]])
+    if not found["resolved"]:
+        return f"Not resolved: {what}, does not explain it ({'; '.join(found['faults'])})."
+    alike = [
+        each["cause"]
+        for each in report["alternatives"]
+        if each["log_evidence"] > found["log_evidence"] - _ALIKE
+    ]
+    score, limit = found["score"], report["threshold"]
+    return (
+        f"Resolved: {what}. Under the simulator that knows of it the signs of misfit are within "
+        f"the limit (score {score:.2f} of {limit:.2f}), and the log evidence is "
+        f"{found['log_evidence']:.0f} higher."
+        + "".join(f" The data cannot tell that from: {cause}." for cause in alike)
+    )
+
+
+def proposal_sentence(report: dict) -> str:
+    """What to measure next, and what that would say; empty where nothing is proposed."""
+    if not report.get("next_measurements"):
+        return ""
+    best, *others = report["next_measurements"]
+    informs = f", mostly on {', '.join(best['informs'][:3])}" if best["informs"] else ""
+    said = (
+        f"Measure next: {best['protocol']}. Expected information: {best['gain']:.1f} ± "
+        f"{best['error']:.1f} nats{informs}"
+    )
+    if others:
+        said += "; others: " + ", ".join(
+            f"{each['protocol']} {each['gain']:.1f} ± {each['error']:.1f}" for each in others
+        )
+    return said + "."
 
 
 def artefact_sentence(report: dict) -> str:
@@ -183,7 +240,8 @@ def artefact_sentence(report: dict) -> str:
 
 
 def posterior_table(report: dict) -> list[list[str]]:
-    """Each quantity: median, 90 % interval, that of its prior, unit, and what is to be remarked."""
+    """Of a report or of its escalation: of each quantity the median, the 90 % interval, that of its
+    prior, the unit, and what is to be remarked."""
     rows = [["quantity", "median", "90 % interval", "prior 90 %", "unit", ""]]
     for row in report["posterior"]:
         of_record = f" (record {row['record']})" if row.get("record") else ""
@@ -209,11 +267,16 @@ def answer_text(report: dict) -> str:
         *([alternatives_sentence(report)] if report["alternatives"] else []),
         *(f"Caution: {caution}" for caution in report["cautions"]),
         f"Next: {next_sentence(report)}",
+        command_sentence(report),
+        escalation_sentence(report),
+        proposal_sentence(report),
         artefact_sentence(report),
     ]
     title = report["measurement"]
-    paragraphs = ["\n".join(_aligned(_narrow_table(report))), *map(_filled, sentences)]
-    return "\n\n".join([title, *paragraphs])
+    tables = ["\n".join(_aligned(_narrow_table(report)))]
+    if again := report.get("escalation"):
+        tables.append(f"With {again['cause']}:\n" + "\n".join(_aligned(_narrow_table(again))))
+    return "\n\n".join([title, *tables, *map(_filled, filter(None, sentences))])
 
 
 def answers_table(reports: list[dict]) -> list[list[str]]:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from touchstone.contract import Comparison, Fit, Model, Simulated
+from touchstone.contract import Comparison, Escalated, Fit, Model, Simulated, summary_of
 from touchstone.inference import psis
 from touchstone.io import artifacts
 from touchstone.vocabulary import Cases, Check, Computation, Posterior, Prediction, Quantity, View
@@ -26,6 +26,7 @@ class ExampleDecay(Model[None]):
         self.of_parameters = [Quantity.from_config(name, entry) for name, entry in entries]
         self.location = np.array([q.location for q in self.of_parameters])
         self.scale = np.array([q.scale for q in self.of_parameters])
+        self.drift = Quantity.from_config("drift", config["drift"])
         self.noise = config["noise"]
         self.time = config["duration"] * np.arange(1, N_SAMPLES + 1) / N_SAMPLES
 
@@ -157,9 +158,7 @@ class ExampleDecay(Model[None]):
 
     def reference(self, cases, start, rng, *, budget, folder, label=None):
         """By quadrature on a grid over the whole prior."""
-        nodes = (np.arange(budget["n_nodes"]) + 0.5) / budget["n_nodes"] * 2 - 1
-        grid = np.stack(np.meshgrid(nodes, nodes), axis=-1).reshape(-1, 2)
-        x = self.location + self.scale * grid
+        x = self.grid(budget["n_nodes"])
         draws, largest = [], []
         for observed in cases.observed:
             log_weight = self.log_posterior(x, observed)
@@ -172,6 +171,52 @@ class ExampleDecay(Model[None]):
         computation = Computation({"largest_weight": np.array(largest)}, limit, {})
         return self.posterior(cases, np.array(draws), np.full(len(draws), np.nan), computation)
 
+    def escalate(self, cases, posterior, rng, *, budget):
+        """With a drift: exact given the decay, which goes over a grid."""
+        x, line = self.grid(300), self.time / self.time[-1]
+        left = cases.observed[0] - self.signal(x)
+        variance = 1 / (1 / self.drift.scale**2 + (line**2).sum() / self.noise**2)
+        mean = variance * (left @ line / self.noise**2)
+        log_weight = norm.logpdf(left, 0, self.noise).sum(1) + 0.5 * mean**2 / variance
+        log_weight += 0.5 * np.log(variance / self.drift.scale**2)
+        evidence = logsumexp(log_weight)
+        weight = np.exp(log_weight - evidence)
+        kept = rng.choice(len(x), budget["n_draws"], p=weight)
+        drift = mean[kept] + np.sqrt(variance) * rng.standard_normal(len(kept))
+        signal = self.signal(x[kept]) + drift[:, None] * line
+        largest = {"largest_weight": np.array([weight.max()])}
+        computation = Computation(largest, {"largest_weight": np.array([0.2])}, {})
+        evidence = np.array([evidence - np.log(len(x))])
+        found = self.posterior(cases, x[None, kept], evidence, computation, signal[None])
+        wider = cases._replace(
+            truth=np.append(cases.truth, [[0.0]], 1), known=np.append(cases.known, [[False]], 1)
+        )
+        found = found._replace(
+            draws=found.draws | {"drift": drift[None]},
+            place=np.append(found.place, [[0.5]], 1),
+            prior_mean=np.append(found.prior_mean, [[0.0]], 1),
+            prior_sd=np.append(found.prior_sd, [[self.drift.scale]], 1),
+        )
+        prior = self.drift.scale * rng.standard_normal(1000)
+        row = {"quantity": "drift", "record": None, "unit": "V"}
+        row |= summary_of(drift, found.weight[0], prior)
+        table = [row, *self.table(cases, found, rng)]
+        quantities = [*self.quantities, self.drift]
+        return Escalated("a drift", quantities, wider, found, table, ("drift", "size (V)"))
+
+    def protocols(self, cases, posterior):
+        """Again, and once the signal is gone, which says nothing."""
+        amplitude, rate = (posterior.draws[name][0, :, None] for name in ("amplitude", "rate"))
+        return {
+            name: amplitude * np.exp(-rate * (self.time + wait)) / self.noise
+            for name, wait in (("the same again", 0.0), ("the same after an hour", 3600.0))
+        }
+
+    def grid(self, n_nodes):
+        """Centres of equal cells of the prior, shape (cell, 2)."""
+        nodes = (np.arange(n_nodes) + 0.5) / n_nodes * 2 - 1
+        return self.location + self.scale * np.stack(np.meshgrid(nodes, nodes), -1).reshape(-1, 2)
+
     def log_posterior(self, x, observed):
         inside = (np.abs(x - self.location) <= self.scale).all(-1)
         log_likelihood = norm.logpdf(observed, self.signal(x), self.noise).sum(-1)
@@ -180,8 +225,8 @@ class ExampleDecay(Model[None]):
     def named(self, draws):
         return {q.name: q.value(draws[..., k]) for k, q in enumerate(self.quantities)}
 
-    def posterior(self, cases, draws, evidence, computation):
-        signal = self.signal(draws)
+    def posterior(self, cases, draws, evidence, computation, signal=None):
+        signal = self.signal(draws) if signal is None else signal
         mean, sd = signal.mean(1), np.sqrt(signal.var(1) + self.noise**2)
         cdf = norm.cdf(cases.observed, mean, sd)
         log_density = norm.logpdf(cases.observed, mean, sd) + np.log(self.noise)

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from touchstone.contract import Fit, Model, Simulated, summary_of
+from touchstone.contract import Escalated, Fit, Model, Simulated, summary_of
 from touchstone.io import artifacts
 from touchstone.models.ecsfm.data import (
     alternatives,
@@ -17,8 +17,9 @@ from touchstone.models.ecsfm.data import (
     measurement,
 )
 from touchstone.models.ecsfm.data.simulation import Simulation
-from touchstone.models.ecsfm.inference import networks, posteriors, training
+from touchstone.models.ecsfm.inference import networks, posteriors, protocols, training
 from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
+from touchstone.models.ecsfm.inference.fouled import COVERAGE, Fouled
 from touchstone.models.ecsfm.inference.inferrer import METHODS, Inferrer
 from touchstone.models.ecsfm.physics import checks
 from touchstone.models.ecsfm.physics.experiment import Records
@@ -41,7 +42,7 @@ class Ecsfm(Model[Records]):
         self.prior_of_parameters = Prior(config, config["max_couples"])
         self.forward = Forward(self.prior_of_parameters)
         self.simulation = Simulation(config, self.forward)
-        self.inferrer = Inferrer(self.forward)
+        self.inferrer, self.fouled = Inferrer(self.forward), Fouled(config)
         self._checkpoint: Checkpoint | None = None
 
     @property
@@ -187,6 +188,22 @@ class Ecsfm(Model[Records]):
         """The no-U-turn sampler on the exact simulator; see `Inferrer.reference`."""
         seed = int(rng.integers(2**31))
         return self.inferrer.reference(cases, start, seed, budget, folder, label)
+
+    def escalate(
+        self, cases: Cases[Records], posterior: Posterior, rng: np.random.Generator, *, budget: dict
+    ) -> Escalated[Records]:
+        """By the simulator with a film on the electrode; see `Fouled`."""
+        wider = self.fouled.cases(cases)
+        found = self.fouled.infer(wider, posterior, rng, budget)
+        table = self.fouled.table(wider, found, rng) + self.table(cases, found, rng)
+        quantities, size = self.fouled.prior.parameters, (COVERAGE, "coverage at the end")
+        return Escalated("fouling", quantities, wider, found, table, size)
+
+    def protocols(self, cases: Cases[Records], posterior: Posterior) -> dict[str, np.ndarray]:
+        """Other scan rates and windows, a step, and what removes a film; see `protocols`."""
+        has_film = cases.known.shape[1] == self.fouled.prior.size
+        prior = self.fouled.prior if has_film else self.prior_of_parameters
+        return dict(protocols.expectations(self.fouled, prior, cases, posterior))
 
     def prior(
         self, cases: Cases[Records], n_draws: int, rng: np.random.Generator

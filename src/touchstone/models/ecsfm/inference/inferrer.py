@@ -74,6 +74,29 @@ class Inferrer:
         z, prediction = self._predict(key, records, drawn.z, drawn.weight, marginal, label)
         return self._posterior(records, z, drawn.weight, prediction, drawn.log_evidence, drawn)
 
+    def again(self, cases: Cases[Records], start: Posterior, key: Array, budget: dict) -> Posterior:
+        """Posterior of the records of one system, by exact re-weighting from draws of another.
+
+        Args:
+            cases: The records.
+            start: Their posterior under a prior that has fewer parameters than this one.
+            key: For all randomness.
+            budget: As in `Posteriors.restarted`.
+        """
+        records = cases.detail
+        missing = np.full(start.weight.shape, np.nan, np.float32)
+        natural = [
+            q.coordinate(start.draws[q.name]) if q.name in start.draws else missing
+            for q in self.prior.parameters
+        ]
+        begin = np.asarray(self._standard(np.stack(natural, -1), records.experiment))
+        begin = np.where(records.known[:, None], records.z[:, None], begin)
+        waveform = self.forward.waveforms(records.experiment)
+        sampler = self.posteriors.restarted(budget)
+        drawn = sampler(key, np.arange(len(records.z)), records, waveform, begin)
+        z, prediction = self._predict(key, records, drawn.z, drawn.weight, True, None)
+        return self._posterior(records, z, drawn.weight, prediction, drawn.log_evidence, drawn)
+
     def reference(
         self,
         cases: Cases[Records],

@@ -75,6 +75,18 @@ class Posteriors:
         samplers = {"flow": _flow, "reweighted": _reweighted, "joint": _reweighted, "cem": _cem}
         return partial(samplers[method], self.prior, budget)
 
+    def restarted(self, budget: dict) -> Callable:
+        """Sampler of one system that starts from draws of it under a simpler prior.
+
+        Args:
+            budget: `n_draws` and `reweight`, as in `sampler`.
+
+        Returns:
+            A function of (key, index, cases, waveform, draws) that gives `Draws`; draws have shape
+            (n, draws, P), NaN where the simpler prior has no such entry.
+        """
+        return partial(_restarted, self.prior, budget)
+
     def predict(self, marginal: bool, key: Array, *arguments) -> tuple[np.ndarray, ...]:
         """What weighted draws say of a new observation; see `prediction.predict`."""
         return prediction.predict(self.prior, marginal, key, *arguments)
@@ -124,14 +136,46 @@ def _flow_draws(prior: Prior, net, normaliser, keys, cases: Records, *, n_draws:
 def _reweighted(
     prior: Prior, budget: dict, checkpoint: Checkpoint, key, index, cases: Records, waveform
 ) -> Draws:
-    """Of one system: its couples, then the instrument and noise of each of its records."""
+    """Of one system, started from the flow's draws of each of its records."""
+
+    def start(key):
+        return _flow_starts(prior, budget, checkpoint, key, cases)
+
+    return _of_system(prior, budget, start, key, index, cases, waveform)
+
+
+def _restarted(prior: Prior, budget: dict, key, index, cases: Records, waveform, draws) -> Draws:
+    """Of one system, started from given draws, of which each run takes others together."""
+
+    def start(key):
+        order_key, fresh_key = jax.random.split(key)
+        z = np.asarray(draws)[:, jax.random.permutation(order_key, draws.shape[1])]
+        z = np.where(np.isnan(z), jax.random.normal(fresh_key, z.shape), z)
+        return _brief(prior, cases, z)
+
+    return _of_system(prior, budget, start, key, index, cases, waveform)
+
+
+def _of_system(
+    prior: Prior,
+    budget: dict,
+    start_of: Callable[[Array], np.ndarray],
+    key,
+    index,
+    cases: Records,
+    waveform,
+) -> Draws:
+    """Of one system: its couples, then the instrument and noise of each of its records.
+
+    `start_of` a key gives draws of each record to start from, shape (n, draws, P).
+    """
     system, n_draws = System(prior, cases, waveform), budget["n_draws"]
     problem = system.problem
     sizes = {name: size for name, size in budget["reweight"].items() if name != "n_runs"}
-    flow_key, weight_key, _ = jax.random.split(jax.random.fold_in(key, index[0]), 3)
+    start_key, weight_key, _ = jax.random.split(jax.random.fold_in(key, index[0]), 3)
 
     def run(number: int) -> importance.Reweighted:
-        start = _starts(prior, budget, checkpoint, jax.random.fold_in(flow_key, number), cases)
+        start = start_of(jax.random.fold_in(start_key, number))
         seed = jax.random.key_data(jax.random.fold_in(weight_key, number))
         rng = np.random.default_rng(np.asarray(seed))
         return importance.reweight(problem, system.points(start), rng, **sizes)
@@ -151,7 +195,9 @@ def _reweighted(
     return Draws.unweighted(z)._replace(**of_each)
 
 
-def _starts(prior: Prior, budget: dict, checkpoint: Checkpoint, key, cases: Records) -> np.ndarray:
+def _flow_starts(
+    prior: Prior, budget: dict, checkpoint: Checkpoint, key, cases: Records
+) -> np.ndarray:
     """Draws of the flow for each record, shape (n, draws, P), from which climbs may start."""
     keys = jax.random.split(key, len(cases.z))
     sizes = {name: budget[name] for name in ("n_draws", "n_steps")}
@@ -164,9 +210,12 @@ def _starts(prior: Prior, budget: dict, checkpoint: Checkpoint, key, cases: Reco
                 **sizes,
             )
         )  # fmt: skip
-    z = np.array(jnp.concatenate(each))
-    # A discrepancy of long memory would absorb a wrong start at little cost, and the climb would
-    # stay there.
+    return _brief(prior, cases, np.array(jnp.concatenate(each)))
+
+
+def _brief(prior: Prior, cases: Records, z: np.ndarray) -> np.ndarray:
+    """Draws whose discrepancy has a short memory: one of long memory would absorb a wrong start at
+    little cost, and the climb would stay there."""
     correlation = prior.names.index("correlation")
     z[..., correlation] = np.where(cases.known[:, None, correlation], z[..., correlation], _BRIEF)
     return z

@@ -33,7 +33,8 @@ class Forward:
         kind: Kind | None = None,
     ) -> Array:
         """Noise-free current without baseline, A, shape (N,), at natural coordinates (P,)."""
-        return self.response(natural, experiment, waveform, kind=kind).current
+        fouling = self.prior.fouling(natural, experiment)
+        return self.response(natural, experiment, waveform, fouling, kind).current
 
     def response(
         self,

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from touchstone.models.ecsfm.physics.arrays import AnyArray, Number
 from touchstone.models.ecsfm.physics.experiment import Experiment
+from touchstone.models.ecsfm.physics.fouling import Fouling
 from touchstone.models.ecsfm.physics.instrument import Instrument
 from touchstone.models.ecsfm.physics.kinetics import Couples
 from touchstone.models.ecsfm.physics.observation import Observation
@@ -18,6 +19,7 @@ BLOCKS = ("D_ox", "D_ratio", "C_ox", "C_red", "E0", "k0", "alpha")
 BASELINE = ("offset", "slope")  # linear, with normal priors about zero: marginalised exactly
 RECORD = (*BASELINE, "discrepancy", "correlation", "noise")
 NUISANCES = ("resistivity", "C_dl", *RECORD)
+FILM = ("coverage", "growth", "site_density")  # of an electrode that may be fouled
 _MM = 1e-6  # mol/cm^3 in 1 mM
 
 
@@ -31,15 +33,18 @@ class Prior:
         max_couples: S.
     """
 
+    nuisances: tuple[str, ...] = NUISANCES
+
     def __init__(self, config: dict, max_couples: int):
         self.max_couples = max_couples
+        entries = config["nuisances"] | config["fouling"]
         self.parameters = [
             Quantity.from_config(f"{block}_{s + 1}", config["couple_parameters"][block])
             for block in BLOCKS
             for s in range(max_couples)
-        ] + [Quantity.from_config(name, config["nuisances"][name]) for name in NUISANCES]
+        ] + [Quantity.from_config(name, entries[name]) for name in self.nuisances]
         self.names = [p.name for p in self.parameters]
-        self.blocks = [b for b in BLOCKS for _ in range(max_couples)] + list(NUISANCES)
+        self.blocks = [b for b in BLOCKS for _ in range(max_couples)] + list(self.nuisances)
         self.size = len(self.names)
         self._place = {name: k for k, name in enumerate(self.names)}
         self.baseline, self.record = np.isin(self.names, BASELINE), np.isin(self.names, RECORD)
@@ -66,7 +71,7 @@ class Prior:
         ox, red = present[..., 0], present[..., 1]
         couple = ox | red
         blocks = [couple, couple, ox, red, couple, couple, couple]
-        nuisances = jnp.ones((*couple.shape[:-1], len(NUISANCES)), bool)
+        nuisances = jnp.ones((*couple.shape[:-1], len(self.nuisances)), bool)
         return jnp.concatenate([*blocks, nuisances], axis=-1)
 
     def natural(
@@ -134,6 +139,12 @@ class Prior:
         resistivity, c_dl = self._take(natural, "resistivity", "C_dl")
         return Instrument(jnp.exp(resistivity) / experiment.spread, 1e-6 * jnp.exp(c_dl))
 
+    def fouling(
+        self, natural: Float[AnyArray, " parameter"], experiment: Experiment
+    ) -> Fouling | None:
+        """What grows on the electrode; None where it is clean."""
+        return None
+
     def observation(
         self,
         natural: Float[AnyArray, " parameter"],
@@ -165,6 +176,37 @@ class Prior:
 
     def _take(self, natural: Float[AnyArray, " parameter"], *names: str) -> list[Float[Array, ""]]:
         return [jnp.asarray(natural)[self._place[name]] for name in names]
+
+
+class FouledPrior(Prior):
+    """The prior of an electrode that may be fouled: three parameters more, those of `FILM`.
+
+    What else a film does has the reference values of `Fouling`, and its growth by the charge passed
+    keeps the reference ratio to that by adsorption. At no coverage and no growth nothing fouls.
+    """
+
+    nuisances = (*NUISANCES[: -len(RECORD)], *FILM, *RECORD)
+
+    def fouling(
+        self, natural: Float[AnyArray, " parameter"], experiment: Experiment
+    ) -> Fouling | None:
+        """The film, whose growth is counted in the time and concentration of the experiment."""
+        coverage, growth, site_density = (jnp.exp(each) for each in self._take(natural, *FILM))
+        fouling = Fouling()
+        k_ads = growth / (self.present(natural, experiment) * experiment.duration)
+        return fouling._replace(
+            initial_coverage=coverage,
+            k_ads=k_ads,
+            k_reaction=fouling.k_reaction / fouling.k_ads * k_ads,
+            site_density=site_density,
+        )
+
+    def present(
+        self, natural: Float[AnyArray, " parameter"], experiment: Experiment
+    ) -> Float[Array, ""]:
+        """Concentration in the bulk of both forms of the fouling couple, mol/cm^3."""
+        couples = self.couples(natural, experiment)
+        return (couples.c_ox + couples.c_red)[0]
 
 
 def _count(experiment: Experiment) -> Int[Array, ""]:
