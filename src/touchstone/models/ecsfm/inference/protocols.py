@@ -111,7 +111,7 @@ def expectations(
     for name, protocol in menu(experiment, has_film).items():
         next_natural = natural.copy()
         if has_film:
-            next_natural = _after(prior, natural, final, experiment, protocol)
+            next_natural = after(prior, natural, final, experiment, protocol)
         own = jax.tree.map(
             lambda a: np.asarray(a)[0],
             (protocol.experiment, forward.waveforms(protocol.experiment)),
@@ -123,7 +123,7 @@ def expectations(
         yield name, whitened(current, noise)
 
 
-def _after(
+def after(
     prior: Prior, natural: np.ndarray, final: np.ndarray, first: Experiment, protocol: Protocol
 ) -> np.ndarray:
     """Natural coordinates for the next record: its film at the start, and growth in its time."""
