@@ -28,8 +28,8 @@ from touchstone.models.ecsfm.inference import protocols
 from touchstone.models.ecsfm.physics.experiment import Records
 from touchstone.reliability.decision import Decision
 from touchstone.reliability.guardrail import wilson
-from touchstone.reliability.signs import signs
 from touchstone.stages import escalation, infer
+from touchstone.stages.cases import evidence
 from touchstone.vocabulary import Cases
 
 PARTS = ("resolved", "control", "others", "proposals", "static")
@@ -89,9 +89,8 @@ class Bench(NamedTuple):
         """Posterior of each case, and which of them the rule escalates."""
         rng = np.random.default_rng([self.seed, 9])
         posterior = self.model.infer(cases, rng, method="reweighted", budget=BUDGET)
-        quantities, edges = self.model.quantities, self.model.config["edges"]
-        found = signs(quantities, edges, cases, posterior, self.model.novelty(cases))
-        return posterior, self.decision.score(found) > self.decision.threshold
+        score = self.decision.score(evidence(self.model, cases, posterior))
+        return posterior, score > self.decision.threshold
 
     def resolve(self, case: Cases, posterior, number: int) -> escalation.Resolution:
         """One case under the simulator with a film."""
