@@ -202,8 +202,8 @@ class Ecsfm(Model[Records]):
     def protocols(self, cases: Cases[Records], posterior: Posterior) -> dict[str, np.ndarray]:
         """Other scan rates and windows, a step, and what removes a film; see `protocols`."""
         has_film = cases.known.shape[1] == self.fouled.prior.size
-        prior = self.fouled.prior if has_film else self.prior_of_parameters
-        return dict(protocols.expectations(self.fouled, prior, cases, posterior))
+        inferrer = self.fouled.inferrer if has_film else self.inferrer
+        return dict(protocols.expectations(inferrer, self.fouled, cases, posterior))
 
     def prior(
         self, cases: Cases[Records], n_draws: int, rng: np.random.Generator
