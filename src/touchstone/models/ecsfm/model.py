@@ -228,7 +228,8 @@ class Ecsfm(Model[Records]):
         """By the simulator with a film on the electrode; see `Fouled`."""
         wider = self.fouled.cases(cases)
         found = self.fouled.infer(wider, posterior, rng, budget)
-        table = self.fouled.table(wider, found, rng) + self.table(cases, found, rng)
+        before = self.fouled.draws_of_prior(wider, _N_PRIOR, rng)
+        table = self.fouled.table(wider, found, rng) + self._table(cases, found, before)
         quantities, size = self.fouled.prior.parameters, (COVERAGE, "coverage at the end")
         return Escalated("fouling", quantities, wider, found, table, size)
 
@@ -305,9 +306,12 @@ class Ecsfm(Model[Records]):
 
         Couples, which all records have in common, are listed once.
         """
-        several = len(cases.kind) > 1
-        prior = self.prior(cases, _N_PRIOR, rng)
-        rows = []
+        return self._table(cases, posterior, self.prior(cases, _N_PRIOR, rng))
+
+    def _table(
+        self, cases: Cases[Records], posterior: Posterior, prior: dict[str, np.ndarray]
+    ) -> list[dict]:
+        several, rows = len(cases.kind) > 1, []
         for k in range(len(cases.kind)):
             experiment = jax.tree.map(lambda a, k=k: np.asarray(a)[k], cases.detail.experiment)
             signal = np.sqrt((posterior.prediction.mean[k] ** 2).mean())
