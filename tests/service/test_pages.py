@@ -328,9 +328,9 @@ def test_a_person_trains_a_model_to_its_end_and_has_its_version_in_staging_and_n
 def test_a_person_brings_a_release_to_production(page, server, tmp_path):
     released = checkpoints.find(MODEL, Results(tmp_path)).checkpoint
     shutil.copytree(released, tmp_path / "copy")
-    (tmp_path / "copy/notes.txt").write_text("another digest than that of the version of before")
+    (tmp_path / "copy/notes.csv").write_text("another digest than that of the version of before")
     manifest = artifacts.read_json(released / artifacts.MANIFEST)
-    names = [*manifest["files"], "notes.txt"]
+    names = [*manifest["files"], "notes.csv"]
     artifacts.write_manifest(tmp_path / "copy", names, manifest["settings"], manifest["lineage"])
     files = [("files", (file.name, file.read_bytes())) for file in (tmp_path / "copy").iterdir()]
     added = server.client.post(f"/models/{MODEL}/versions", files=files)

@@ -1,8 +1,10 @@
 """Commands that serve models over HTTP, and keep their versions."""
 
 import getpass
+import json
 from collections.abc import Generator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,19 +13,35 @@ import typer
 from touchstone.cli.common import app, bad_input, keep_compilations
 
 if TYPE_CHECKING:
+    from touchstone.service.store import Store
     from touchstone.service.versions import Versions
 
 REGISTRY = Path("results/registry")
 versions = typer.Typer(help="Versions of artefacts: their stages, and who moved them.")
 app.add_typer(versions, name="versions", no_args_is_help=True)
+keys = typer.Typer(help="Keys of those who may ask the service from elsewhere.")
+app.add_typer(keys, name="keys", no_args_is_help=True)
+Database = Annotated[
+    str,
+    typer.Option(envvar="DATABASE_URL", help="In place of a file in results/registry."),
+]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="One of `touchstone models`.")]
 Why = Annotated[str, typer.Option(help="The reason, which is kept.")]
 By = Annotated[str | None, typer.Option(help="Who; by default the user of this machine.")]
 
 
+class Mode(StrEnum):
+    """What `serve` is for: users, or a step of a pipeline that asks whether models are ready."""
+
+    STANDALONE = "standalone"
+    STEP_FUNCTIONS = "step-functions"
+
+
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; other users need keys.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8080,
     models: Annotated[
         list[str] | None,
@@ -34,36 +52,116 @@ def serve(
     deadline: Annotated[
         float, typer.Option(help="Seconds after which a question becomes a job.", min=0)
     ] = 30.0,
+    rate: Annotated[
+        float, typer.Option(help="Requests a second of one user; 0 for no limit.", min=0)
+    ] = 0.0,
+    mode: Annotated[
+        Mode, typer.Option(envvar="EXECUTION_MODE", help="step-functions: check, and end.")
+    ] = Mode.STANDALONE,
+    execution: Annotated[
+        str, typer.Option(envvar="PIPELINE_EXECUTION_ID", help="Of a pipeline, for logs and jobs.")
+    ] = "",
+    started: Annotated[
+        str, typer.Option(envvar="EXECUTION_START_TIME", help="When that pipeline was started.")
+    ] = "",
+    database: Database = "",
 ) -> None:
     """Serve models over HTTP: the answers of `predict` and `infer`, with their verdicts."""
     keep_compilations()
     with bad_input():
-        from touchstone import registry
         from touchstone.io.artifacts import ArtifactError
-        from touchstone.io.results import Results, folder
-        from touchstone.service.app import LOOPBACK, Settings, run
-        from touchstone.stages import checkpoints
+        from touchstone.service.app import Settings, check, run
 
-        if host not in LOOPBACK:
-            raise ArtifactError(
-                f"--host: {host} can be reached by others, and the service knows no users yet; put "
-                f"a proxy that does before one of {', '.join(LOOPBACK)}"
-            )
-        chosen = models or []
-        for model_id in chosen:
-            registry.get_model_metadata(model_id)
+        said = {"id": execution, "started": started}
+        settings = Settings(
+            _served(models or []),
+            host,
+            port,
+            workers,
+            queue,
+            deadline,
+            rate=rate,
+            database=database,
+            execution={name: value for name, value in said.items() if value},
+        )
+        if not settings.is_local and mode is Mode.STANDALONE:
+            with _store(database) as store:
+                if all(key.revoked for key in store.listed_keys()):
+                    raise ArtifactError(
+                        f"--host: {host} can be reached by others, and there is no key yet; "
+                        "`touchstone keys add NAME` makes one"
+                    )
+    if mode is Mode.STEP_FUNCTIONS:
+        ready = check(settings)
+        typer.echo(json.dumps(ready, indent=2))
+        raise typer.Exit(0 if ready["ready"] else 1)
+    run(settings)
+
+
+def _served(chosen: list[str]) -> tuple[str, ...]:
+    """Models that are named, or all that have an artefact."""
+    from touchstone import registry
+    from touchstone.io.artifacts import ArtifactError
+    from touchstone.io.results import Results, folder
+    from touchstone.stages import checkpoints
+
+    for model_id in chosen:
+        registry.get_model_metadata(model_id)
+        checkpoints.find(model_id, Results(folder(model_id)))
+    if chosen:
+        return tuple(chosen)
+    found = []
+    for model_id, _ in registry.get_model_for_dropdown():
+        try:
             checkpoints.find(model_id, Results(folder(model_id)))
-        if not models:
-            for model_id, _ in registry.get_model_for_dropdown():
-                try:
-                    checkpoints.find(model_id, Results(folder(model_id)))
-                except ArtifactError as error:
-                    typer.echo(f"touchstone: not served: {error}", err=True)
-                else:
-                    chosen.append(model_id)
-        if not chosen:
-            raise ArtifactError("no model has an artefact; run `make`, then serve again")
-    run(Settings(tuple(chosen), host, port, workers, queue, deadline))
+        except ArtifactError as error:
+            typer.echo(f"touchstone: not served: {error}", err=True)
+        else:
+            found.append(model_id)
+    if not found:
+        raise ArtifactError("no model has an artefact; run `make`, then serve again")
+    return tuple(found)
+
+
+@keys.command("add")
+def add_key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose it is.")],
+    scopes: Annotated[
+        list[str] | None,
+        typer.Option("--scope", help="read, infer or promote; may be repeated. All by default."),
+    ] = None,
+    database: Database = "",
+) -> None:
+    """Make a key, and print it this once: only a hash of it is kept."""
+    with bad_input(), _store(database) as store:
+        from touchstone.io.artifacts import ArtifactError
+        from touchstone.service.store import SCOPES
+
+        if wrong := [scope for scope in scopes or [] if scope not in SCOPES]:
+            raise ArtifactError(f"--scope: {', '.join(wrong)} is none of {', '.join(SCOPES)}")
+        typer.echo(store.add_key(name, scopes or SCOPES))
+
+
+@keys.command("list")
+def list_keys(database: Database = "") -> None:
+    """List all keys: id, name, what each may do, since when, and whether it was revoked."""
+    with bad_input(), _store(database) as store:
+        for key in store.listed_keys():
+            state = f"revoked {key.revoked}" if key.revoked else "live"
+            typer.echo(f"{key.id} {key.name}: {', '.join(key.scopes)}; {key.created}, {state}")
+
+
+@keys.command()
+def revoke(
+    number: Annotated[str, typer.Argument(metavar="ID", help="Of the key.")],
+    database: Database = "",
+) -> None:
+    """Let a key open nothing from now on."""
+    with bad_input(), _store(database) as store:
+        from touchstone.io.artifacts import ArtifactError
+
+        if not store.revoke(number):
+            raise ArtifactError(f"{number}: there is no live key of this id")
 
 
 @versions.command("list")
@@ -114,6 +212,17 @@ def promote(
         canary = "" if stage == "Archived" else _canary(model_id, found.path(known))
         moved = found.move(model_id, version, stage, canary, by or getpass.getuser(), why)
         typer.echo(f"version {moved.version}: {moved.stage}, {moved.digest}")
+
+
+@contextmanager
+def _store(database: str) -> Generator["Store"]:
+    from touchstone.service.store import Store
+
+    store = Store.at(REGISTRY, database)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 @contextmanager

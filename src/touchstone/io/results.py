@@ -7,6 +7,7 @@ from pathlib import Path
 
 from touchstone.io.artifacts import MANIFEST, ArtifactError
 
+HISTORY = "history.sqlite"  # beside the folders of results: how rules have done over revisions
 _OVERRIDES = ("CHECKPOINT", "DATASET_CHUNK")
 
 

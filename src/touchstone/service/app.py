@@ -1,10 +1,16 @@
 """The service: what it serves, the jobs that it follows, and how requests are refused."""
 
 import asyncio
+import contextlib
 import getpass
 import hashlib
 import json
 import logging
+import multiprocessing
+import signal
+import socket
+import threading
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, contextmanager
@@ -23,7 +29,7 @@ from touchstone.io.artifacts import ArtifactError
 from touchstone.io.settings import SettingsError
 from touchstone.service import pages, questions
 from touchstone.service.pool import Answer, Metrics, Pool, QueueFullError, examined
-from touchstone.service.questions import Counterfactual, ProblemError, Question, Training
+from touchstone.service.questions import Counterfactual, Gate, ProblemError, Question, Training
 from touchstone.service.store import ENDED, Job, ReusedError, Store
 from touchstone.service.versions import Transition, Versions
 from touchstone.stages import checkpoints
@@ -34,6 +40,8 @@ _PATIENCE = 5.0  # s between questions of a job to a model that cannot answer ye
 _LOOK = 0.5  # s between looks at a training
 _FAREWELL = 4.0  # s that a training has to end by itself
 _ATTEMPTS = 3  # of a training whose processes vanish
+_SETTLED = 10.0  # s after which a serving process counts as started
+_STARTS = 4  # in a row that fail before nothing is started any more
 _POOLS = 2  # of versions that are not the one by default, at a time
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -51,7 +59,10 @@ class Settings(NamedTuple):
         body: Bytes that the body of a request may have.
         upload: Bytes that an uploaded artefact may have.
         cache: Bytes of answers that are kept in memory.
+        rate: Requests a second of one user, in the long run; 0 for no limit.
+        database: URL of the store; empty is a file in the folder.
         folder: Of the service's own files.
+        execution: Of a pipeline that started it: `id` and `started`, which logs and jobs repeat.
     """
 
     models: tuple[str, ...]
@@ -63,7 +74,15 @@ class Settings(NamedTuple):
     body: int = 8 * 2**20
     upload: int = 512 * 2**20
     cache: int = 64 * 2**20
+    rate: float = 0.0
+    database: str = ""
     folder: Path = Path("results/registry")
+    execution: dict[str, str] = {}  # noqa: RUF012 nobody changes it
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only users of this machine reach it, who need no key."""
+        return self.host in LOOPBACK
 
 
 class Cache:
@@ -107,7 +126,7 @@ class Service:
             for model_id in settings.models
         }
         self.of_versions: OrderedDict[tuple[str, int], Pool] = OrderedDict()
-        self.store = Store.at(settings.folder)
+        self.store = Store.at(settings.folder, settings.database)
         self.cache = Cache(settings.cache)
         self.closing = asyncio.Event()
         self._followed: dict[str, asyncio.Task] = {}
@@ -407,7 +426,9 @@ class Service:
         told, process = None, None
         for attempt in range(_ATTEMPTS):
             if not run.lives and run.code is None:
-                self.store.tell(job.id, "start", {"attempt": attempt + 1})
+                self.store.tell(
+                    job.id, "start", {"attempt": attempt + 1, **self.settings.execution}
+                )
                 process = run.start(job.question["settings"], job.question["until"])
             while run.lives:
                 await asyncio.sleep(_LOOK)
@@ -469,8 +490,12 @@ def create(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="touchstone", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
-    # A page of another site may not ask under a name of its own that leads to this machine.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+    local = settings.is_local
+    app.add_middleware(Gate, key=None if local else service.store.key, rate=settings.rate)
+    if local:
+        # A page of another site may not ask under a name of its own that leads to this machine.
+        hosts = ["127.0.0.1", "localhost", "[::1]"]
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     _add_problems(app)
     pages.register(app, service)
     routes.add(app, service)
@@ -500,15 +525,78 @@ def _add_problems(app: FastAPI) -> None:
         return ProblemError(500, f"the service failed ({type(error).__name__})").response()
 
 
+def check(settings: Settings) -> dict[str, Any]:
+    """Whether every model loads and answers its canary, for a pipeline; serves nobody."""
+
+    async def state(model_id: str) -> dict[str, Any]:
+        try:
+            facts = await examined(model_id, "")
+        except ArtifactError as error:
+            return {"ready": False, "reason": str(error)}
+        return {"ready": True, "artefact": facts["artefact"], "sha256": facts["sha256"]}
+
+    async def all_states() -> dict[str, Any]:
+        return {model_id: await state(model_id) for model_id in settings.models}
+
+    models = asyncio.run(all_states())
+    ready = all(each["ready"] for each in models.values())
+    return {"ready": ready, "models": models, "execution": settings.execution}
+
+
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; requests that are open then get some seconds."""
+    """Serve until SIGTERM or SIGINT; a serving process that dies is replaced at once.
+
+    The socket belongs to this process, so that requests wait while the next one starts.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    listening = socket.create_server((settings.host, settings.port), backlog=1024)
+    stopping = threading.Event()
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=_serve, args=(settings, listening, theirs))
+
+    def stop(*_: Any) -> None:
+        stopping.set()
+        if child.is_alive():
+            child.terminate()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    failures = 0
+    while not stopping.is_set() and failures < _STARTS:
+        started = time.monotonic()
+        child = context.Process(target=_serve, args=(settings, listening, theirs))
+        child.start()
+        if stopping.is_set():  # a signal came before there was a process to pass it to
+            child.terminate()
+        child.join()
+        if stopping.is_set():
+            break
+        failures = 0 if time.monotonic() - started > _SETTLED else failures + 1
+        _LOG.warning("the serving process ended with code %s", child.exitcode)
+        stopping.wait(0.1 * 4**failures if failures else 0)
+    ours.close()
+    if not stopping.is_set():
+        raise SystemExit(f"touchstone: the serving process ended {failures} times at its start")
+
+
+def _serve(settings: Settings, listening: socket.socket, parent: Any) -> None:
+    """What the serving process runs; it ends when the one that started it does."""
     import uvicorn
 
-    uvicorn.run(
-        create(settings),
-        host=settings.host,
-        port=settings.port,
-        timeout_graceful_shutdown=5,
-        server_header=False,
-        access_log=False,
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    config = uvicorn.Config(
+        create(settings), timeout_graceful_shutdown=5, server_header=False, access_log=False
     )
+    server = uvicorn.Server(config)
+
+    def watch() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            parent.recv()
+        server.should_exit = True
+
+    threading.Thread(target=watch, daemon=True).start()
+    host, port = listening.getsockname()[:2]
+    _LOG.info("touchstone serves %s at http://%s:%s", ", ".join(settings.models), host, port)
+    server.run(sockets=[listening])

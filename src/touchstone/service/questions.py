@@ -1,8 +1,11 @@
 """What may be asked, and how a request that may not is refused."""
 
 import asyncio
+import base64
 import math
-from collections.abc import Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import Request
@@ -20,12 +23,18 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import models_json_schema
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from touchstone import registry
 from touchstone.contract import ModelsError
 from touchstone.registry import ModelMetadata
+from touchstone.service.store import SCOPES, Key
 
 MODEL_ID = r"^[a-z0-9_]{1,64}$"
+# A browser asks its user for a password, which is the key.
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="touchstone", Basic realm="touchstone"'}
+_MOST_CLIENTS = 10_000  # whose requests are counted
 MOST_INPUTS, MOST_DRAWS = 256, 10_000  # of one request
 SLOW_BODY = 20.0  # s in which a body has to arrive
 _LARGEST = 2**53  # of an integer that every reader of JSON keeps
@@ -212,7 +221,11 @@ type Work = Annotated[
     Annotated[Question, Tag("<predict>")]
     | Annotated[Counterfactual, Tag("<counterfactual>")]
     | Annotated[Training, Tag("<train>")],
-    Discriminator(_tag_of_work),
+    Discriminator(
+        _tag_of_work,
+        custom_error_type="kind",
+        custom_error_message="kind: expected predict, counterfactual or train",
+    ),
 ]
 
 
@@ -253,6 +266,108 @@ class ProblemError(Exception):
             body["problems"] = self.problems
         kind = "application/problem+json"
         return JSONResponse(body, self.status, self.headers, media_type=kind)
+
+
+class Gate:
+    """What a request passes first: whose it is, what that key may do, how often, and from where.
+
+    Args:
+        app: What answers the requests that pass.
+        key: Finds the key of a text; None where none is asked for.
+        rate: Requests a second that one user may send in the long run; 0 for no limit.
+    """
+
+    def __init__(self, app: ASGIApp, key: Callable[[str], Key | None] | None, rate: float) -> None:
+        self._app, self._key, self._rate = app, key, rate
+        self._burst = max(20.0, 2 * rate)
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # requests, and when
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http":
+            try:
+                self._admit(scope, Headers(scope=scope))
+            except ProblemError as error:
+                await error.response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _admit(self, scope: Scope, headers: Headers) -> None:
+        method, path = scope["method"], scope["path"]
+        if method not in ("GET", "HEAD", "OPTIONS"):
+            _assert_own_site(headers)
+        client = scope.get("client") or ("", 0)
+        who, scopes = "", SCOPES
+        wanted = _scope_of(method, path)
+        if self._key is not None and wanted:
+            found = self._key(_given(headers.get("authorization", "")))
+            if found is None:
+                ways = {"WWW-Authenticate": 'Bearer realm="touchstone", Basic realm="touchstone"'}
+                raise ProblemError(
+                    401, "a key is needed, sent as `Authorization: Bearer`", (), ways
+                )
+            if wanted not in found.scopes:
+                raise ProblemError(403, f"the key may {', '.join(found.scopes)}, not {wanted}")
+            who, scopes = found.name, found.scopes
+            client = (found.id, 0)
+        if wanted:
+            self._count(str(client[0]))
+        scope.setdefault("state", {}).update(who=who, scopes=scopes)
+
+    def _count(self, client: str) -> None:
+        """Take one request from what a user has left."""
+        if not self._rate:
+            return
+        now = time.monotonic()
+        left, since = self._left.pop(client, (self._burst, now))
+        left = min(self._burst, left + self._rate * (now - since))
+        self._left[client] = (max(0.0, left - 1), now)
+        if len(self._left) > _MOST_CLIENTS:
+            self._left.popitem(last=False)
+        if left < 1:
+            seconds = math.ceil((1 - left) / self._rate)
+            detail = f"more than {self._rate:g} requests a second; ask again in {seconds} s"
+            raise ProblemError(429, detail, headers={"Retry-After": str(seconds)})
+
+
+def _scope_of(method: str, path: str) -> str:
+    """What a key needs for a request; empty where everybody may ask."""
+    if path in ("/health", "/health/ready", "/ready") or path.startswith("/static/"):
+        return ""
+    if method == "POST" and path.startswith("/models/"):
+        return "promote"
+    if path in ("/predict", "/api/inference/counterfactual") or (
+        path.startswith("/jobs") and method in ("POST", "DELETE")
+    ):
+        return "infer"  # a training asks for more, see `assert_may`
+    return "read"
+
+
+def assert_may(request: Request, wanted: str) -> None:
+    """Refuse a request whose key may not do something."""
+    if wanted not in request.state.scopes:
+        raise ProblemError(403, f"the key may {', '.join(request.state.scopes)}, not {wanted}")
+
+
+def _given(authorization: str) -> str:
+    """The key of a header: a bearer's token, or the password that a browser asks for."""
+    kind, _, content = authorization.partition(" ")
+    if kind.lower() == "bearer":
+        return content.strip()
+    if kind.lower() == "basic":
+        try:
+            return base64.b64decode(content, validate=True).decode().partition(":")[2]
+        except ValueError:
+            return ""
+    return ""
+
+
+def _assert_own_site(headers: Headers) -> None:
+    """Refuse what a page of another site makes a browser send, with whatever the browser knows."""
+    origin = headers.get("origin", "")
+    other = origin and origin.partition("://")[2] != headers.get("host", "")
+    if other or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise ProblemError(403, "the request is from a page of another site")
 
 
 async def asked[T: BaseModel](request: Request, most: int, kind: type[T] | Any) -> T:

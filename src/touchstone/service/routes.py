@@ -3,12 +3,13 @@
 import asyncio
 import getpass
 import json
+import os
 import tempfile
 from collections.abc import AsyncGenerator
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.datastructures import UploadFile
@@ -27,6 +28,7 @@ from touchstone.service.questions import (
     Question,
     Training,
     Work,
+    assert_may,
 )
 from touchstone.service.store import ENDED, Job
 from touchstone.service.versions import PLAIN_NAME, PromotionError, Transition, received
@@ -50,7 +52,17 @@ ModelId = Annotated[str, Path(pattern=MODEL_ID)]
 ModelFilter = Annotated[str | None, Query(pattern=MODEL_ID)]
 Number = Annotated[int, Path(ge=1, le=10**6)]
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
-Token = Annotated[str, Header(alias="Idempotency-Key", max_length=255)]
+
+
+def _token(
+    request: Request,
+    given: Annotated[str, Header(alias="Idempotency-Key", max_length=255)] = "",
+) -> str:
+    """By which a user says that a request is sent again; the same word of another is another."""
+    return f"{request.state.who}\n{given}" if given else ""
+
+
+Token = Annotated[str, Depends(_token)]
 VersionName = Annotated[
     str | None,
     Query(pattern=r"^(production|latest|[1-9][0-9]{0,5})$", description="Of the artefact."),
@@ -75,9 +87,10 @@ def _states(service: Service) -> APIRouter:
     router = APIRouter(tags=["state"])
 
     @router.get("/health")
-    async def health() -> dict[str, str]:
+    async def health() -> dict[str, Any]:
         """Whether this process is alive."""
-        return {"status": "alive", "version": __version__}
+        about = {"status": "alive", "version": __version__, "process": os.getpid()}
+        return about | {"execution": service.settings.execution}
 
     @router.get("/ready")
     @router.get("/health/ready")
@@ -163,7 +176,7 @@ def _versions(service: Service) -> APIRouter:
             why, by = await _unpacked(request, service.settings.upload, FilePath(place))
             try:
                 added = await service.add_version(
-                    model_id, received(FilePath(place)), by or getpass.getuser(), why, digest
+                    model_id, received(FilePath(place)), _who(request, by), why, digest
                 )
             except ArtifactError as error:
                 text = str(error).replace(f"{place}/", "")
@@ -198,7 +211,7 @@ def _versions(service: Service) -> APIRouter:
                 canary = " ".join((await examined(model_id, str(folder)))["canary"])
             except ArtifactError as error:
                 raise ProblemError(409, what, [str(error)]) from None
-        by = asked.by or getpass.getuser()
+        by = _who(request, asked.by)
         try:
             with service.versions() as found:
                 moved = found.move(model_id, number, asked.stage, canary, by, asked.why)
@@ -271,9 +284,9 @@ def _questions(service: Service) -> APIRouter:
     @router.post("/predict", openapi_extra=_in_body("Question"))
     async def predict(
         request: Request,
+        token: Token,
         version: VersionName = None,
         draws: Annotated[int, Query(ge=0, le=MOST_DRAWS)] = 0,
-        token: Token = "",
     ) -> Response:
         """The report that the command line gives; after the deadline, a job instead."""
         question = await questions.asked(request, service.settings.body, Question)
@@ -284,7 +297,7 @@ def _questions(service: Service) -> APIRouter:
 
     @router.post("/api/inference/counterfactual", openapi_extra=_in_body("Counterfactual"))
     async def counterfactual(
-        request: Request, version: VersionName = None, token: Token = ""
+        request: Request, token: Token, version: VersionName = None
     ) -> Response:
         """What an observed system would be, had something about it been otherwise."""
         question = await questions.asked(request, service.settings.body, Counterfactual)
@@ -304,10 +317,11 @@ def _jobs(service: Service) -> APIRouter:
         return found
 
     @router.post("", status_code=202, openapi_extra=_in_body(*_WORK))
-    async def job(request: Request, token: Token = "") -> Response:
+    async def job(request: Request, token: Token) -> Response:
         """Accept a question whose answer is fetched later, or a training."""
         asked = await questions.asked(request, service.settings.body, Work)
         if isinstance(asked, Training):
+            assert_may(request, "promote")
             return _accepted(service.train(asked, token))
         content = service.resolved(asked)
         return _accepted(service.accept(content, service.ask(content), token))
@@ -323,8 +337,10 @@ def _jobs(service: Service) -> APIRouter:
         return _job(job_of(job_id))
 
     @router.delete("/{job_id}")
-    async def cancel(job_id: JobId) -> Response:
+    async def cancel(job_id: JobId, request: Request) -> Response:
         """Cancel a job: a question that waits, or a training with all its processes."""
+        if job_of(job_id).question["kind"] == "train":
+            assert_may(request, "promote")
         return _job(await service.cancel(job_id))
 
     @router.get("/{job_id}/events", response_class=StreamingResponse)
@@ -383,6 +399,11 @@ def _in_body(*names: str) -> dict[str, Any]:
     kinds = [{"$ref": f"#/components/schemas/{name}"} for name in names]
     schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _who(request: Request, said: str) -> str:
+    """Who asks: whom a key belongs to; without one, who somebody says to be."""
+    return request.state.who or said or getpass.getuser()
 
 
 def _named(version: str) -> int | str:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy import event
+from sqlalchemy import event, exc
+
+from touchstone.io.artifacts import ArtifactError
 
 _KEPT = 30 * 86400.0  # s that the answer of a job is kept
 ENDED = ("done", "refused", "failed", "cancelled")
@@ -97,13 +99,20 @@ class Store:
 
     Args:
         url: Of a database, as SQLAlchemy has it; see `at`.
+
+    Raises:
+        ArtifactError: If the database is not there, or its driver.
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = sa.create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine, "connect", _set_up)
-        _TABLES.create_all(self._engine)
+        try:
+            self._engine = sa.create_engine(url, pool_pre_ping=True)
+            if self._engine.dialect.name == "sqlite":
+                event.listen(self._engine, "connect", _set_up)
+            _TABLES.create_all(self._engine)
+        except (exc.SQLAlchemyError, ModuleNotFoundError) as error:
+            # What the driver says may hold the password.
+            raise ArtifactError(f"DATABASE_URL: no database ({type(error).__name__})") from None
 
     @classmethod
     def at(cls, folder: Path, url: str = "") -> "Store":
@@ -223,7 +232,7 @@ class Store:
             connection.execute(sa.insert(_KEYS).values(row))
         return f"{_PREFIX}_{number}_{secret}"
 
-    def keys(self) -> list[Key]:
+    def listed_keys(self) -> list[Key]:
         """All keys, the revoked ones too."""
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(_KEYS).order_by(_KEYS.c.created)).all()

@@ -7,9 +7,8 @@ from contextlib import closing
 
 import pandas as pd
 
-from touchstone.io.results import Results
+from touchstone.io.results import HISTORY, Results
 
-NAME = "history.sqlite"  # beside the folders of results
 # What is followed, whether more of it is better, and in which words.
 _FOLLOWED = {
     "false_alarms": (False, "false alarms"),
@@ -46,7 +45,7 @@ def append(report: dict, results: Results) -> pd.DataFrame:
         "wrong": report["harm"]["wrong"],
     }
     row |= {f"{name}_{end}": rates[name][end] for name in _FOLLOWED for end in _ENDS}
-    file = results.folder.parent / NAME
+    file = results.folder.parent / HISTORY
     file.parent.mkdir(parents=True, exist_ok=True)
     kinds = ["text" if name in (*_KEY, "date") else "real" for name in row]
     columns = ", ".join(f"{name} {kind}" for name, kind in zip(row, kinds, strict=True))

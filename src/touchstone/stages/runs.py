@@ -10,7 +10,7 @@ from typing import Any
 
 from touchstone.io import artifacts
 from touchstone.io.artifacts import ArtifactError
-from touchstone.stages import history
+from touchstone.io.results import HISTORY
 
 _TRAIN, _RULE = "train_report", "posterior_failure_mode_report"
 # Of what the workflow makes, with overrides, and of trainings that have a folder of their own.
@@ -35,7 +35,7 @@ def rows(root: Path = Path("results")) -> list[dict[str, Any]]:
         JSON, how many rows were learnt from, the part of truths in 90 % intervals with its number
         of cases, and false alarms, recall and the part of wrong answers among the accepted, each
         with its 95 % interval and number of cases; None where a run did not come to it. Of runs
-        whose reports were replaced since there is what `history` keeps.
+        whose reports were replaced since then, the rates are kept.
     """
     folders = {folder for pattern in _PLACES for folder in root.glob(pattern) if folder.is_dir()}
     made = [row for folder in folders if (row := _row(folder, root)) is not None]
@@ -90,7 +90,7 @@ def _of_training(report: dict[str, Any]) -> dict[str, Any]:
 
 def _past(root: Path) -> list[dict[str, Any]]:
     """What the history of rules keeps."""
-    file = root / history.NAME
+    file = root / HISTORY
     if not file.is_file():
         return []
     with closing(sqlite3.connect(file, timeout=60)) as base:

@@ -21,31 +21,18 @@ export function verdict(accepted, heading, sentence) {
 
 export const list = (words) => element("ul", words.map((each) => element("li", each)));
 
-// The key of who asks, where the service wants one; it is forgotten with the tab.
-const credentials = () => {
-  const key = sessionStorage.getItem("key");
-  return key ? { Authorization: `Bearer ${key}` } : {};
-};
-
 // Of a JSON body, with what came of it; a service that is gone is a problem like any other.
 export async function send(method, path, content, headers = {}) {
   try {
     const body = content === undefined ? undefined : JSON.stringify(content);
     const kind = body === undefined ? {} : { "Content-Type": "application/json" };
-    const response = await fetch(path, { method, body, headers: { ...credentials(), ...kind, ...headers } });
-    if (response.status === 401 || response.status === 403) document.getElementById("keys").open = true;
+    const response = await fetch(path, { method, body, headers: { ...kind, ...headers } });
     const isJson = (response.headers.get("Content-Type") ?? "").includes("json");
     return { ok: response.ok, status: response.status, headers: response.headers, content: isJson ? await response.json() : await response.text() };
   } catch (error) {
     return { ok: false, status: 0, headers: new Headers(), content: { detail: `the service cannot be reached (${error.message})` } };
   }
 }
-
-document.querySelector("#keys form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  sessionStorage.setItem("key", document.getElementById("key").value.trim());
-  location.reload();
-});
 
 async function states() {
   const { content } = await send("GET", "/ready");
@@ -62,7 +49,7 @@ export async function follow(path, tell) {
   let last = "";
   for (let ended = false; !ended; await new Promise((resolve) => setTimeout(resolve, ended ? 0 : 1000))) {
     try {
-      const response = await fetch(path, { headers: { ...credentials(), ...(last ? { "Last-Event-ID": last } : {}) } });
+      const response = await fetch(path, { headers: last ? { "Last-Event-ID": last } : {} });
       if (!response.ok) return;
       let text = "";
       for await (const part of response.body.pipeThrough(new TextDecoderStream())) {
