@@ -123,6 +123,7 @@ ALLOWED = {
     "numbers": lambda v: (
         (isinstance(v, list) and len(v) > 0 and all(map(ALLOWED["list"], v)))
         or (isinstance(v, str) and v in ("0.5", "0.5, -2;0 1e-3"))
+        or ALLOWED["list"](v)
     ),
     "list": lambda v: type(v) in (int, float) and math.isfinite(v) and v <= 1,
 }

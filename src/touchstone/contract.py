@@ -14,6 +14,7 @@ from touchstone.vocabulary import Cases, Check, Json, Posterior, Quantity, Struc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import FigureBase
 
 _VARIABLE = "TOUCHSTONE_MODELS"
 _ALIKE = 0.15  # largest distance of two distribution functions that are called the same
@@ -35,6 +36,22 @@ class Comparison(NamedTuple):
     rows: list[Json]
 
 
+class Drawing(NamedTuple):
+    """A figure of what a model has learnt, which only that model knows how to draw.
+
+    Attributes:
+        name: Of its file, without suffix.
+        caption: What it shows, in words.
+        draw: Draws on a figure, which is as wide as a page.
+        height: Of the figure, in inches.
+    """
+
+    name: str
+    caption: str
+    draw: "Callable[[FigureBase], None]"
+    height: float = 3.6
+
+
 class Fit(NamedTuple):
     """What a training says of itself.
 
@@ -46,6 +63,7 @@ class Fit(NamedTuple):
         tables: What was learnt, to be read and not to be compared. Rows that have `low` and `high`
             about a `median` are drawn as intervals, beside `prior low` and `prior high`.
         findings: What was learnt and what the data cannot tell, in sentences.
+        drawings: What was learnt, as figures.
     """
 
     n_rows: int
@@ -55,6 +73,7 @@ class Fit(NamedTuple):
     assumed: list[str]
     tables: Sequence[Comparison] = ()
     findings: Sequence[str] = ()
+    drawings: Sequence[Drawing] = ()
 
 
 class Simulated[Detail](NamedTuple):

@@ -36,7 +36,7 @@ class FormField(BaseModel):
         min_value, max_value: Bounds of a number, both included.
         options: Of a select.
         numbers: Of a string, that it holds numbers, parted by commas, semicolons or blanks, to each
-            of which the bounds apply; a list of numbers is taken in its place.
+            of which the bounds apply; a number or a list of them is taken in its place.
         help_text: What the field means, with its unit.
     """
 
@@ -104,12 +104,13 @@ class FormField(BaseModel):
 
 
 def _numbers(value: Any) -> list[float]:
-    """Numbers of a text or a list.
+    """Numbers of a text or a list, or one number.
 
     Raises:
         ValueError: If something else is among them, or there are none.
     """
-    items = re.split(r"[,;\s]+", value.strip(" ,;[]\n\t")) if isinstance(value, str) else value
+    items = [value] if isinstance(value, int | float) else value
+    items = re.split(r"[,;\s]+", value.strip(" ,;[]\n\t")) if isinstance(value, str) else items
     if not isinstance(items, list) or any(isinstance(each, bool) for each in items) or not items:
         raise ValueError("no numbers")
     if not isinstance(value, str) and not all(isinstance(each, int | float) for each in items):
@@ -352,8 +353,8 @@ def validate_inference_params(
             problems.append(f"{name}: is missing, expected a {field.type}")
         problem = "" if given is None else field.problem(given)
         problems += [f"{name}: {problem}"] if problem else []
-        values[name] = given if problem or given is None else field.parsed(given)
-        values[name] = field.default if given is None else values[name]
+        chosen = field.default if given is None else given
+        values[name] = chosen if problem or chosen is None else field.parsed(chosen)
     allowed = ", ".join(fields) or "none"
     problems += [f"{name}: is unknown, allowed are {allowed}" for name in params.keys() - fields]
     return values, problems

@@ -34,6 +34,7 @@ def of_run(folder: Path, pages: list[Path]) -> dict:
         "worst": "posterior_worst_stress_trace",
         **({"calibration": "calibration"} if trained else {}),
     }
+    training = read_json(folder / "reports/train_report.json") if trained else None
     return {
         "model_id": model_id,
         "title": about["name"],
@@ -42,7 +43,11 @@ def of_run(folder: Path, pages: list[Path]) -> dict:
         "checks": read_json(folder / f"reports/simulate_{audits[0]}.json")["checks"]
         if audits
         else None,
-        "training": read_json(folder / "reports/train_report.json") if trained else None,
+        "training": training,
+        "drawings": [
+            {**each, "image": embedded(folder / f"figures/{each['name']}.png")}
+            for each in (training or {}).get("drawings", [])
+        ],
         "split_table": summary.split_table(guardrail),
         "rule": summary.rule_sentence(guardrail),
         "harm": summary.harm_sentence(guardrail),

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from touchstone import figures
 from touchstone.contract import Fit, Model
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
@@ -76,6 +77,7 @@ def run(
             "held_out": [comparison._asdict() for comparison in fit.comparisons],
             "findings": list(fit.findings),
             "tables": [table._asdict() for table in fit.tables],
+            "drawings": _draw(fit, results),
             "calibration": rows,
         },
         {**lineage, "assumed": fit.assumed},
@@ -83,6 +85,18 @@ def run(
     )
     _write_tables(results, report)
     return Training(report, fit, assessments)
+
+
+def _draw(fit: Fit, results: Results) -> list[dict]:
+    """Draw what was learnt; the name of each figure and its caption."""
+    if fit.drawings:
+        from matplotlib.figure import Figure  # here, since few models draw
+    for drawing in fit.drawings:
+        figure = Figure(figsize=(figures.PAGE, drawing.height), layout="constrained")
+        drawing.draw(figure)
+        with artifacts.atomic(results.figure(drawing.name)) as temporary:
+            figure.savefig(temporary, dpi=110, format="png")
+    return [{"name": drawing.name, "caption": drawing.caption} for drawing in fit.drawings]
 
 
 def _write_tables(results: Results, report: dict) -> None:

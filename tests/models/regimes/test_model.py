@@ -88,7 +88,9 @@ def test_a_feature_out_of_its_range_is_refused_by_its_name(trained):
     found = trained[0].predict({"treatment": 1.0, "features": far}, np.random.default_rng(0))
     assert found["verdict"] == "escalate"
     assert found["outside_training"] == found["refusals"]
-    assert found["refusals"][0].startswith("prices_lag_28d is 40, trained from")
+    assert found["refusals"][0].startswith(
+        "feature outside its range: prices_lag_28d is 40, trained from"
+    )
 
 
 def test_every_problem_of_features_is_said_at_once(trained):

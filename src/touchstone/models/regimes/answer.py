@@ -1,14 +1,15 @@
 """Answers of a loaded economy: effects, regimes, and the outcome of one date or of many."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from touchstone.io.artifacts import ArtifactError
+from touchstone.models.regimes import refusals
 from touchstone.models.regimes.economy import REGIMES, Economy
 
-_MASS = (0.05, 0.5, 0.95)
+_NINETY = 1.6448536  # standard deviations from the mean to the end of a 90 % interval
 
 
 class Outcomes(NamedTuple):
@@ -56,83 +57,166 @@ def outcomes(
     total = parameter + regime + noise
     unit, sd = economy.sd[0], np.sqrt(total)
     mean = economy.mean[0] + unit * (expected @ centre)
-    half = 1.6448536 * unit * sd
+    half = _NINETY * unit * sd
     return Outcomes(
         mean, unit * sd, mean - half, mean + half,
         parameter / total, regime / total, noise / total,
     )  # fmt: skip
 
 
-def features_of(text: str, names: tuple[str, ...]) -> Float[np.ndarray, " control"]:
-    """Values of all features from `NAME=VALUE NAME=VALUE ...`, in their order.
+class Question(NamedTuple):
+    """Dates that are asked about.
+
+    Attributes:
+        treatment: Beyond what the controls let expect, in its unit, shape (row,).
+        controls: Standardised, shape (row, J).
+        turbulent: Probability of the turbulent regime, shape (row,).
+        assumed: What was not given, by name.
+        one: Whether one date was asked about, and not a batch of them.
+    """
+
+    treatment: Float[np.ndarray, " row"]
+    controls: Float[np.ndarray, "row control"]
+    turbulent: Float[np.ndarray, " row"]
+    assumed: dict[str, float]
+    one: bool
+
+
+def features_of(economy: Economy, text: str) -> dict[str, list[float]]:
+    """Values of all features from `NAME=VALUE NAME=VALUE ...`, by name.
+
+    A value is a number, or numbers parted by commas: one for each row.
 
     Raises:
-        ArtifactError: With every problem: features that are missing, unknown, given twice, or have
-            a value that is no finite number.
+        ArtifactError: With every problem: features that are missing, unknown, given twice, could
+            not have been known at their date, or have a value that is no finite number.
     """
-    values: dict[str, float] = {}
+    names = economy.controls
+    values: dict[str, list[float]] = {}
     problems = []
-    for part in text.replace(",", " ").split():
-        name, _, value = part.partition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            number = np.nan
+    for part in text.split():
+        name, _, given = part.partition("=")
+        numbers = []
+        for value in given.split(","):
+            try:
+                numbers.append(float(value))
+            except ValueError:
+                numbers.append(np.nan)
+            if not np.isfinite(numbers[-1]) and name in names:
+                problems.append(f"{name}: {value!r} is no finite number")
         if name in values:
             problems.append(f"{name}: is given twice")
         elif name not in names:
-            problems.append(f"{name}: is no feature of the training")
-        elif not np.isfinite(number):
-            problems.append(f"{name}: {value!r} is no finite number")
-        values[name] = number
+            unknown = [f"{name}: is no feature of the training"]
+            problems += refusals.look_aheads(economy, [name]) or unknown
+        values[name] = numbers
     problems += [f"{name}: is missing" for name in names if name not in values]
     if problems:
         raise ArtifactError(f"features: {'; '.join(problems)}; expected {', '.join(names)}")
-    return np.array([values[name] for name in names])
+    return values
+
+
+def question(economy: Economy, values: dict) -> Question:
+    """Rows from the values of a form.
+
+    Args:
+        economy: The artefact.
+        values: `treatment`, a number or a list; `turbulent`, the same or None; `features`, text or
+            None.
+
+    Raises:
+        ArtifactError: As in `features_of`; if the numbers of rows differ.
+    """
+    columns = {"treatment": np.atleast_1d(values["treatment"])}
+    assumed = {}
+    if given := values.get("features"):
+        columns |= features_of(economy, given)
+    else:
+        natural = economy.mean[2:] + economy.sd[2:] * economy.last
+        assumed = dict(zip(economy.controls, map(float, natural), strict=True))
+        columns |= {name: [value] for name, value in assumed.items()}
+    if (turbulent := values.get("turbulent")) is None:
+        turbulent = assumed["turbulent"] = float(economy.now[1])
+    columns["turbulent"] = np.atleast_1d(turbulent)
+    n = max(map(len, columns.values()))
+    wrong = [f"{name}: {len(v)}" for name, v in columns.items() if len(v) not in (1, n)]
+    if wrong:
+        raise ArtifactError(f"numbers of rows differ: {'; '.join(wrong)}; expected 1 or {n}")
+    full = {name: np.broadcast_to(np.array(v, float), n) for name, v in columns.items()}
+    raw = np.stack([full[name] for name in economy.controls], axis=1)
+    controls = (raw - economy.mean[2:]) / economy.sd[2:]
+    return Question(full["treatment"], controls, full["turbulent"], assumed, n == 1)
 
 
 def answer(economy: Economy, values: dict) -> dict:
     """What a form is answered; see `Model.predict`, and what clients of causal models expect.
 
+    Of a batch, whatever differs from row to row is a list, and `estimates`, `probabilities` and
+    `attribution` are those of the first row.
+
     Args:
         economy: The artefact.
-        values: `treatment`, in its unit; `turbulent` and `features`, or None.
+        values: As in `question`.
 
     Raises:
-        ArtifactError: As in `features_of`.
+        ArtifactError: As in `question`.
     """
-    outcome, treatment = economy.names[:2].tolist()
-    controls, assumed = economy.last, {}
-    if given := values.get("features"):
-        raw = features_of(given, economy.controls)
-        controls = (raw - economy.mean[2:]) / economy.sd[2:]
-    else:
-        natural = economy.mean[2:] + economy.sd[2:] * controls
-        assumed = dict(zip(economy.controls, map(float, natural), strict=True))
-    q = values.get("turbulent")
-    if q is None:
-        q = assumed["turbulent"] = float(economy.now[1])
+    treatment = str(economy.names[1])
+    asked = question(economy, values)
+    q = asked.turbulent
     # The treatment is a shock: what comes on top of what the controls let expect.
-    expected = economy.treatment_slope[0] + controls @ economy.treatment_slope[1:]
-    shock = values["treatment"] / economy.sd[1]
-    pair = outcomes(
-        economy,
-        np.array([expected, expected + shock]),
-        np.stack([controls, controls]),
-        np.full(2, q),
-    )
-    outside = economy.beyond(controls[None])
-    if abs(shock) > 4 * np.sqrt(economy.treatment_variance):
-        outside.append(
-            f"treatment is {values['treatment']:g}, and what the controls left of {treatment} in "
-            f"the training has an sd of "
-            f"{np.sqrt(economy.treatment_variance) * economy.sd[1]:.3g}"
-        )
+    expected = economy.treatment_slope[0] + asked.controls @ economy.treatment_slope[1:]
+    after = outcomes(economy, expected + asked.treatment / economy.sd[1], asked.controls, q)
+    rows = refusals.Rows(asked.treatment, asked.controls, q)
+    refused = refusals.of_rows(economy, rows)
+    every = list(dict.fromkeys(words for each in refused for words in each))
     unit = economy.sd[0] / economy.sd[1]
-    rows = {
+    effects = {
         name: dict(zip(("estimate", "se", "low", "high"), (unit * row).tolist(), strict=True))
         for name, row in zip(("average", *REGIMES), economy.effect, strict=True)
     }
+    verdicts = np.where(np.array(list(map(len, refused))) > 0, "escalate", "accept")
+    of_row = {
+        "outcome": {name: getattr(after, name) for name in ("mean", "sd", "low", "high")},
+        "regime_probabilities": {"calm": 1 - q, "turbulent": q},
+        "dominant_regime": np.where(q > 0.5, "turbulent", "calm"),
+        "uncertainty": {name: getattr(after, name) for name in ("parameter", "regime", "noise")},
+        "verdicts": verdicts,
+        "refusals": refused,
+    }
+    found = _plain(of_row, asked.one)
+    found.pop("verdicts") if asked.one else None
+    return {
+        **_first_row(economy, asked, after, effects),
+        "assumed": asked.assumed,
+        "outside_training": every,
+        "causal_effects": {treatment: effects["average"]},
+        "effects_by_regime": {name: effects[name] for name in REGIMES},
+        "effects_by_horizon": [
+            dict(zip(("estimate", "low", "high", "joint_low", "joint_high"), row, strict=True))
+            for row in (unit * economy.projections).tolist()
+        ],
+        "model_type": "hybrid_causal_model",
+        "n_samples": int(economy.n_rows),
+        "n_features": len(economy.controls),
+        **found,
+        "robustness_value": float(economy.robustness[0]),
+        "verdict": "escalate" if every else "accept",
+        "n_rows": len(q),
+    }
+
+
+def _plain(value: Any, one: bool) -> Any:
+    """Arrays by row as lists; of one row, its value."""
+    if isinstance(value, dict):
+        return {name: _plain(each, one) for name, each in value.items()}
+    found = value.tolist() if isinstance(value, np.ndarray) else value
+    return found[0] if one else found
+
+
+def _first_row(economy: Economy, asked: Question, after: Outcomes, effects: dict) -> dict:
+    """What every model is shown by."""
+    outcome, treatment = economy.names[:2].tolist()
     estimates = [
         {
             "name": f"effect on {outcome}",
@@ -142,44 +226,26 @@ def answer(economy: Economy, values: dict) -> dict:
             "low": row["low"],
             "high": row["high"],
         }
-        for name, row in rows.items()
+        for name, row in effects.items()
     ]
     estimates.append(
         {
             "name": outcome, "unit": "", "meaning": "after the treatment",
-            "median": float(pair.mean[1]), "low": float(pair.low[1]), "high": float(pair.high[1]),
+            "median": float(after.mean[0]), "low": float(after.low[0]),
+            "high": float(after.high[0]),
         }
     )  # fmt: skip
-    p = economy.parameters
-    mixed = (1 - q) * p.effect[:, 0] + q * p.effect[:, 1]
-    low, median, high = values["treatment"] * unit * np.quantile(mixed, _MASS)
-    low, high = min(low, high), max(low, high)
-    probability = {"calm": 1 - q, "turbulent": q}
+    q, shock = float(asked.turbulent[0]), float(asked.treatment[0])
+    weight = np.array([1 - q, q])
+    draws = economy.parameters.effect @ weight * (shock * economy.sd[0] / economy.sd[1])
+    low, median, high = np.quantile(draws, [0.05, 0.5, 0.95]).tolist()
     return {
         "estimates": estimates,
-        "probabilities": [{"name": f"{k} regime", "value": v} for k, v in probability.items()],
-        "attribution": [
-            {
-                "name": treatment,
-                "unit": outcome,
-                "median": float(median),
-                "low": float(low),
-                "high": float(high),
-            }
+        "probabilities": [
+            {"name": f"{name} regime", "value": float(value)}
+            for name, value in zip(REGIMES, weight, strict=True)
         ],
-        "assumed": assumed,
-        "outside_training": outside,
-        "causal_effects": {treatment: rows["average"]},
-        "effects_by_regime": {name: rows[name] for name in REGIMES},
-        "model_type": "hybrid_causal_model",
-        "n_samples": int(economy.n_rows),
-        "n_features": len(economy.controls),
-        "regime_probabilities": probability,
-        "dominant_regime": max(probability, key=lambda name: probability[name]),
-        "uncertainty": {
-            name: float(getattr(pair, name)[1]) for name in ("parameter", "regime", "noise")
-        },
-        "robustness_value": float(economy.robustness[0]),
-        "verdict": "escalate" if outside else "accept",
-        "refusals": outside,
+        "attribution": [
+            {"name": treatment, "unit": outcome, "median": median, "low": low, "high": high}
+        ],
     }

@@ -1,9 +1,9 @@
 """Economies of two regimes, calm and turbulent, about one that was learnt; and how they leave it.
 
 Everything is in standard deviations of the training's columns. Controls x follow a vector
-autoregression; the treatment is d = a + x g + t v; the outcome is
-y = c_s + effect_s d + x b + sd_s e, where the regime s is a Markov chain and v and e are standard
-normal. The turbulent regime is the one of the larger sd.
+autoregression, whose innovations are stretches of those of the training; the treatment is
+d = a + x g + t v; the outcome is y = c_s + effect_s d + x b + sd_s e, where the regime s is a
+Markov chain, and v and e are standard normal. The turbulent regime is the one of the larger sd.
 """
 
 from dataclasses import dataclass, fields
@@ -19,11 +19,10 @@ from touchstone.models.regimes.series import Design
 from touchstone.models.regimes.switching import Switching
 
 ARRAYS, META = "economy.npz", "model_meta.json"
-VERSION = 1
+VERSION = 2
 REGIMES = ("calm", "turbulent")
 _BURN_IN = 40  # dates
-_LEEWAY = 0.25  # of the range of a feature
-_LEAST_OVERLAP = 0.3  # of the training's sd of the treatment given the controls
+_STRETCH = 8  # dates, whose innovations of the controls stay together
 _OUTLYING = 0.1  # part of the errors that heavy tails make larger
 _LONGEST_ROOT = 0.98  # of the controls, which would else not come back
 
@@ -101,7 +100,7 @@ class Economy:
         mean, sd: Of those columns, in the rows that were trained on, shape (2 + J,).
         low, high: Range of the standardised controls, shape (J,).
         memory: Of the controls' autoregression, shape (J, J).
-        shock: Triangular root of the covariance of its innovations, shape (J, J).
+        innovations: Of that autoregression, in the rows trained on, shape (T - 1, J).
         slope: Of the outcome, shape (J,).
         treatment_slope: Constant, then slopes of the treatment, shape (1 + J,).
         outcome_variance, treatment_variance: Of what the regressions leave.
@@ -112,10 +111,19 @@ class Economy:
             regime, in standard deviations, shape (3, 4).
         pivots: Of the effects in the regimes, in economies of the training's length, shape
             (2, series).
+        projections: Estimate, low, high, joint low and joint high of the average effect at each
+            horizon from 0 on, in standard deviations, shape (horizon, 5).
         robustness: Robustness values of the average effect: of its estimate, of its sign at 90 %.
         n_rows: Rows trained on.
         horizon: Rows from the treatment to the outcome.
         last: Standardised controls of the last row, shape (J,).
+        centre, precision: Of the standardised controls in the rows trained on: mean and inverse
+            covariance, shapes (J,) and (J, J).
+        farthest: Largest squared distance from the centre among those rows.
+        n_regime: Expected number of rows in each regime, shape (2,).
+        break_p: p-value of the dates held out following the training, see `refusals.break_since`.
+        published: Names of the series that controls are made of, shape (series,).
+        lags: Days after its date at which each is known, shape (series,).
     """
 
     names: np.ndarray
@@ -124,7 +132,7 @@ class Economy:
     low: Float[np.ndarray, " control"]
     high: Float[np.ndarray, " control"]
     memory: Float[np.ndarray, "control control"]
-    shock: Float[np.ndarray, "control control"]
+    innovations: Float[np.ndarray, "date control"]
     slope: Float[np.ndarray, " control"]
     treatment_slope: Float[np.ndarray, " column"]
     outcome_variance: Float[np.ndarray, ""]
@@ -136,10 +144,18 @@ class Economy:
     now: Float[np.ndarray, " regime"]
     effect: Float[np.ndarray, "effect number"]
     pivots: Float[np.ndarray, "regime series"]
+    projections: Float[np.ndarray, "horizon number"]
     robustness: Float[np.ndarray, " 2"]
     n_rows: Int[np.ndarray, ""]
     horizon: Int[np.ndarray, ""]
     last: Float[np.ndarray, " control"]
+    centre: Float[np.ndarray, " control"]
+    precision: Float[np.ndarray, "control control"]
+    farthest: Float[np.ndarray, ""]
+    n_regime: Float[np.ndarray, " regime"]
+    break_p: Float[np.ndarray, ""]
+    published: np.ndarray
+    lags: Int[np.ndarray, " series"]
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -167,38 +183,6 @@ class Economy:
         unknown = np.full((1, len(standard)), -1)
         return Window(standard[None, :, 0], standard[None, :, 1], standard[None, :, 2:], unknown)
 
-    def outside(self, window: Window) -> list[list[str]]:
-        """What of each case lies outside of the training, in words."""
-        found: list[list[str]] = []
-        for d, x in zip(window.treatment, window.controls, strict=True):
-            said = self.beyond(x)
-            full = np.column_stack([np.ones(len(x)), x])
-            left = d - full @ np.linalg.lstsq(full, d)[0]
-            overlap = float(np.sqrt(left.var() / self.treatment_variance))
-            if overlap < _LEAST_OVERLAP:
-                said.append(
-                    f"no overlap: the controls leave {overlap:.2f} of the variation of "
-                    f"{self.names[1]} that they left in the training, at least {_LEAST_OVERLAP} "
-                    "is needed to tell its effect from theirs"
-                )
-            found.append(said)
-        return found
-
-    def beyond(self, controls: Float[np.ndarray, "date control"]) -> list[str]:
-        """Features that leave their range, in words, standardised values given."""
-        room = _LEEWAY * (self.high - self.low)
-        said = []
-        for k, name in enumerate(self.controls):
-            mean, sd = self.mean[2 + k], self.sd[2 + k]
-            low, high = controls[:, k].min(), controls[:, k].max()
-            if low < self.low[k] - room[k] or high > self.high[k] + room[k]:
-                ends = " to ".join(f"{mean + sd * v:.4g}" for v in np.unique([low, high]))
-                said.append(
-                    f"{name} is {ends}, trained from {mean + sd * self.low[k]:.4g} "
-                    f"to {mean + sd * self.high[k]:.4g}"
-                )
-        return said
-
     def save(self, folder: Path, settings: dict, lineage: dict) -> None:
         """Write the artefact, its manifest last."""
         arrays = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
@@ -207,6 +191,10 @@ class Economy:
             "schema_version": VERSION,
             "model_id": "regimes",
             "feature_columns": list(self.controls),
+            "scaler": {
+                name: {"mean": float(mean), "sd": float(sd)}
+                for name, mean, sd in zip(self.controls, self.mean[2:], self.sd[2:], strict=True)
+            },
             "settings": settings,
         }
         artifacts.write_json(folder / META, meta)
@@ -233,15 +221,15 @@ class Economy:
         except KeyError as error:
             raise ArtifactError(f"{folder}: not a checkpoint of this model ({error})") from None
         for name, values in arrays.items():
-            if name != "names" and not np.isfinite(values).all():
+            if values.dtype.kind in "fi" and not np.isfinite(values).all():
                 raise ArtifactError(f"{folder / ARRAYS}: {name} holds values that are not finite")
         return economy, verified
 
 
 def autoregression(
     controls: Float[np.ndarray, "date control"],
-) -> tuple[Float[np.ndarray, "control control"], Float[np.ndarray, "control control"]]:
-    """Memory and shock of standardised controls, see `Economy`, by least squares.
+) -> tuple[Float[np.ndarray, "control control"], Float[np.ndarray, "date control"]]:
+    """Memory and innovations of standardised controls, see `Economy`, by least squares.
 
     Where the fit would not come back to its mean, the memory is shrunk until it does.
     """
@@ -250,8 +238,7 @@ def autoregression(
     root = np.abs(np.linalg.eigvals(memory)).max()
     memory *= min(1.0, _LONGEST_ROOT / root)
     left = after - before @ memory.T
-    covariance = left.T @ left / len(left) + 1e-9 * np.eye(len(memory))
-    return memory, np.linalg.cholesky(covariance)
+    return memory, left - left.mean(0)
 
 
 def prior_of(config: dict, outcome_variance: float, treatment_variance: float) -> Prior:
@@ -323,9 +310,11 @@ def draw(
     """
     n, j = parameters.slope.shape
     x = np.zeros((n, _BURN_IN + n_dates, j))
-    innovations = rng.standard_normal(x.shape) @ economy.shock.T
+    n_stretches = -(-x.shape[1] // _STRETCH)
+    starts = rng.integers(len(economy.innovations) - _STRETCH + 1, size=(n, n_stretches, 1))
+    rows = (starts + np.arange(_STRETCH)).reshape(n, -1)
     for t in range(1, x.shape[1]):
-        x[:, t] = x[:, t - 1] @ economy.memory.T + innovations[:, t]
+        x[:, t] = x[:, t - 1] @ economy.memory.T + economy.innovations[rows[:, t]]
     x = np.clip(x[:, _BURN_IN:], economy.low, economy.high)
     state, uniform = np.zeros((n, n_dates), int), rng.random((n, n_dates))
     state[:, 0] = uniform[:, 0] < 0.5
@@ -367,7 +356,18 @@ def _observe(
     )
     d = expected + t_sd * v
     y = level + effect * d + np.einsum("ntj,nj->nt", x, parameters.slope) + sd * e
-    if stress.name == "confounding":
+    if stress.name == "wrong_lag":
+        # From the middle on, features are those of earlier dates than they are said to be.
+        shown = np.arange(n_dates) - round(size) * late
+        x = x[:, np.maximum(shown, 0)]
+    elif stress.name == "missing_block":
+        # Dates without values, which were filled with the last ones before.
+        length = round(size * n_dates)
+        start = noise.integers(n_dates // 4, 3 * n_dates // 4 - length, size=(n, 1))
+        shown = np.arange(n_dates)
+        shown = np.where((shown >= start) & (shown < start + length), start - 1, shown)
+        y, d, x = y[every, shown], d[every, shown], x[every, shown]
+    elif stress.name == "confounding":
         cause = noise.standard_normal(y.shape)
         d, y = d + size * t_sd * cause, y + size * sd * cause
     elif stress.name == "look_ahead":

@@ -14,16 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.scipy.stats import norm
-from scipy.special import ndtri
 
 from touchstone.models.regimes.economy import Economy, Parameters, Prior, Window, draw_parameters
+from touchstone.models.regimes.sequential import Known, innovations
 from touchstone.models.regimes.switching import forward, sample_path
 
 N_CHAINS = 4
 _N_STARTS = 100  # draws of the prior that chains start from
 _THIN = 2  # sweeps for each draw
 _N_TRIES = 8  # draws of the variances, of which the last that is in order counts
-_FINEST = 1e-6  # probability of a date, beyond which it is just unheard of
 
 
 class Sampled(NamedTuple):
@@ -36,7 +35,7 @@ class Sampled(NamedTuple):
         filtered: The same given no later date, shape (case, T).
         mean, sd, cdf, density: Of a new outcome, then of a new treatment; shape (case, 2 T).
         innovation: Of outcome and treatment given the dates before, shape (case, 2 T).
-        noise: Mean variance of the errors of outcome and of treatment, shape (case, 2).
+        log_evidence: Of each case, by its innovations.
         noise: Mean variance of the errors of outcome and of treatment, shape (case, 2).
     """
 
@@ -49,6 +48,7 @@ class Sampled(NamedTuple):
     cdf: np.ndarray
     density: np.ndarray
     innovation: np.ndarray
+    log_evidence: np.ndarray
     noise: np.ndarray
 
 
@@ -84,15 +84,20 @@ def sample(
     draws = Parameters(*(np.asarray(a, float)[:, :, n_warmup::_THIN] for a in draws))
     r_hat = _r_hat(draws)
     flat = Parameters(*(a.reshape(n, -1, *a.shape[3:])[:, :n_draws] for a in draws))
-    mean, square, cdf, density, ahead, turbulent, filtered = (
+    mean, square, cdf, density, turbulent, filtered = (
         np.asarray(total, float).mean(1) / (_THIN * n_keep) for total in sums
     )
     sd = np.sqrt(np.maximum(square - mean**2, 1e-12))
-    innovation = ndtri(np.clip(ahead, _FINEST, 1 - _FINEST))
+    known = Known(flat.variance.mean(1), flat.stay.mean(1), flat.treatment_variance.mean(1))
+    ahead = innovations(economy, prior, window, known)
+    innovation = np.concatenate([ahead.outcome, ahead.treatment], axis=1)
     share = turbulent.mean(1)[:, None]
     outcome = ((1 - share) * flat.variance[..., 0] + share * flat.variance[..., 1]).mean(1)
     noise = np.stack([outcome, flat.treatment_variance.mean(1)], axis=1)
-    return Sampled(flat, r_hat, turbulent, filtered, mean, sd, cdf, density, innovation, noise)
+    return Sampled(
+        flat, r_hat, turbulent, filtered, mean, sd, cdf, density, innovation, ahead.log_evidence,
+        noise,
+    )  # fmt: skip
 
 
 @partial(jax.jit, static_argnames="n_sweeps")
@@ -124,21 +129,22 @@ def _run(keys, starts, outcome, treatment, controls, centre, prior, n_warmup, n_
 
 
 def _forward(now: Parameters, y, d, x):
-    """Means of both regimes, transitions, and what `forward` says of every date."""
+    """Means of both regimes, transitions, filtered log probabilities, and log evidence."""
     mean = now.intercept + d[:, None] * now.effect + (x @ now.slope)[:, None]
     log_density = norm.logpdf(y[:, None], mean, jnp.sqrt(now.variance))
     off = 1 - now.stay
     transition = jnp.log(jnp.array([[now.stay[0], off[0]], [off[1], now.stay[1]]]))
-    return mean, transition, *forward(log_density, transition, jnp.log(jnp.full(2, 0.5)))
+    _, filtered, log_evidence = forward(log_density, transition, jnp.log(jnp.full(2, 0.5)))
+    return mean, transition, filtered, log_evidence
 
 
 def _sweep(key: Array, now: Parameters, *, y, d, x, centre, prior):
     """One sweep, and what the parameters before it say of each date."""
     keys = jax.random.split(key, 4)
-    mean, transition, predicted, filtered, _ = _forward(now, y, d, x)
+    mean, transition, filtered, _ = _forward(now, y, d, x)
     state = sample_path(keys[0], filtered, transition)
     t_mean = now.treatment_slope[0] + x @ now.treatment_slope[1:]
-    said = _said(now, y, d, mean, t_mean, predicted, filtered, state)
+    said = _said(now, y, d, mean, t_mean, filtered, state)
 
     inside = jax.nn.one_hot(state, 2)
     design = jnp.concatenate([inside, d[:, None] * inside, x], axis=1)
@@ -188,20 +194,18 @@ def _regression(key, target, design, precision, centre, size):
     return mean + jax.scipy.linalg.solve_triangular(root.T, noise, lower=False)
 
 
-def _said(now, y, d, mean, t_mean, predicted, filtered, state):
-    """Moments, distribution and density of a new date, of outcome and treatment; the distribution
-    given the dates before; and both probabilities of the turbulent regime."""
+def _said(now, y, d, mean, t_mean, filtered, state):
+    """Moments, distribution and density of a new date, of outcome and treatment; and both
+    probabilities of the turbulent regime."""
     every, sd, t_sd = jnp.arange(len(y)), jnp.sqrt(now.variance), jnp.sqrt(now.treatment_variance)
     m, s = mean[every, state], sd[state]
     z, t_z = (y - m) / s, (d - t_mean) / t_sd
-    ahead = (jnp.exp(predicted) * norm.cdf((y[:, None] - mean) / sd)).sum(1)
     both = jnp.concatenate
     return (
         both([m, t_mean]),
         both([m**2 + s**2, t_mean**2 + t_sd**2]),
         both([norm.cdf(z), norm.cdf(t_z)]),
         both([norm.pdf(z), norm.pdf(t_z)]),
-        both([ahead, norm.cdf(t_z)]),
         state.astype(y.dtype),
         jnp.exp(filtered[:, 1]),
     )

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from touchstone.contract import Fit, Model, Simulated
 from touchstone.io import artifacts, results
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.regimes import answer, economy, gibbs, series, synthetic, training
+from touchstone.models.regimes import answer, economy, gibbs, refusals, series, synthetic, training
 from touchstone.models.regimes import effects as scores
 from touchstone.models.regimes.economy import Economy, Parameters, Stress, Window
 from touchstone.models.regimes.series import Recipe, Table
@@ -178,8 +178,10 @@ class Regimes(Model[Window]):
             learnt.n_held_out,
             {},
             [*learnt.comparisons, *comparisons],
-            learnt.said,
+            [],
             learnt.tables,
+            learnt.said,
+            learnt.drawings,
         )
 
     def load(self, folder: Path) -> bool:
@@ -204,7 +206,7 @@ class Regimes(Model[Window]):
             infer(cases.take(slice(start, start + _BATCH)).detail, rng, budget)
             for start in tqdm(starts, desc=label, disable=label is None, unit="batch")
         ]
-        values, predictions, computations = zip(*parts, strict=True)
+        values, predictions, evidence, computations = zip(*parts, strict=True)
         draws = np.concatenate(values)
         prediction = Prediction(*map(np.concatenate, zip(*predictions, strict=True)))
         figures = np.concatenate(computations)
@@ -219,12 +221,12 @@ class Regimes(Model[Window]):
             np.tile(sd, (n, 1)),
             ndtr((after.mean(1) - mean) / sd),
             prediction,
-            np.full(n, np.nan),
+            np.concatenate(evidence),
             Computation({"r_hat": figures}, {"r_hat": limit}, {}),
         )
 
     def _switching(self, window: Window, rng: np.random.Generator, budget: dict):
-        """Draws, prediction and R-hat by Gibbs sampling."""
+        """Draws, prediction, log evidence and R-hat by Gibbs sampling."""
         prior = training.prior_of(self.config, self.economy)
         found = gibbs.sample(
             self.economy, prior, window, rng, budget["n_warmup"], budget["n_draws"]
@@ -235,7 +237,7 @@ class Regimes(Model[Window]):
         sizes = np.repeat(np.sqrt(found.noise), window.outcome.shape[1], axis=1)
         log_density = np.log(np.maximum(found.density * sizes, 1e-300))
         prediction = Prediction(found.mean, found.sd, found.cdf, log_density, found.innovation)
-        return values, prediction, found.r_hat
+        return values, prediction, found.log_evidence, found.r_hat
 
     def _scores(self, window: Window, rng: np.random.Generator, budget: dict):
         """Effects by orthogonal scores with the errors of simulated economies; all else from the
@@ -251,7 +253,7 @@ class Regimes(Model[Window]):
             values[k, :, :2] = found.estimate - found.se * pivot.T
             rows.append(np.concatenate([_least_squares(y, d, x), _least_squares(d, x)], axis=1))
         prediction = Prediction(*np.moveaxis(np.array(rows), 1, 0))
-        return values, prediction, np.ones(n)
+        return values, prediction, np.full(n, np.nan), np.ones(n)
 
     def _prior_values(self, n: int, rng: np.random.Generator) -> np.ndarray:
         prior = training.prior_of(self.config, self.economy)
@@ -269,9 +271,13 @@ class Regimes(Model[Window]):
         values = self._prior_values(n * n_draws, rng).reshape(n, n_draws, -1)
         return {q.name: values[..., k] for k, q in enumerate(self.quantities)}
 
+    def novelty(self, cases: Cases[Window]) -> np.ndarray:
+        """How much more, or less, than in the training the controls change in some stretch."""
+        return np.array([refusals.unlike(self.economy, x) for x in cases.detail.controls])
+
     def outside_training(self, cases: Cases[Window]) -> list[list[str]]:
-        """Features out of their range, and windows without overlap."""
-        return self.economy.outside(cases.detail)
+        """See `refusals`."""
+        return refusals.of_windows(self.economy, cases.detail)
 
     def cautions(self, cases: Cases[Window], posterior: Posterior) -> list[str]:
         """What no data of this kind can tell: an omitted cause; and how strong it would have to

@@ -186,7 +186,7 @@ def read_recipe(file: Path) -> Recipe:
     return Recipe.of(plain_yaml.load(file), str(file))
 
 
-def _parts(feature: str) -> tuple[str, int]:
+def parts(feature: str) -> tuple[str, int]:
     """Series of a feature, and the days that it lies back; 0 where the name says none."""
     found = _FEATURE.fullmatch(feature)
     return (found["series"], int(found["days"])) if found else (feature, 0)
@@ -194,7 +194,7 @@ def _parts(feature: str) -> tuple[str, int]:
 
 def _series_of(recipe: Recipe) -> tuple[str, ...]:
     """All series that a recipe needs, each once."""
-    controls = (_parts(feature)[0] for feature in recipe.controls)
+    controls = (parts(feature)[0] for feature in recipe.controls)
     return tuple(dict.fromkeys([recipe.outcome, recipe.treatment, *controls]))
 
 
@@ -204,23 +204,31 @@ def assert_known(recipe: Recipe) -> None:
     Raises:
         LookAheadError: Naming each feature, its lag and the publication lag of its series.
     """
-    problems = []
-    for feature in recipe.controls:
-        series, days = _parts(feature)
-        if series not in recipe.publication_lags:
-            problems.append(f"{feature}: publication_lags has no entry for {series}")
-        elif days < recipe.publication_lags[series]:
-            problems.append(
-                f"{feature}: lies {days} days back, but {series} is published "
-                f"{recipe.publication_lags[series]} days after its date: a look-ahead"
-            )
+    problems = [
+        problem
+        for feature in recipe.controls
+        for problem in look_ahead(feature, recipe.publication_lags)
+    ]
     if problems:
         raise LookAheadError("; ".join(problems))
 
 
+def look_ahead(feature: str, publication_lags: dict[str, int]) -> list[str]:
+    """Why a feature could not have been known at its date, in words; empty where it could."""
+    series, days = parts(feature)
+    if series not in publication_lags:
+        return [f"{feature}: publication_lags has no entry for {series}"]
+    if days < publication_lags[series]:
+        return [
+            f"{feature}: lies {days} days back, but {series} is published "
+            f"{publication_lags[series]} days after its date: a look-ahead"
+        ]
+    return []
+
+
 def feature(table: Table, name: str) -> Float[np.ndarray, " date"]:
     """At each date, the last value of the series dated so many days earlier; NaN before any."""
-    series, days = _parts(name)
+    series, days = parts(name)
     at = np.searchsorted(table.dates, table.dates - np.timedelta64(days, "D"), side="right") - 1
     values = np.append(table.column(series), np.nan)
     return values[at]

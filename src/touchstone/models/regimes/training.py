@@ -1,14 +1,23 @@
 """From a table of series to an economy: regimes, effects with intervals, sensitivity, posterior."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy.stats import binomtest
 
-from touchstone.contract import Comparison
+from touchstone.contract import Comparison, Drawing
+from touchstone.models.regimes import (
+    drawings,
+    effects,
+    gibbs,
+    refusals,
+    sensitivity,
+    series,
+    switching,
+)
 from touchstone.models.regimes import economy as economies
-from touchstone.models.regimes import effects, gibbs, sensitivity, series, switching
 from touchstone.models.regimes.economy import REGIMES, Economy
 from touchstone.models.regimes.effects import Effects, Fold, Pivots
 from touchstone.models.regimes.series import Recipe, Table
@@ -30,6 +39,7 @@ class Learnt(NamedTuple):
         comparisons: Errors on them.
         tables: What was learnt.
         said: What was chosen, and why, in words.
+        drawings: The answer, as an economist reads it.
     """
 
     economy: Economy
@@ -37,6 +47,7 @@ class Learnt(NamedTuple):
     comparisons: list[Comparison]
     tables: list[Comparison]
     said: list[str]
+    drawings: list[Drawing]
 
 
 def by_regime(
@@ -83,7 +94,7 @@ def learn(
     left = y - np.column_stack([np.ones(n), d, x]) @ of_outcome
     full = np.column_stack([np.ones(n), x])
     of_treatment = np.linalg.lstsq(full, d)[0]
-    memory, shock = economies.autoregression(x)
+    memory, innovations = economies.autoregression(x)
     fits = [
         switching.fit(y, np.column_stack([d, x]), k, rng)
         for k in range(1, settings["n_regimes"] + 1)
@@ -97,7 +108,7 @@ def learn(
         low=x.min(0),
         high=x.max(0),
         memory=memory,
-        shock=shock,
+        innovations=innovations,
         slope=of_outcome[2:],
         treatment_slope=of_treatment,
         outcome_variance=np.array(left.var()),
@@ -109,19 +120,33 @@ def learn(
         now=np.exp(np.asarray(states.filtered)[-1]) @ regimes.transition,
         effect=np.array([[regimes.slope[0], 0, 0, 0]]),
         pivots=np.zeros((2, 0)),
+        projections=np.zeros((0, 5)),
         robustness=np.zeros(2),
         n_rows=np.array(n),
         horizon=np.array(recipe.horizon),
         last=every[-1, 2:],
+        centre=x.mean(0),
+        precision=np.linalg.pinv(np.cov(x.T)),
+        farthest=np.array(0.0),
+        n_regime=np.exp(np.asarray(states.smoothed)).sum(0),
+        break_p=np.array(1.0),
+        published=np.array(list(recipe.publication_lags)),
+        lags=np.array(list(recipe.publication_lags.values()), int),
     )
+    apart = x - bare.centre
+    bare = _with(bare, farthest=((apart @ bare.precision) * apart).sum(1).max())
     found, pivots, effect_tables, said = _effects(bare, y, d, x, config, settings, rng)
     sampled = gibbs.sample(
         found, prior_of(config, found), found.window(fitted), rng,
         settings["n_warmup"], settings["n_draws"],
     )  # fmt: skip
     draws = np.concatenate([np.reshape(a[0], (len(a[0]), -1)) for a in sampled.parameters], axis=1)
-    found = _with(found, draws=draws)
-    prior = float(config["prior"]["effect"])
+    projections = _projections(table, recipe, n_held, mean, sd, settings, rng)
+    keys = ("median", "low", "high", "joint low", "joint high")
+    horizons = np.array([[row[key] for key in keys] for row in projections.rows])
+    found = _with(found, draws=draws, projections=horizons)
+    held_out = found.window(whole.take(slice(n, None)))
+    found = _with(found, break_p=np.array(refusals.break_since(found, held_out)))
     placebos = _placebos(found, pivots, y, d, x, rng)
     beyond = round(placebos.rows[0]["part"] * _N_PLACEBOS)
     if binomtest(beyond, _N_PLACEBOS, 1 - _LEVEL, "greater").pvalue < _UNLIKELY:
@@ -131,11 +156,12 @@ def learn(
         )
     tables = [
         *effect_tables,
-        _projections(table, recipe, n_held, mean, sd, prior, settings, rng),
+        projections,
         _posterior(found, prior_of(config, found), rng),
         _evidence(fits, n),
         _sensitivity(found, y, d, x),
         placebos,
+        _refused(found, held_out),
     ]
     best = switching.probabilities(fits)
     said.append(
@@ -145,7 +171,63 @@ def learn(
     said.append(f"{sampled.turbulent[0].mean():.0%} of the dates are turbulent")
     said.append(f"R-hat of the posterior of the training is {sampled.r_hat[0]:.3f}")
     comparisons = [_held_out(regimes, every, n, of_outcome)]
-    return Learnt(found, n_held, comparisons, tables, said)
+    figures = _drawings(found, recipe, fitted, every[:n], sampled, tables)
+    return Learnt(found, n_held, comparisons, tables, said, figures)
+
+
+def _drawings(
+    found: Economy,
+    recipe: Recipe,
+    fitted: series.Design,
+    standard: Float[np.ndarray, "row column"],
+    sampled: gibbs.Sampled,
+    tables: list[Comparison],
+) -> list[Drawing]:
+    """Effects by horizon and by regime, history, and sensitivity, in the units of the data."""
+    unit = float(found.sd[0] / found.sd[1])
+    per = f"{recipe.outcome} per unit of {recipe.treatment}"
+    of_regimes, by_horizon = tables[0].rows, tables[1].rows
+    y, d, x = standard[:, 0], standard[:, 1], standard[:, 2:]
+    least = sensitivity.regress(y, np.column_stack([d, x]))
+    causes = sensitivity.benchmarks(y, d, x, found.controls)
+    return [
+        Drawing(
+            "effect_by_horizon",
+            f"Effect of {recipe.treatment} on {recipe.outcome} by local projections. The dark "
+            "band holds at each horizon, the light one at all of them together, with 90 %.",
+            partial(drawings.by_horizon, rows=by_horizon, unit=unit, label=per),
+        ),
+        Drawing(
+            "effect_by_regime",
+            f"The same {recipe.horizon} rows after the treatment, on average and in each regime. "
+            "Blue intervals are as wide as simulated series of this length and dependence need "
+            "for 90 %; grey ones are those of theory.",
+            partial(drawings.by_regime, rows=of_regimes, unit=unit, label=per),
+            2.4,
+        ),
+        Drawing(
+            "regime_history",
+            "Regimes over time. Smoothed probabilities use all dates, and tell history; filtered "
+            "ones use no later date, and are what an answer at that date would have had.",
+            partial(
+                drawings.history, dates=fitted.dates, outcome=fitted.outcome,
+                smoothed=sampled.turbulent[0], filtered=sampled.filtered[0], name=recipe.outcome,
+            ),
+            4.6,
+        ),
+        Drawing(
+            "sensitivity",
+            "What the average effect would be if a cause of both treatment and outcome had been "
+            "omitted, by how much of each it explains. On the red line nothing is left of the "
+            "effect. Dots: a cause as strong as each control.",
+            partial(
+                drawings.contour, estimate=unit * float(least.slope[0]),
+                se=unit * float(least.se[0]), dof=least.dof, causes=causes,
+                robustness=float(found.robustness[0]),
+            ),
+            4.2,
+        ),
+    ]  # fmt: skip
 
 
 def prior_of(config: dict, found: Economy) -> economies.Prior:
@@ -249,7 +331,6 @@ def _projections(
     n_held: int,
     mean: np.ndarray,
     sd: np.ndarray,
-    prior: float,
     settings: dict,
     rng: np.random.Generator,
 ) -> Comparison:
@@ -279,7 +360,6 @@ def _projections(
             {
                 "name": f"horizon {horizon}", "n": n, "median": estimate, "low": low, "high": high,
                 "joint low": joint[0], "joint high": joint[1],
-                "prior low": -_NINETY * prior, "prior high": _NINETY * prior,
             }
         )  # fmt: skip
     return Comparison("Effect by horizon, in sd of the outcome, with a joint band (90 %)", rows)
@@ -364,6 +444,24 @@ def _sensitivity(found: Economy, y: np.ndarray, d: np.ndarray, x: np.ndarray) ->
             }
         )
     return Comparison("An omitted cause: how strong, and the effect (sd) that it would leave", rows)
+
+
+def _refused(found: Economy, held_out: economies.Window) -> Comparison:
+    """How many of the dates held out an answer would be refused for, by reason."""
+    learnt, x = found.switching, held_out.controls[0]
+    design = np.column_stack([held_out.treatment[0], x])
+    turbulent = np.exp(np.asarray(learnt.states(held_out.outcome[0], design).predicted))[:, 1]
+    expected = found.treatment_slope[0] + x @ found.treatment_slope[1:]
+    shock = (held_out.treatment[0] - expected) * found.sd[1]
+    refused = refusals.of_rows(found, refusals.Rows(shock, x, turbulent))
+    rows = [
+        {
+            "name": reason, "n": len(x),
+            "refused": sum(any(words.startswith(reason) for words in each) for each in refused),
+        }
+        for reason in refusals.REASONS
+    ]  # fmt: skip
+    return Comparison("Refused of the dates held out, by reason", rows)
 
 
 def _placebos(
