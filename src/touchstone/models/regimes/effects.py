@@ -206,6 +206,63 @@ def interactive(
     return Effects(estimate, (score - estimate)[:, None], d - m, outcome - chosen)
 
 
+class Response(NamedTuple):
+    """Of the sum of an outcome since a treatment of one unit, at each horizon from 0 on.
+
+    Attributes:
+        estimate: Shape (horizon,).
+        low, high: 90 % interval of each, shape (horizon,).
+    """
+
+    estimate: Float[np.ndarray, " horizon"]
+    low: Float[np.ndarray, " horizon"]
+    high: Float[np.ndarray, " horizon"]
+
+
+def distributed_lags(
+    outcome: Float[np.ndarray, " date"],
+    treatment: Float[np.ndarray, " date"],
+    n_own: int,
+    n_lags: int,
+    n_horizons: int,
+    rng: np.random.Generator,
+    n_draws: int = 500,
+) -> Response:
+    """Response by distributed lags (Romer and Romer 2004, equation 2).
+
+    The treatment may not act on the outcome of its own date, nor depend on the outcome.
+
+    Args:
+        outcome: Changes, such as growth, which add up to a level.
+        treatment: Of the same dates.
+        n_own: Number of lags of the outcome.
+        n_lags: Number of lags of the treatment.
+        n_horizons: Number of horizons.
+        rng: For the coefficients that the intervals are of.
+        n_draws: Number of these.
+    """
+    first, n = max(n_own, n_lags), len(outcome)
+    columns = [outcome[first - k : n - k] for k in range(1, n_own + 1)]
+    columns += [treatment[first - k : n - k] for k in range(1, n_lags + 1)]
+    full = np.column_stack([np.ones(n - first), *columns])
+    target = outcome[first:]
+    found = np.linalg.lstsq(full, target)[0]
+    left = target - full @ found
+    covariance = np.linalg.pinv(full.T @ full) * (left @ left / (len(target) - len(found)))
+    drawn = rng.multivariate_normal(found, covariance, n_draws)
+    every = np.vstack([found, drawn])
+    own, acts = every[:, 1 : 1 + n_own], every[:, 1 + n_own :]
+    change = np.zeros((len(every), n_horizons))
+    for h in range(1, n_horizons):
+        back = min(h, n_own)
+        change[:, h] = (own[:, :back] * change[:, h - back : h][:, ::-1]).sum(1)
+        if h <= n_lags:
+            change[:, h] += acts[:, h - 1]
+    level = change.cumsum(1)
+    low, high = np.quantile(level[1:], [0.05, 0.95], axis=0)
+    return Response(level[0], low, high)
+
+
 # Dependence ---------------------------------------------------------------------------------------
 
 

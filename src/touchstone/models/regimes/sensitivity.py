@@ -100,10 +100,11 @@ def regress(
 ) -> Regression:
     """Least squares with a constant, which is left out of what is returned."""
     full = np.column_stack([np.ones(len(target)), design])
-    slope = np.linalg.lstsq(full, target)[0]
+    inverse = np.linalg.pinv(full.T @ full, hermitian=True)
+    slope = inverse @ full.T @ target
     left = target - full @ slope
     dof = len(target) - full.shape[1]
-    covariance = np.linalg.pinv(full.T @ full) * (left @ left / dof)
+    covariance = inverse * (left @ left / dof)
     return Regression(slope[1:], np.sqrt(np.diag(covariance))[1:], dof)
 
 
