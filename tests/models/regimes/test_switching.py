@@ -7,9 +7,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import statsmodels
 from scipy.special import logsumexp
+from scipy.stats import norm
 from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
 
 from touchstone.models.regimes import switching
@@ -113,6 +115,34 @@ def test_the_likelihood_of_the_federal_funds_rate_is_the_published_one():
     np.testing.assert_allclose(found.log_evidence, smoothed.llf, atol=1e-6)
     reference = np.asarray(smoothed.smoothed_marginal_probabilities)
     np.testing.assert_allclose(np.exp(found.smoothed), reference, atol=1e-6)
+
+
+def test_the_likelihood_of_filardos_business_cycle_is_the_published_one():
+    """Means that switch, four lags, transitions by a leading index: -586.5718 (Filardo 1994).
+
+    A state is the regimes of five dates together: of this one first.
+    """
+    place = "tsa/regime_switching/tests/results/mar_filardo.csv"
+    table = pd.read_csv(Path(statsmodels.__file__).parent / place)
+    growth, index = table["dlip"].to_numpy()[1:], table["dmdlleading"].to_numpy()[:-1]
+    mean, lags = np.array([0.517298, -0.865888]), np.array([0.189474, 0.079344, 0.110944, 0.122251])
+    to_first = np.stack([4.35941747 + 1.7702123 * index, -1.6493936 + 0.9945672 * index], axis=1)
+    p = 1 / (1 + np.exp(-to_first))
+    transition = np.stack([p, 1 - p], axis=2)  # of the dates that they lead to
+    states = np.array(list(itertools.product((0, 1), repeat=5)))
+    n = len(growth)
+    before = np.stack([growth[4 - k : n - k] for k in range(1, 5)], axis=1)
+    expected = mean[states[:, 0]] + (before[:, None] - mean[states[:, 1:]]) @ lags
+    density = norm.logpdf(growth[4:, None], expected, np.exp(-0.362469))
+    follows = (states[:, None, :4] == states[None, :, 1:]).all(2)
+    step = transition[5:][:, states[:, 0][:, None], states[:, 0][None, :]]
+    step = np.log(np.where(follows, step, 1e-300))
+    start = switching.stationary(transition[0])[states[:, 4]]
+    for k in range(1, 5):
+        start = start * transition[k][states[:, 5 - k], states[:, 4 - k]]
+    with jax.enable_x64(True):
+        found = switching.forward(density, np.append(step, step[-1:], axis=0), np.log(start))[-1]
+    assert float(found) == pytest.approx(-586.572, abs=0.01)
 
 
 def simulated(seed, n, stay=0.95):

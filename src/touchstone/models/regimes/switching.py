@@ -39,25 +39,28 @@ class States(NamedTuple):
 
 def forward(
     log_density: Float[Array, "date state"],
-    log_transition: Float[Array, "state state"],
+    log_transition: Float[Array, "*date state state"],
     log_start: Float[Array, " state"],
 ) -> tuple[Array, Array, Array]:
     """Predicted and filtered log probabilities, and the log evidence.
 
     Args:
         log_density: Of each date under each state.
-        log_transition: From state (row) to state (column).
+        log_transition: From state (row) to state (column) of the next date; the same at all dates,
+            or one for each.
         log_start: Of the state of the first date.
     """
 
-    def step(predicted, density):
+    def step(predicted, now):
+        density, transition = now
         joint = predicted + density
         evidence = logsumexp(joint)
         filtered = joint - evidence
-        ahead = logsumexp(filtered[:, None] + log_transition, axis=0)
+        ahead = logsumexp(filtered[:, None] + transition, axis=0)
         return ahead, (predicted, filtered, evidence)
 
-    _, (predicted, filtered, evidence) = jax.lax.scan(step, log_start, log_density)
+    every = jnp.broadcast_to(log_transition, (len(log_density), *log_transition.shape[-2:]))
+    _, (predicted, filtered, evidence) = jax.lax.scan(step, log_start, (log_density, every))
     return predicted, filtered, evidence.sum()
 
 
