@@ -1,7 +1,12 @@
 """Effects by orthogonal scores: against closed forms, known effects, and simulated coverage."""
 
+import json
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
+import sklearn
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from touchstone.models.regimes import effects
@@ -40,6 +45,41 @@ def test_effects_and_errors_are_those_of_doubleml_on_the_same_folds():
     found = effects.interactive(y + 1.0 * treated, treated, x, *arms, plan)
     np.testing.assert_allclose(found.estimate[0], 1.7546307953300917, rtol=0, atol=1e-8)
     np.testing.assert_allclose(found.se_iid[0], 0.12432421184417251, rtol=0, atol=1e-8)
+
+
+@pytest.mark.nightly
+def test_doubleml_itself_finds_the_same(tmp_path):
+    """DoubleML in an environment of its own, with our version of scikit-learn."""
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((300, 5))
+    d = x @ [0.5, -0.3, 0.4, 0, 0] + rng.standard_normal(300)
+    y = 0.6 * d + x @ [0.2, 0.7, -0.5, 0, 0.1] + rng.standard_normal(300)
+    treated = d > 0
+    plan = effects.folds(300, "blocked", 5)
+    fold = np.empty(300, int)
+    for k, each in enumerate(plan):
+        fold[each.test] = k
+    given = {"x": x, "d": d, "y": y, "treated": treated, "y_treated": y + treated, "fold": fold}
+    np.savez(tmp_path / "given.npz", **given)
+    script = Path(__file__).with_name("data") / "doubleml_scores.py"
+    versions = ["doubleml==0.11.4", f"scikit-learn=={sklearn.__version__}"]
+    command = ["uv", "run", "--no-project", "--python", "3.12"]
+    command += [part for version in versions for part in ("--with", version)]
+    done = subprocess.run(
+        [*command, "python", script, tmp_path / "given.npz"], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"DoubleML cannot be had here: {done.stderr[-300:]}")
+    theirs = json.loads(done.stdout)
+    ours = effects.partially_linear(y, d, x, effects.ridge(), plan)
+    np.testing.assert_allclose(
+        [ours.estimate[0], ours.se_iid[0]], theirs["linear"], rtol=0, atol=1e-10
+    )
+    logistic = LogisticRegression(tol=1e-10, max_iter=1000)
+    doubly = effects.interactive(y + treated, treated, x, LinearRegression(), logistic, plan)
+    np.testing.assert_allclose(
+        [doubly.estimate[0], doubly.se_iid[0]], theirs["interactive"], rtol=0, atol=1e-10
+    )
 
 
 def test_the_interactive_score_is_unbiased_where_one_nuisance_is_wrong():
