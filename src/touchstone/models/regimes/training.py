@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
 
 from touchstone.contract import Comparison, Drawing
 from touchstone.models.regimes import (
@@ -257,8 +258,9 @@ def _effects(
     n, j = x.shape
     trial = effects.partially_linear(y, d, x, effects.ridge(), effects.folds(n, "full"))
     dependence = effects.autocorrelation(trial.influence[:, 0])
-    name, why = effects.choose_plan(n, 2 * j + 1, dependence)
-    plan = effects.folds(n, name, settings["n_folds"], seed=int(rng.integers(2**31)))
+    chosen = effects.choose_plan(n, 2 * j + 1, dependence, settings["n_folds"])
+    seed = int(rng.integers(2**31))
+    plan = effects.folds(n, chosen.name, settings["n_folds"], chosen.embargo, seed)
     average = effects.partially_linear(y, d, x, effects.ridge(), plan)
     n_series = settings["n_series"]
     pivots = effects.linear_calibration(n, j, effects.ridge(), plan, _GRID, n_series, rng)
@@ -289,12 +291,14 @@ def _effects(
                 "in units": float(estimate * bare.sd[0] / bare.sd[1]),
             }
         )
+    if len(np.unique(d)) == 2:
+        rows.append(_doubly_robust(y, d, x, plan, prior, float(bare.sd[0] / bare.sd[1])))
     least = sensitivity.regress(y, np.column_stack([d, x]))
     t_value = least.slope[0] / least.se[0]
     values = [sensitivity.robustness(t_value, least.dof, level=v) for v in (None, _LEVEL)]
     found = _with(bare, effect=np.array(numbers), pivots=of_regimes, robustness=np.array(values))
     said = [
-        f"the plan of folds is {name}: {why}",
+        f"the plan of folds is {chosen.name}: {chosen.why}",
         f"dependence of what is left of treatment and outcome is {measured:.2f}; intervals are "
         f"those of {n_series} simulated series at each of {len(_GRID)} strengths of dependence",
         "an omitted cause of treatment and outcome can not be detected from these data; it would "
@@ -302,6 +306,21 @@ def _effects(
     ]
     table = Comparison("Effect of one sd, in sd of the outcome (90 %)", rows)
     return found, pivots, [table], said
+
+
+def _doubly_robust(
+    y: np.ndarray, d: np.ndarray, x: np.ndarray, plan: list[Fold], prior: float, unit: float
+) -> dict:
+    """The average effect of a treatment of two values by the interactive score, which needs only
+    one of its nuisances to be right."""
+    found = effects.interactive(y, d > d.mean(), x, effects.ridge(), LogisticRegression(), plan)
+    estimate, se = float(found.estimate[0] / np.ptp(d)), float(found.se[0] / np.ptp(d))
+    low, high = effects.asymptotic(estimate, se, len(y), _LEVEL)
+    return {
+        "name": "average, doubly robust", "n": len(y), "median": estimate, "low": low, "high": high,
+        "prior low": -_NINETY * prior, "prior high": _NINETY * prior, "low of theory": low,
+        "high of theory": high, "in units": estimate * unit,
+    }  # fmt: skip
 
 
 def _regime_pivots(
