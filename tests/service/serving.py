@@ -1,13 +1,15 @@
 """A project with a model that was trained in a moment, and processes that serve it."""
 
+import fcntl
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,32 @@ from touchstone.io.results import Results
 from touchstone.stages import guardrail, infer, scaffold, simulate, stress, train
 
 MODEL = "served_model"
+TWIN = "served_twin"
+# What doing "shift=x" to the level would have made of a measurement.
+_OTHERWISE = """
+def counterfactual(self, do, *, mode, strategy):
+    from touchstone.io.artifacts import ArtifactError
+
+    name, _, shift = do.partition("=")
+    if name != "shift" or mode != "total":
+        raise ArtifactError(f"{do!r}, {mode!r}: expected shift, and the mode total")
+
+    def answer(cases, posterior, rng):
+        level = float(np.quantile(posterior.draws["level"][0], 0.5))
+        row = {"name": "level", "unit": "V", "meaning": "", "remark": ""}
+        ends = dict.fromkeys(("median", "low", "high"), level)
+        moved = dict.fromkeys(ends, level + float(shift))
+        change = dict.fromkeys(ends, float(shift))
+        twin = {**row, **moved, "change": change, "bracket": change, "why": "it was shifted"}
+        law = {"law": "levels stay", "status": "violated", "largest": 1.0, "limit": 0.0}
+        return {
+            "do": [do], "posterior": [row | ends], "counterfactual": [twin], "refusals": [],
+            "remarks": [], "violations": [law | {"n": 1, "how": "by hand"}], "curves": {},
+            "structure": {},
+        }
+
+    return answer
+"""
 TOUCHSTONE = Path(sys.executable).with_name("touchstone")
 
 
@@ -35,20 +63,39 @@ def inside(folder: Path):
         yield
 
 
-def trained(folder: Path) -> Path:
-    """A project in which a new model, as it is scaffolded, was trained; returns its folder."""
+def trained(factory: pytest.TempPathFactory) -> Path:
+    """A project in which two new models, as they are scaffolded, were trained; returns its folder.
+
+    The second answers counterfactual questions. They are trained once for all files of tests.
+    """
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    template = shared / "trained"
+    with (shared / "trained.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not template.exists():
+            made = factory.mktemp("making")
+            _train(made)
+            made.rename(template)
+    return shutil.copytree(template, factory.mktemp("project"), dirs_exist_ok=True)
+
+
+def _train(folder: Path) -> None:
     (folder / "models").mkdir()
     with inside(folder):
-        scaffold.write(MODEL, folder / "models")
-        model, results = contract.load_model(MODEL), Results(Path("results") / MODEL)
-        config = settings.found(contract.folders(), MODEL)
-        simulate.run(model, settings.of_stage(config, MODEL, "simulate"), results, 0)
-        train.run(model, settings.of_stage(config, MODEL, "train"), results, [], [])
-        stress.run(model, settings.of_stage(config, MODEL, "stress"), results)
-        guardrail.run(settings.of_stage(config, MODEL, "guardrail"), results)
+        for model_id in (MODEL, TWIN):
+            place = scaffold.write(model_id, folder / "models")
+            if model_id == TWIN:
+                code = (place / "model.py").read_text()
+                (place / "model.py").write_text(f"{code}\n{textwrap.indent(_OTHERWISE, '    ')}")
+            model, results = contract.load_model(model_id), Results(Path("results") / model_id)
+            config = settings.found(contract.folders(), model_id)
+            simulate.run(model, settings.of_stage(config, model_id, "simulate"), results, 0)
+            train.run(model, settings.of_stage(config, model_id, "train"), results, [], [])
+            stress.run(model, settings.of_stage(config, model_id, "stress"), results)
+            guardrail.run(settings.of_stage(config, model_id, "guardrail"), results)
         for file in infer.example(model, 1, results):
             shutil.copy(file, folder)
-    return folder
 
 
 class Server(NamedTuple):
@@ -62,6 +109,11 @@ class Server(NamedTuple):
         """Process ids of the workers."""
         states = self.client.get("/ready").json()["models"].values()
         return [pid for state in states for pid in state["workers"]]
+
+    def of(self, model_id: str) -> int:
+        """Process id of the one worker of a model."""
+        (pid,) = self.client.get("/ready").json()["models"][model_id]["workers"]
+        return pid
 
     def wait_until_ready(self, seconds: float = 240.0) -> None:
         """Wait for the workers."""
@@ -83,7 +135,7 @@ def environment(project: Path) -> dict[str, str]:
 
 @contextmanager
 def serving(project: Path, *arguments: str, model: str = MODEL):
-    """Serve a model in a process of its own, which is ended in order."""
+    """Serve a model in processes of its own, which are ended in order."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -104,7 +156,8 @@ def serving(project: Path, *arguments: str, model: str = MODEL):
             yield server
         finally:
             if process.poll() is None:
-                for pid in server.workers():  # that a test may have stopped
-                    os.kill(pid, signal.SIGCONT)
+                with suppress(httpx.TransportError):
+                    for pid in server.workers():  # that a test may have stopped
+                        os.kill(pid, signal.SIGCONT)
                 process.terminate()
                 process.wait(20)

@@ -1,25 +1,39 @@
 """The service as programs meet it: real processes, real HTTP, and what it withstands."""
 
+import asyncio
+import csv
+import io
 import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving import MODEL, inside, serving, trained
+from serving import MODEL, TWIN, inside, serving, trained
 from typer.testing import CliRunner
 
+import touchstone
 from touchstone import registry
 from touchstone.cli import app
-from touchstone.io import reports
+from touchstone.client import AsyncClient, Client, ServiceError
+from touchstone.io import artifacts, reports
+from touchstone.io.results import Results
+from touchstone.service.versions import Versions
+from touchstone.stages import checkpoints
+from touchstone.stages.training_run import Run
 
+ROOT = Path(__file__).parents[2]
 ASKED = {"model_id": MODEL, "inputs": {"level": 1.5}}
 _count = itertools.count(1)
 
@@ -31,13 +45,13 @@ def fresh():
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("project"))
+    return trained(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def server(project):
     """A service that makes a job of what takes some seconds; the last test kills it."""
-    with serving(project, "--deadline", "4", "--queue", "20") as running:
+    with serving(project, "--deadline", "4", "--queue", "20", "--model", TWIN) as running:
         yield running
 
 
@@ -260,7 +274,7 @@ def test_no_value_of_a_form_makes_the_service_fail(server, inputs):
 
 def test_a_question_that_takes_long_becomes_a_job_with_the_same_answer(server):
     asked = fresh()
-    (pid,) = server.workers()
+    pid = server.of(MODEL)
     os.kill(pid, signal.SIGSTOP)
     response = server.client.post("/predict", json=asked)
     assert response.status_code == 202
@@ -284,7 +298,7 @@ def test_a_job_says_why_it_was_refused(server, record):
 
 
 def test_a_full_queue_says_when_to_ask_again(server):
-    (pid,) = server.workers()
+    pid = server.of(MODEL)
     os.kill(pid, signal.SIGSTOP)
     accepted = [server.client.post("/jobs", json=fresh()) for _ in range(21)]  # one is worked on
     assert [each.status_code for each in accepted] == [202] * 21
@@ -296,12 +310,364 @@ def test_a_full_queue_says_when_to_ask_again(server):
         assert done(server.client, strict(each)["job"])["status"] == "done"
 
 
+# Several at once, draws, and what would have been -------------------------------------------------
+
+
+def test_several_inputs_get_the_reports_that_each_gets_alone(server):
+    asked = [fresh()["inputs"] for _ in range(3)]
+    together = strict(server.client.post("/predict", json={"model_id": MODEL, "inputs": asked}))
+    alone = [answer(server.client, {"model_id": MODEL, "inputs": each}) for each in asked]
+    assert reports.reproducible(together["reports"]) == reports.reproducible(alone)
+    bad = [*asked, {"level": 99.0}, {"x": 1}]
+    response = server.client.post("/predict", json={"model_id": MODEL, "inputs": bad})
+    assert_problem(response, 422, "inputs.3.level: 99.0 is above", "inputs.4.x: is unknown")
+    for count in (0, 257):
+        many = {"model_id": MODEL, "inputs": [{}] * count}
+        assert_problem(server.client.post("/predict", json=many), 422, "inputs: List should have")
+
+
+def test_draws_are_those_of_the_posterior(server, record):
+    question = record | {"model_id": MODEL}
+    found = strict(server.client.post("/predict", params={"draws": 10_000}, json=question))
+    report = answer(server.client, record)
+    assert reports.reproducible(found["report"]) == reports.reproducible(report)
+    (draws,) = found["draws"]
+    (row,) = report["posterior"]
+    low, high = row["interval_90"]
+    inside = sum(low <= each <= high for each in draws["level"]) / 10_000
+    assert abs(inside - 0.9) < 0.02  # 10,000 of 2,000 draws: 0.007 is one standard deviation
+    again = strict(server.client.post("/predict", params={"draws": 10_000}, json=question))
+    assert again["draws"] == found["draws"]
+    form = server.client.post("/predict", params={"draws": 5}, json=fresh())
+    assert_problem(form, 422, "keeps none of a form")
+    assert_problem(server.client.post("/predict", params={"draws": -1}, json=fresh()), 422)
+
+
+def test_a_counterfactual_is_answered_by_a_model_that_can(server, record):
+    asked = {
+        "model_id": TWIN,
+        "observation": record["record"],
+        "intervention": {"shift": 1.5},
+        "mode": "total",
+    }
+    where = "/api/inference/counterfactual"
+    report = strict(server.client.post(where, json=asked))
+    reports.validate(report)
+    (row,) = report["counterfactual"]
+    assert row["median"] == report["posterior"][0]["median"] + 1.5
+    text = server.client.get("/metrics").text
+    counted = f'touchstone_physics_violations_total{{law="levels stay",model="{TWIN}"}} 1.0'
+    assert counted in text
+    only = {name: value for name, value in asked.items() if name != "model_id"}
+    assert strict(server.client.post(where, json=only))["model_id"] == TWIN
+    other = server.client.post(where, json=asked | {"model_id": MODEL})
+    assert_problem(other, 501, f"those that do: {TWIN}")
+    assert_problem(server.client.post(where, json=asked | {"mode": "x"}), 422, "total")
+    for wrong in ({"strategy": "none"}, {"intervention": {}}, {"intervention": {"a": True}}):
+        assert_problem(server.client.post(where, json=asked | wrong), 422, *wrong)
+
+
+def test_an_answer_from_memory_is_the_same_and_is_counted(server):
+    asked = fresh()
+    first = server.client.post("/predict", json=asked)
+    second = server.client.post("/predict", json=asked)
+    assert first.content == second.content
+    line = f'touchstone_cached_answers_total{{model="{MODEL}"}}'
+    values = dict(each.rsplit(" ", 1) for each in server.client.get("/metrics").text.splitlines())
+    assert float(values[line]) >= 1
+
+
+# Clients ------------------------------------------------------------------------------------------
+
+
+def test_a_client_gives_what_a_local_model_gives(server, project):
+    url = str(server.client.base_url)
+    code = "import sys, touchstone.client; assert {'jax', 'numpy'}.isdisjoint(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with inside(project), Client(url) as client:
+        local = touchstone.load(MODEL)
+        pairs = [
+            (client.infer(MODEL, inputs={"level": 1.5}), local.predict(level=1.5)),
+            (client.infer(MODEL, record="example.csv"), local.infer("example.csv")),
+        ]
+        for remote, here in pairs:
+            assert type(remote) is type(here)
+            assert reports.reproducible(remote.report) == reports.reproducible(here.report)
+            assert remote.confidence == here.confidence
+        assert [each.verdict for each in client.infer_many(MODEL, [{"level": 1}])] == ["accept"]
+        twin = client.infer(TWIN, observation="example.csv", intervention="shift=1", mode="total")
+        assert twin.counterfactual[0]["change"]["median"] == 1
+        with pytest.raises(ServiceError, match=r"level: 99 is above.*x: is unknown") as error:
+            client.infer(MODEL, inputs={"level": 99, "x": 1})
+        assert (error.value.status, len(error.value.problems)) == (422, 2)
+
+    async def twice():
+        async with AsyncClient(url) as other:
+            return await asyncio.gather(*(other.infer(MODEL, inputs={"level": 1.5}),) * 2)
+
+    first, second = asyncio.run(twice())
+    assert first.report == second.report == pairs[0][0].report
+
+
+def test_a_client_asks_again_under_one_key_and_no_longer_than_it_may(server):
+    seen = []
+
+    def unreliable(request):
+        seen.append(request.headers.get("idempotency-key"))
+        if len(seen) == 1:
+            raise httpx.ConnectError("refused")
+        if len(seen) == 2:
+            return httpx.Response(503, headers={"Retry-After": "0"}, json={"detail": "full"})
+        request.url = request.url.copy_with(port=server.client.base_url.port)
+        return inner.handle_request(request)
+
+    inner = httpx.HTTPTransport()
+    transport = httpx.MockTransport(unreliable)
+    with inner, Client("http://127.0.0.1:1", transport=transport) as client:
+        assert client.infer(MODEL, inputs={"level": 1.5}).verdict == "accept"
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
+    with Client("http://127.0.0.1:1", attempts=2) as client, pytest.raises(ServiceError):
+        client.infer(MODEL, inputs={"level": 1.5})
+    with Client(str(server.client.base_url), timeout=0.5) as client:
+        pid = server.of(MODEL)
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(ServiceError):
+            client.infer(MODEL, inputs=fresh()["inputs"])
+        os.kill(pid, signal.SIGCONT)
+
+
+# Versions over HTTP -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def artefact(project):
+    """The files of a whole artefact, by name."""
+    with inside(project):
+        found = Versions(project / "aside")
+        here = checkpoints.find(MODEL, Results(project / "results" / MODEL))
+        folder = found.folder / MODEL / found.store(here, MODEL)
+        found.close()
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def uploaded(server, files, **more):
+    sent = [("files", (name, content)) for name, content in files.items()]
+    return server.client.post(f"/models/{MODEL}/versions", files=sent, **more)
+
+
+def test_an_uploaded_version_earns_its_stages_and_answers(server, artefact):
+    response = uploaded(server, artefact, data={"why": "by hand", "by": "a person"})
+    assert response.status_code == 201, response.text
+    version = strict(response)
+    where = f"{response.headers['location']}/stage"
+    assert (version["stage"], version["why"], version["by"]) == ("None", "by hand", "a person")
+    assert strict(uploaded(server, artefact))["sequence"] == version["sequence"]
+    tag = {"If-Match": response.headers["etag"]}
+    move = {"stage": "Staging", "why": "it answers"}
+    assert_problem(server.client.post(where, json=move), 428, "If-Match")
+    moved = server.client.post(where, json=move, headers=tag)
+    assert strict(moved)["stage"] == "Staging"
+    assert_problem(server.client.post(where, json=move, headers=tag), 412, "Staging")
+    tag = {"If-Match": moved.headers["etag"]}
+    production = {"stage": "Production", "why": "now"}
+    refused = server.client.post(where, json=production, headers=tag)
+    assert_problem(refused, 409, "there is no certificate")
+    assert strict(refused)["problems"]
+    asked = fresh()
+    for name in ("latest", str(version["version"])):
+        found = answer_of_version(server.client, asked, name)
+        expected = answer(server.client, asked)
+        for report in (found, expected):
+            for key in ("lineage", "timing", "sha256", "artefact"):
+                del report[key]
+        assert found == expected
+    for name, status in (("production", 404), ("77", 404), ("0", 422), ("../1", 422)):
+        response = server.client.post("/predict", params={"version": name}, json=asked)
+        assert_problem(response, status)
+
+
+def answer_of_version(client, asked, name):
+    content = strict(client.post("/predict", params={"version": name}, json=asked))
+    return done(client, content["job"])["report"] if "job" in content else content
+
+
+def npz(**arrays):
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+ATTACKS = {
+    "a file that differs": ({"learnt.npz": npz(a=np.zeros(3))}, "differs from its sha256"),
+    "a file too many": ({"more.json": b"{}"}, "does not list more.json"),
+    "a path": ({"../learnt.npz": b""}, "is no name of a file"),
+    "a hidden file": ({".profile": b""}, "is no name of a file"),
+    "a pickle": ({"learnt.npz": b"\x80\x04N."}, "is a pickle"),
+    "an array of objects": ({"learnt.npz": npz(a=np.array([{}]))}, "holds objects"),
+    "an archive": ({"guardrail.json": b"PK\x03\x04" + bytes(40)}, "is an archive"),
+    "a program": ({"run.py": b"import os"}, "does not list run.py"),
+    "a manifest that is none": ({"manifest.json": b"[]"}, "not a JSON object"),
+    "a manifest with a path": (
+        {"manifest.json": b'{"files": {"../../etc/passwd": {"sha256": ""}}}'},
+        "does not list",
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_artefact_that_is_none_is_refused_and_leaves_nothing(server, project, artefact, attack):
+    files, words = ATTACKS[attack]
+    before = sorted((project / "results/registry").rglob("*.json"))
+    assert_problem(uploaded(server, artefact | files), 422, words)
+    assert sorted((project / "results/registry").rglob("*.json")) == before
+
+
+def test_what_is_no_form_or_too_large_is_refused(server, artefact):
+    assert_problem(server.client.post(f"/models/{MODEL}/versions", json={}), 415)
+    assert_problem(uploaded(server, {}), 415)
+    huge = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": str(5 * 2**30)}
+    host, port = server.client.base_url.host, server.client.base_url.port
+    with socket.create_connection((host, port)) as wire:  # 5 GB are announced, and never sent
+        head = "".join(f"{name}: {value}\r\n" for name, value in huge.items())
+        wire.sendall(
+            f"POST /models/{MODEL}/versions HTTP/1.1\r\nHost: {host}\r\n{head}\r\n".encode()
+        )
+        assert b" 413 " in wire.recv(100)
+    other = uploaded(server, artefact, params={"digest": "0" * 64})
+    assert_problem(other, 422, "its digest is")
+    twice = [("files", ("a.json", b"{}"))] * 2
+    response = server.client.post(f"/models/{MODEL}/versions", files=twice)
+    assert_problem(response, 422, "sent twice")
+
+
+# Trainings ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"settings": {"draws": 3}}, ["settings.draws", "only held_out"]),
+        ({"settings": {"held_out": 2}}, ["held_out is 2", "maximum 0.5"]),
+        ({"settings": {"held_out": [1]}}, ["settings.held_out: expected a finite number"]),
+        ({"until": "infer"}, ["until"]),
+        ({"kind": "tune"}, ["expected predict, counterfactual or train"]),
+        ({"path": "/"}, ["path: Extra inputs"]),
+    ],
+)
+def test_a_training_that_makes_no_sense_is_refused(server, workflow, changes, words):
+    asked = {"kind": "train", "model_id": MODEL} | changes
+    assert_problem(server.client.post("/jobs", json=asked), 422, *words)
+
+
+@pytest.fixture(scope="module")
+def workflow(project):
+    """The rules of the workflow, in the project."""
+    for name in ("Snakefile", "config", "environment.yml", "notebooks", "profiles", "src"):
+        (project / name).symlink_to(ROOT / name)
+    (project / "workflow").symlink_to(ROOT / "workflow")
+
+
+def events(client, job, after=0):
+    """Events of a job, as a browser that has read some before gets them."""
+    found, event = [], {}
+    with client.stream("GET", f"/jobs/{job}/events", headers={"Last-Event-ID": str(after)}) as got:
+        assert got.headers["content-type"].startswith("text/event-stream")
+        for line in got.iter_lines():
+            name, _, value = line.partition(": ")
+            if line:
+                event[name] = value
+            elif "event" in event:
+                found.append((int(event["id"]), event["event"], json.loads(event["data"])))
+                event = {}
+                yield found[-1]
+
+
+def inside_of(folder):
+    """Processes that work in a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            found += [entry.parent.name] if entry.readlink() == folder else []
+    return found
+
+
+def test_a_training_tells_what_it_does_and_can_be_cancelled(server, project, workflow):
+    asked = {"kind": "train", "model_id": MODEL, "settings": {"held_out": 0.3}}
+    token = {"Idempotency-Key": "once"}
+    response = server.client.post("/jobs", json=asked, headers=token)
+    assert response.status_code == 202, response.text
+    job = strict(response)["job"]
+    assert strict(server.client.post("/jobs", json=asked, headers=token))["job"] == job
+    other = asked | {"settings": {"held_out": 0.4}}
+    assert_problem(server.client.post("/jobs", json=other, headers=token), 422, "another request")
+    run = Run(project / "results/registry/.jobs" / job, MODEL)
+    for _, name, content in events(server.client, job):
+        if name == "line" and content["label"] == "started":
+            break
+    listed = strict(server.client.get("/jobs"))["jobs"]
+    assert [each["status"] for each in listed if each["job"] == job] == ["running"]
+    assert run.lives
+    assert strict(server.client.delete(f"/jobs/{job}"))["status"] == "cancelled"
+    assert not run.lives
+    wait_for(lambda: not inside_of(run.folder), 20)  # the kernel of the notebook, too
+    assert_problem(server.client.delete(f"/jobs/{job}"), 409, "cancelled")
+    told = list(events(server.client, job))
+    assert [number for number, _, _ in told] == list(range(1, len(told) + 1))
+    assert (told[0][1], told[-1][1:]) == ("start", ("end", {"status": "cancelled"}))
+    assert list(events(server.client, job, told[-2][0])) == told[-1:]
+
+
+@pytest.mark.nightly
+def test_a_training_outlives_its_service_and_becomes_a_version(server, project, workflow):
+    asked = {"kind": "train", "model_id": MODEL, "until": "guardrail"}
+    job = strict(server.client.post("/jobs", json=asked))["job"]
+    for _, name, _ in events(server.client, job):
+        if name == "progress":
+            break
+    process = server.client.get("/health").json()["process"]
+    os.kill(process, signal.SIGKILL)
+    server.wait_until_ready()
+    assert server.client.get("/health").json()["process"] != process
+    told = list(events(server.client, job))
+    assert [each[2] for each in told if each[1] == "start"] == [{"attempt": 1}]
+    found = strict(server.client.get(f"/jobs/{job}"))
+    assert found["status"] == "done"
+    version = found["result"]["version"]
+    assert answer_of_version(server.client, fresh(), str(version))["verdict"] == "accept"
+    runs = strict(server.client.get("/runs"))["runs"]
+    assert {row["run"] for row in runs} == {MODEL, TWIN, f"registry/.jobs/{job}/results/{MODEL}"}
+
+
+def test_a_question_that_waits_can_be_cancelled(server):
+    pid = server.of(MODEL)
+    os.kill(pid, signal.SIGSTOP)
+    first, second = (strict(server.client.post("/jobs", json=fresh()))["job"] for _ in range(2))
+    assert strict(server.client.delete(f"/jobs/{second}"))["status"] == "cancelled"
+    os.kill(pid, signal.SIGCONT)
+    assert done(server.client, first)["status"] == "done"
+    assert done(server.client, second)["status"] == "cancelled"
+    assert_problem(server.client.delete("/jobs/" + "0" * 32), 404)
+
+
+def test_the_table_of_runs_is_json_and_csv(server, project):
+    rows = strict(server.client.get("/runs", params={"model_id": MODEL}))["runs"]
+    report = artifacts.read_json(project / f"results/{MODEL}/reports/train_report.json")
+    (row,) = [row for row in rows if row["run"] == MODEL]
+    assert json.loads(row["settings"]) == report["lineage"]["settings"]["train"]
+    assert (row["seed"], row["n_rows"]) == (report["lineage"]["seed"], report["n_rows"])
+    text = server.client.get("/runs", headers={"Accept": "text/csv"}).text
+    assert server.client.get("/runs.csv").text == text
+    (read,) = [each for each in csv.DictReader(io.StringIO(text)) if each["run"] == MODEL]
+    assert float(read["false_alarms"]) == row["false_alarms"]
+
+
 # Dying --------------------------------------------------------------------------------------------
 
 
 def test_a_worker_that_dies_is_seen_at_once_and_its_questions_are_answered_by_the_next(server):
     asked = fresh()
-    (pid,) = server.workers()
+    pid = server.of(MODEL)
     os.kill(pid, signal.SIGSTOP)
     with ThreadPoolExecutor(4) as threads:
         waiting = [threads.submit(answer, server.client, asked) for _ in range(4)]
@@ -356,7 +722,7 @@ def alive(pid):
 
 def test_a_killed_service_finds_every_job_that_it_had_accepted(server, project):
     asked = fresh()
-    (pid,) = server.workers()
+    pid = server.of(MODEL)
     os.kill(pid, signal.SIGSTOP)
     jobs = [strict(server.client.post("/jobs", json=asked))["job"] for _ in range(5)]
     server.process.kill()

@@ -18,7 +18,7 @@ WHO = ("a person", "a reason")
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("project"))
+    return trained(tmp_path_factory)
 
 
 @pytest.fixture

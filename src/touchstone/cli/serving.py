@@ -70,8 +70,15 @@ def serve(
     keep_compilations()
     with bad_input():
         from touchstone.io.artifacts import ArtifactError
-        from touchstone.service.app import Settings, check, run
+        from touchstone.service import LOOPBACK, Settings, run
 
+        if host not in LOOPBACK and mode is Mode.STANDALONE:
+            with _store(database) as store:
+                if all(key.revoked for key in store.listed_keys()):
+                    raise ArtifactError(
+                        f"--host: {host} can be reached by others, and there is no key yet; "
+                        "`touchstone keys add NAME` makes one"
+                    )
         said = {"id": execution, "started": started}
         settings = Settings(
             _served(models or []),
@@ -84,14 +91,9 @@ def serve(
             database=database,
             execution={name: value for name, value in said.items() if value},
         )
-        if not settings.is_local and mode is Mode.STANDALONE:
-            with _store(database) as store:
-                if all(key.revoked for key in store.listed_keys()):
-                    raise ArtifactError(
-                        f"--host: {host} can be reached by others, and there is no key yet; "
-                        "`touchstone keys add NAME` makes one"
-                    )
     if mode is Mode.STEP_FUNCTIONS:
+        from touchstone.service.app import check
+
         ready = check(settings)
         typer.echo(json.dumps(ready, indent=2))
         raise typer.Exit(0 if ready["ready"] else 1)

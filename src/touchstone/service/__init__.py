@@ -1,1 +1,119 @@
-"""Frozen models over HTTP: the answers of the command line, to programs and to a page."""
+"""Frozen models over HTTP: the answers of the command line, to programs and to pages.
+
+What starts and watches the serving process is here, and imports nothing that serves.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_LOG = logging.getLogger(__name__)
+_SETTLED = 10.0  # s after which a serving process counts as started
+_STARTS = 4  # in a row that fail before nothing is started any more
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Settings(NamedTuple):
+    """How a service runs.
+
+    Attributes:
+        models: Models that it serves.
+        host: Address that it listens at.
+        port: 0 takes a free one.
+        workers: Processes for each model.
+        queue: Questions of a model that may wait.
+        deadline: Seconds that a request waits; a question that takes longer becomes a job.
+        body: Bytes that the body of a request may have.
+        upload: Bytes that an uploaded artefact may have.
+        cache: Bytes of answers that are kept in memory.
+        rate: Requests a second of one user, in the long run; 0 for no limit.
+        database: URL of the store; empty is a file in the folder.
+        folder: Of the service's own files.
+        execution: Of a pipeline that started it: `id` and `started`, which logs and jobs repeat.
+    """
+
+    models: tuple[str, ...]
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = 1
+    queue: int = 64
+    deadline: float = 30.0
+    body: int = 8 * 2**20
+    upload: int = 512 * 2**20
+    cache: int = 64 * 2**20
+    rate: float = 0.0
+    database: str = ""
+    folder: Path = Path("results/registry")
+    execution: dict[str, str] = {}  # noqa: RUF012 nobody changes it
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only users of this machine reach it, who need no key."""
+        return self.host in LOOPBACK
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; a serving process that dies is replaced at once.
+
+    The socket belongs to this process, so that requests wait while the next one starts.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    listening = socket.create_server((settings.host, settings.port), backlog=1024)
+    stopping = threading.Event()
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=_serve, args=(settings, listening, theirs))
+
+    def stop(*_: Any) -> None:
+        stopping.set()
+        if child.is_alive():
+            child.terminate()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    failures = 0
+    while not stopping.is_set() and failures < _STARTS:
+        started = time.monotonic()
+        child = context.Process(target=_serve, args=(settings, listening, theirs))
+        child.start()
+        if stopping.is_set():  # a signal came before there was a process to pass it to
+            child.terminate()
+        child.join()
+        if stopping.is_set():
+            break
+        failures = 0 if time.monotonic() - started > _SETTLED else failures + 1
+        _LOG.warning("the serving process ended with code %s", child.exitcode)
+        stopping.wait(0.1 * 4**failures if failures else 0)
+    ours.close()
+    if not stopping.is_set():
+        raise SystemExit(f"touchstone: the serving process ended {failures} times at its start")
+
+
+def _serve(settings: Settings, listening: socket.socket, parent: Any) -> None:
+    """What the serving process runs; it ends when the one that started it does."""
+    import uvicorn
+
+    from touchstone.service.app import create
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    config = uvicorn.Config(
+        create(settings), timeout_graceful_shutdown=5, server_header=False, access_log=False
+    )
+    server = uvicorn.Server(config)
+
+    def watch() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            parent.recv()
+        server.should_exit = True
+
+    threading.Thread(target=watch, daemon=True).start()
+    host, port = listening.getsockname()[:2]
+    _LOG.info("touchstone serves %s at http://%s:%s", ", ".join(settings.models), host, port)
+    server.run(sockets=[listening])

@@ -6,16 +6,11 @@ import getpass
 import hashlib
 import json
 import logging
-import multiprocessing
 import signal
-import socket
-import threading
-import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -26,8 +21,9 @@ from touchstone import __version__, registry
 from touchstone.contract import ModelsError
 from touchstone.io import artifacts
 from touchstone.io.artifacts import ArtifactError
+from touchstone.io.results import Results, folder
 from touchstone.io.settings import SettingsError
-from touchstone.service import pages, questions
+from touchstone.service import Settings, pages, questions
 from touchstone.service.pool import Answer, Metrics, Pool, QueueFullError, examined
 from touchstone.service.questions import Counterfactual, Gate, ProblemError, Question, Training
 from touchstone.service.store import ENDED, Job, ReusedError, Store
@@ -38,51 +34,9 @@ from touchstone.stages.training_run import Run, assert_trainable
 _LOG = logging.getLogger(__name__)
 _PATIENCE = 5.0  # s between questions of a job to a model that cannot answer yet
 _LOOK = 0.5  # s between looks at a training
-_FAREWELL = 4.0  # s that a training has to end by itself
+_FAREWELL = 3.0  # s that a training has to end by itself
 _ATTEMPTS = 3  # of a training whose processes vanish
-_SETTLED = 10.0  # s after which a serving process counts as started
-_STARTS = 4  # in a row that fail before nothing is started any more
 _POOLS = 2  # of versions that are not the one by default, at a time
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-class Settings(NamedTuple):
-    """How a service runs.
-
-    Attributes:
-        models: Models that it serves.
-        host: Address that it listens at.
-        port: 0 takes a free one.
-        workers: Processes for each model.
-        queue: Questions of a model that may wait.
-        deadline: Seconds that a request waits; a question that takes longer becomes a job.
-        body: Bytes that the body of a request may have.
-        upload: Bytes that an uploaded artefact may have.
-        cache: Bytes of answers that are kept in memory.
-        rate: Requests a second of one user, in the long run; 0 for no limit.
-        database: URL of the store; empty is a file in the folder.
-        folder: Of the service's own files.
-        execution: Of a pipeline that started it: `id` and `started`, which logs and jobs repeat.
-    """
-
-    models: tuple[str, ...]
-    host: str = "127.0.0.1"
-    port: int = 8080
-    workers: int = 1
-    queue: int = 64
-    deadline: float = 30.0
-    body: int = 8 * 2**20
-    upload: int = 512 * 2**20
-    cache: int = 64 * 2**20
-    rate: float = 0.0
-    database: str = ""
-    folder: Path = Path("results/registry")
-    execution: dict[str, str] = {}  # noqa: RUF012 nobody changes it
-
-    @property
-    def is_local(self) -> bool:
-        """Whether only users of this machine reach it, who need no key."""
-        return self.host in LOOPBACK
 
 
 class Cache:
@@ -130,7 +84,7 @@ class Service:
         self.cache = Cache(settings.cache)
         self.closing = asyncio.Event()
         self._followed: dict[str, asyncio.Task] = {}
-        self._ending: set[asyncio.Task] = set()
+        self._others: set[asyncio.Task] = set()
         self._training = asyncio.Semaphore(1)  # two that learn at a time take longer than in turn
 
     @asynccontextmanager
@@ -140,14 +94,15 @@ class Service:
             pool.start()
         for job in self.store.unfinished():
             self._take_up(job)
+        self._spawn(self._register_released())
         try:
             yield
         finally:
             self.closing.set()
-            followed = [*self._followed.values()]
+            followed = [*self._followed.values(), *self._others]
             for task in followed:
                 task.cancel()
-            await asyncio.gather(*followed, *self._ending, return_exceptions=True)
+            await asyncio.gather(*followed, return_exceptions=True)
             pools = [*self.pools.values(), *self.of_versions.values()]
             await asyncio.gather(*(pool.close() for pool in pools))
             self.store.close()
@@ -163,6 +118,30 @@ class Service:
         answer = pool.ask(job.question, bounded=False)
         self._follow(job.id, self._answer(job.id, job.question, answer))
 
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._others.add(task)
+        task.add_done_callback(self._others.discard)
+
+    async def _register_released(self) -> None:
+        """Make a first version of each artefact that was released with its model.
+
+        It comes to the stages that it has earned: there is no other gate than that of `move`.
+        """
+        for model_id, pool in self.pools.items():
+            while pool.facts is None:
+                await asyncio.sleep(_PATIENCE)
+            with self.versions() as found:
+                if pool.facts["source"] != "pretrained" or found.listed(model_id):
+                    continue
+                by, why = getpass.getuser(), "released with the package"
+                with contextlib.suppress(ArtifactError):
+                    artefact = checkpoints.find(model_id, Results(folder(model_id)))
+                    canary = " ".join(pool.facts["canary"])
+                    made = found.add(model_id, found.store(artefact, model_id), canary, by, why)
+                    for stage in ("Staging", "Production"):
+                        found.move(model_id, made.version, stage, canary, by, why)
+
     def pool(self, model_id: str, version: int | None = None) -> Pool:
         """Workers of a model, those of a version started where there are none.
 
@@ -177,13 +156,13 @@ class Service:
         known = self.of_versions.get((model_id, version))
         if known is None:
             with self.versions() as found:
-                folder = found.path(self.found(found, model_id, version)).absolute()
+                place = found.path(self.found(found, model_id, version)).absolute()
             known = Pool(
                 model_id,
                 self.settings.workers,
                 self.settings.queue,
                 self.metrics,
-                str(folder),
+                str(place),
                 f"{model_id}@{version}",
             )
             known.start()
@@ -191,9 +170,7 @@ class Service:
             others = [key for key in self.of_versions if key != (model_id, version)]
             idle = [key for key in others if self.of_versions[key].idle]
             for key in idle[: max(0, len(self.of_versions) - _POOLS)]:
-                task = asyncio.create_task(self.of_versions.pop(key).close())
-                self._ending.add(task)
-                task.add_done_callback(self._ending.discard)
+                self._spawn(self.of_versions.pop(key).close())
         self.of_versions.move_to_end((model_id, version))
         return known
 
@@ -235,8 +212,8 @@ class Service:
                     raise ArtifactError(f"its digest is {made}, expected {digest}")
                 if known := [each for each in found.listed(model_id) if each.digest == made]:
                     return known[0]
-                folder = (self.settings.folder / model_id / made).absolute()
-                canary = " ".join((await examined(model_id, str(folder)))["canary"])
+                place = (self.settings.folder / model_id / made).absolute()
+                canary = " ".join((await examined(model_id, str(place)))["canary"])
                 return found.add(model_id, made, canary, by, why)
             finally:
                 found.discard(model_id, made)
@@ -443,12 +420,13 @@ class Service:
                 return
 
     async def _end_run(self, run: Run) -> None:
-        run.end()
-        for _ in range(round(_FAREWELL / 0.1)):
-            if not run.lives:
-                return
-            await asyncio.sleep(0.1)
-        run.end(9)
+        """End a training, first with the chance to end in order."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            run.end(number)
+            for _ in range(round(_FAREWELL / 0.05)):
+                if not run.lives:
+                    return
+                await asyncio.sleep(0.05)
 
     def _tell_news(self, job: Job, run: Run) -> None:
         for line in run.news():
@@ -541,62 +519,3 @@ def check(settings: Settings) -> dict[str, Any]:
     models = asyncio.run(all_states())
     ready = all(each["ready"] for each in models.values())
     return {"ready": ready, "models": models, "execution": settings.execution}
-
-
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; a serving process that dies is replaced at once.
-
-    The socket belongs to this process, so that requests wait while the next one starts.
-    """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    listening = socket.create_server((settings.host, settings.port), backlog=1024)
-    stopping = threading.Event()
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    child = context.Process(target=_serve, args=(settings, listening, theirs))
-
-    def stop(*_: Any) -> None:
-        stopping.set()
-        if child.is_alive():
-            child.terminate()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    failures = 0
-    while not stopping.is_set() and failures < _STARTS:
-        started = time.monotonic()
-        child = context.Process(target=_serve, args=(settings, listening, theirs))
-        child.start()
-        if stopping.is_set():  # a signal came before there was a process to pass it to
-            child.terminate()
-        child.join()
-        if stopping.is_set():
-            break
-        failures = 0 if time.monotonic() - started > _SETTLED else failures + 1
-        _LOG.warning("the serving process ended with code %s", child.exitcode)
-        stopping.wait(0.1 * 4**failures if failures else 0)
-    ours.close()
-    if not stopping.is_set():
-        raise SystemExit(f"touchstone: the serving process ended {failures} times at its start")
-
-
-def _serve(settings: Settings, listening: socket.socket, parent: Any) -> None:
-    """What the serving process runs; it ends when the one that started it does."""
-    import uvicorn
-
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    config = uvicorn.Config(
-        create(settings), timeout_graceful_shutdown=5, server_header=False, access_log=False
-    )
-    server = uvicorn.Server(config)
-
-    def watch() -> None:
-        with contextlib.suppress(EOFError, OSError):
-            parent.recv()
-        server.should_exit = True
-
-    threading.Thread(target=watch, daemon=True).start()
-    host, port = listening.getsockname()[:2]
-    _LOG.info("touchstone serves %s at http://%s:%s", ", ".join(settings.models), host, port)
-    server.run(sockets=[listening])

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jinja2
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
-from jsonschema import ValidationError
 
 from touchstone import contract, registry
 from touchstone.io import artifacts, plain_yaml, reports, settings
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results, folder
+from touchstone.io.validation import jsonschema
 from touchstone.registry import FormField
 from touchstone.service import questions
 from touchstone.service.questions import ProblemError
@@ -134,7 +134,7 @@ def register(app: FastAPI, service: "Service") -> None:
             report = json.loads(bytes(body))
             reports.validate(report)
             text = answered(report)
-        except (ArtifactError, ValidationError, ValueError, LookupError, TypeError):
+        except (ArtifactError, jsonschema().ValidationError, ValueError, LookupError, TypeError):
             raise ProblemError(422, "the body is no report of a prediction or inference") from None
         return HTMLResponse(text, headers=_HEADERS)
 
