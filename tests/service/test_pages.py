@@ -210,9 +210,9 @@ def move(page, stage, why, model=MODEL):
 
 
 def test_a_person_is_refused_a_promotion_with_everything_that_failed(page):
-    said = move(page, "Staging", "it looks fine")
-    assert said.startswith("REFUSED: interface version 1 from None to Staging")
-    assert page.locator("#promoted li").all_inner_texts() == ["the canary gets another answer"]
+    said = move(page, "Production", "it looks fine")
+    assert said.startswith("REFUSED: interface version 1 from None to Production")
+    assert page.locator("#promoted li").all_inner_texts() == ["may only become Staging or Archived"]
     history = page.get_by_role("region", name="History of stages")
     assert history.locator("tbody tr").count() == 1
 
@@ -336,6 +336,13 @@ def test_a_person_trains_a_model_to_its_end_and_has_its_version_in_staging_and_n
     assert "there is no certificate" in page.locator("#promoted li").first.inner_text()
     page.goto("/monitor")
     page.get_by_role("region", name="Runs").get_by_text("untrained").first.wait_for()
+
+
+@pytest.mark.nightly
+def test_a_person_is_refused_a_version_that_answers_otherwise_than_it_did(page):
+    said = move(page, "Staging", "it looks fine")
+    assert said.startswith("REFUSED: interface version 1")
+    assert page.locator("#promoted li").all_inner_texts() == ["the canary gets another answer"]
 
 
 @pytest.mark.nightly
