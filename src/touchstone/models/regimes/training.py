@@ -26,6 +26,7 @@ from touchstone.models.regimes.switching import Switching
 
 _GRID = (0.0, 0.25, 0.5, 0.7, 0.85)  # dependence of the series that calibrate the intervals
 _N_PLACEBOS = 40
+_N_QUICK = 40  # steps of the fit to a simulated series
 _UNLIKELY = 0.05  # p-value of the placebos below which it is said
 _LEVEL = 0.9
 _NINETY = 1.6449  # standard deviations from the mean to the end of a 90 % interval
@@ -266,14 +267,14 @@ def _effects(
     pivots = effects.linear_calibration(n, j, effects.ridge(), plan, _GRID, n_series, rng)
     measured = effects.measured_dependence(average)
     regimes = by_regime(y, d, x, bare.switching, int(bare.horizon), plan)
-    of_regimes = _regime_pivots(bare, config, plan, n, n_series, rng)
+    fixed, fitted = _regime_pivots(bare, config, plan, n, n_series, rng)
     rows, numbers, prior = [], [], float(config["prior"]["effect"])
     estimates, errors = np.r_[average.estimate, regimes.estimate], np.r_[average.se, regimes.se]
     for k, (estimate, se) in enumerate(zip(estimates, errors, strict=True)):
         if k == 0:
             low, high = pivots.interval(estimate, se, measured, _LEVEL)
         else:
-            alone = Pivots(np.zeros(1), of_regimes[k - 1 : k])
+            alone = Pivots(np.zeros(1), fitted[k - 1 : k])
             low, high = alone.interval(estimate, se, 0.0, _LEVEL)
         theory = effects.asymptotic(estimate, se, n, _LEVEL)
         numbers.append([estimate, se, low, high])
@@ -296,7 +297,7 @@ def _effects(
     least = sensitivity.regress(y, np.column_stack([d, x]))
     t_value = least.slope[0] / least.se[0]
     values = [sensitivity.robustness(t_value, least.dof, level=v) for v in (None, _LEVEL)]
-    found = _with(bare, effect=np.array(numbers), pivots=of_regimes, robustness=np.array(values))
+    found = _with(bare, effect=np.array(numbers), pivots=fixed, robustness=np.array(values))
     said = [
         f"the plan of folds is {chosen.name}: {chosen.why}",
         f"dependence of what is left of treatment and outcome is {measured:.2f}; intervals are "
@@ -330,18 +331,20 @@ def _regime_pivots(
     n: int,
     n_series: int,
     rng: np.random.Generator,
-) -> Float[np.ndarray, "regime series"]:
-    """Errors of effects by regime over standard errors, in economies of known effects."""
+) -> tuple[Float[np.ndarray, "regime series"], Float[np.ndarray, "regime series"]]:
+    """Errors of effects by regime over standard errors, in economies of known effects: with the
+    regimes of the training, as later windows have them; and with regimes that are fitted to each
+    economy, as those of the training were."""
     parameters = economies.draw_parameters(prior_of(config, bare), bare, rng, n_series)
     window = economies.draw(bare, parameters, n, rng, rng)
     rows = []
-    for k in range(n_series):
-        found = by_regime(
-            window.outcome[k], window.treatment[k], window.controls[k], bare.switching,
-            int(bare.horizon), plan,
-        )  # fmt: skip
-        rows.append((found.estimate - parameters.effect[k]) / found.se)
-    return np.array(rows).T
+    for k, (y, d, x) in enumerate(zip(*window[:3], strict=True)):
+        own = switching.fit(y, np.column_stack([d, x]), 2, rng, n_starts=1, n_steps=_N_QUICK)
+        for regimes in (bare.switching, own):
+            found = by_regime(y, d, x, regimes, int(bare.horizon), plan)
+            rows.append((found.estimate - parameters.effect[k]) / found.se)
+    fixed, fitted = np.array(rows).reshape(n_series, 2, 2).transpose(1, 2, 0)
+    return fixed, fitted
 
 
 def _projections(
