@@ -25,6 +25,10 @@ from touchstone.models.regimes.series import Recipe, Table
 from touchstone.models.regimes.switching import Switching
 
 _GRID = (0.0, 0.25, 0.5, 0.7, 0.85)  # dependence of the series that calibrate the intervals
+_OWN_YEARS, _LAG_YEARS = 2, 3  # of the lags of outcome and treatment
+_LAG_DATES = 4  # dates for each lag, fewer of which shorten both
+_LARGEST = 0.05  # of the treatments, without which the response is shown, too
+_FEW = 0.6  # part of a response, less than which is left without these: few dates carry it
 _N_PLACEBOS = 40
 _N_QUICK = 40  # steps of the fit to a simulated series
 _UNLIKELY = 0.05  # p-value of the placebos below which it is said
@@ -174,7 +178,52 @@ def learn(
     said.append(f"R-hat of the posterior of the training is {sampled.r_hat[0]:.3f}")
     comparisons = [_held_out(regimes, every, n, of_outcome)]
     figures = _drawings(found, recipe, fitted, every[:n], sampled, tables)
+    level, sentence = _level(table, recipe, fitted.dates[-1], rng)
+    figures.insert(1, level)
+    said.append(sentence)
     return Learnt(found, n_held, comparisons, tables, said, figures)
+
+
+def _level(
+    table: Table, recipe: Recipe, last: np.datetime64, rng: np.random.Generator
+) -> tuple[Drawing, str]:
+    """Response of the sum of the outcome, with and without the largest treatments."""
+    rows = table.dates <= last
+    both = np.stack([table.column(recipe.outcome), table.column(recipe.treatment)])[:, rows]
+    both = both[:, np.isfinite(both).all(0)]
+    in_a_year = 365.25 / float(np.median(np.diff(table.dates).astype(int)))
+    # As Romer and Romer (2004) have it, where there are enough dates.
+    years = min(1.0, both.shape[1] / (_LAG_DATES * (_OWN_YEARS + _LAG_YEARS) * in_a_year))
+    n_own, n_lags = (max(round(y * years * in_a_year), 1) for y in (_OWN_YEARS, _LAG_YEARS))
+    limit = np.quantile(np.abs(both[1]), 1 - _LARGEST)
+    treatments = {
+        "all treatments": both[1],
+        f"without the largest {_LARGEST:.0%} of them": np.where(
+            np.abs(both[1]) > limit, 0.0, both[1]
+        ),
+    }
+    responses = {
+        name: effects.distributed_lags(both[0], treatment, n_own, n_lags, 4 * n_lags // 3 + 1, rng)
+        for name, treatment in treatments.items()
+    }
+    ours, without = (each.estimate for each in responses.values())
+    far = int(np.abs(ours).argmax())
+    drawing = Drawing(
+        "level",
+        f"The sum of {recipe.outcome} since a unit of {recipe.treatment}, by distributed lags "
+        f"(Romer and Romer 2004: {n_own} of the outcome, {n_lags} of the treatment), with 90 % "
+        "intervals. It is an effect if the treatment depends on no outcome, as a shock does.",
+        partial(drawings.level, responses=responses, label=f"sum of {recipe.outcome}"),
+    )
+    sentence = (
+        f"the sum of {recipe.outcome} is farthest from zero {far} rows after a unit of "
+        f"{recipe.treatment}, at {ours[far]:.3g} ({responses['all treatments'].low[far]:.3g} to "
+        f"{responses['all treatments'].high[far]:.3g}); without the largest {_LARGEST:.0%} of the "
+        f"treatments it is {without[far]:.3g} there"
+    )
+    if without[far] * np.sign(ours[far]) < _FEW * abs(ours[far]):
+        sentence += ": few dates carry it"
+    return drawing, sentence
 
 
 def _drawings(
