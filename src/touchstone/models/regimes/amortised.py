@@ -4,12 +4,13 @@ The network reads outcome and treatment date by date, and says after each what i
 probability of the turbulent regime, and a normal distribution of the parameters. It learns this
 from economies of the prior, so that it stands for the posterior of both (neural posterior
 estimation, Papamakarios and Murray 2016). Attention is masked: no date sees a later one. What it
-says of the parameters is a proposal only: the exact likelihood, by the forward recursion, weighs its
-draws, and says by their effective number how good the proposal was.
+says of the parameters is a proposal only: the exact likelihood, by the forward recursion, weighs
+its draws, and says by their effective number how good the proposal was.
 """
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import equinox as eqx
@@ -20,18 +21,23 @@ import optax
 from jax import Array
 from jax.scipy.special import gammaln
 from jax.scipy.stats import beta, norm
-from jaxtyping import Float
+from jaxtyping import ArrayLike, Float
 
+from touchstone.io.artifacts import ArtifactError
 from touchstone.models.regimes.economy import Parameters, Prior
-from touchstone.models.regimes.switching import forward
+from touchstone.models.regimes.switching import forward, forward_backward
 
+FILE = "regime_posterior.eqx"
 N_PARAMETERS = 8
+N_DRAWS = 1000  # of each proposal
 _WIDTH, _N_HEADS, _N_BLOCKS = 32, 4, 2
 _N_WAVES = 8  # sines and cosines of the number of the date
 _LONGEST_WAVE = 1000.0  # dates
 _DOF = 5.0  # of the proposal's tails, heavier than those of a normal distribution
 _BATCH, _LEARNING_RATE = 32, 3e-3
 _LEAST_STAY = 1e-4
+_N_ROUNDS = 4  # proposals, one after the other
+_LEAST_EFFECTIVE = 60  # draws, that the moments of a proposal are of
 
 
 def coordinates(parameters: Parameters) -> Float[np.ndarray, "economy 8"]:
@@ -45,13 +51,19 @@ def coordinates(parameters: Parameters) -> Float[np.ndarray, "economy 8"]:
     )
 
 
-class Values(NamedTuple):
-    """Parameters of one economy by regime, shape (2,) each."""
+def parameters(u: Float[np.ndarray, "economy 8"]) -> "Values":
+    """The inverse of `coordinates`, shape (economy, 2) each."""
+    variance = np.exp(u[:, 4:5]) * np.column_stack([np.ones(len(u)), 1 + np.exp(u[:, 5])])
+    return Values(u[:, :2], u[:, 2:4], variance, 1 / (1 + np.exp(-u[:, 6:])))
 
-    effect: Array
-    intercept: Array
-    variance: Array
-    stay: Array
+
+class Values(NamedTuple):
+    """Parameters by regime, shape (2,) each, of one economy, or of many."""
+
+    effect: Array | np.ndarray
+    intercept: Array | np.ndarray
+    variance: Array | np.ndarray
+    stay: Array | np.ndarray
 
 
 def values(u: Float[Array, " 8"]) -> Values:
@@ -87,12 +99,42 @@ def run_filter(
         outcome: Less what the controls explain of it.
         treatment: Of the same dates.
     """
+    return forward(*_chain(u, outcome, treatment))[1:]
+
+
+def _chain(u: Array, outcome: Array, treatment: Array) -> tuple[Array, Array, Array]:
+    """Log densities, transitions and start of the regimes."""
     effect, intercept, variance, stay = values(u)
     mean = intercept + treatment[:, None] * effect
     density = norm.logpdf(outcome[:, None], mean, jnp.sqrt(variance))
     stay = jnp.clip(stay, _LEAST_STAY, 1 - _LEAST_STAY)
     transition = jnp.log(jnp.array([[stay[0], 1 - stay[0]], [1 - stay[1], stay[1]]]))
-    return forward(density, transition, jnp.log(jnp.full(2, 0.5)))[1:]
+    return density, transition, jnp.log(jnp.full(2, 0.5))
+
+
+@jax.jit
+def predictions(
+    u: Float[Array, "draw 8"],
+    slope: Float[Array, "draw control"],
+    outcome: Float[Array, " date"],
+    treatment: Float[Array, " date"],
+    controls: Float[Array, "date control"],
+) -> Float[Array, "4 date"]:
+    """Mean, standard deviation, distribution and density, at each date, of a new outcome in the
+    regime that the date was in, whatever that was."""
+
+    def of_draw(u, b):
+        left = outcome - controls @ b
+        now = values(u)
+        p = jnp.exp(forward_backward(*_chain(u, left, treatment)).smoothed)
+        mean = now.intercept + treatment[:, None] * now.effect + (controls @ b)[:, None]
+        sd = jnp.sqrt(now.variance)
+        z = (outcome[:, None] - mean) / sd
+        rows = mean, mean**2 + sd**2, norm.cdf(z), norm.pdf(z) / sd
+        return jnp.stack([(p * row).sum(1) for row in rows])
+
+    mean, square, cdf, density = jax.vmap(of_draw)(u, slope).mean(0)
+    return jnp.stack([mean, jnp.sqrt(jnp.maximum(square - mean**2, 1e-12)), cdf, density])
 
 
 class Said(NamedTuple):
@@ -174,6 +216,19 @@ class RegimeNet(eqx.Module):
         return Said(logit + said[:, 0], said[:, 1 : 1 + N_PARAMETERS], root)
 
 
+def load(file: Path) -> RegimeNet:
+    """A network from its file.
+
+    Raises:
+        ArtifactError: If the file is no such network.
+    """
+    blank = RegimeNet(np.zeros(N_PARAMETERS), np.ones(N_PARAMETERS), key=jax.random.key(0))
+    try:
+        return eqx.tree_deserialise_leaves(file, blank)
+    except (RuntimeError, ValueError, EOFError) as error:
+        raise ArtifactError(f"{file}: is no network of this model ({error})") from None
+
+
 class Learnt(NamedTuple):
     """A trained network, and its loss at each step: cross-entropy of the regimes, in nats."""
 
@@ -209,8 +264,8 @@ def train(
     def loss(net: RegimeNet, key: Array) -> tuple[Array, Array]:
         which, keys = jax.random.split(key)
         u = pool[jax.random.randint(which, (_BATCH,), 0, len(pool))]
-        simulate = partial(_simulate, n_dates=n_dates, treatment_sd=treatment_sd)
-        outcome, treatment, state = jax.vmap(simulate)(u, jax.random.split(keys, _BATCH))
+        draw_series = partial(simulate, n_dates=n_dates, treatment_sd=treatment_sd)
+        outcome, treatment, state = jax.vmap(draw_series)(u, jax.random.split(keys, _BATCH))
         said = jax.vmap(net)(outcome, treatment)
         entropy = optax.sigmoid_binary_cross_entropy(said.logit, state).mean()
         z = ((u - net.centre) / net.scale)[:, None] - said.mean
@@ -240,9 +295,7 @@ def train(
     return Learnt(net, np.asarray(losses, float))
 
 
-def _simulate(
-    u: Array, key: Array, n_dates: int, treatment_sd: float
-) -> tuple[Array, Array, Array]:
+def simulate(u: Array, key: Array, n_dates: int, treatment_sd: float) -> tuple[Array, Array, Array]:
     """Outcome, treatment and regime of each date of an economy without controls."""
     effect, intercept, variance, stay = values(u)
     keys = jax.random.split(key, 4)
@@ -281,14 +334,17 @@ class Judged(NamedTuple):
 def judge(
     net: RegimeNet,
     prior: Prior,
-    centre: Float[Array, " control"],
-    outcome: Float[Array, " date"],
-    treatment: Float[Array, " date"],
-    controls: Float[Array, "date control"],
+    centre: Float[ArrayLike, " control"],
+    outcome: Float[ArrayLike, " date"],
+    treatment: Float[ArrayLike, " date"],
+    controls: Float[ArrayLike, "date control"],
     key: Array,
     n_draws: int,
 ) -> Judged:
-    """Draws of the posterior of a window, re-weighted by its exact likelihood.
+    """Draws of the posterior of a window, weighted by its exact likelihood.
+
+    The network proposes; each further proposal has the moments of the draws before, as the
+    likelihood weighs them (population Monte Carlo, Cappe et al. 2004).
 
     Args:
         net: The network.
@@ -296,29 +352,64 @@ def judge(
         centre: Of the prior of the slopes.
         outcome, treatment, controls: Of the window.
         key: For the draws.
-        n_draws: Their number.
+        n_draws: Of each proposal.
     """
-    first, second, third = jax.random.split(key, 3)
+    centre, outcome, treatment, controls = map(jnp.asarray, (centre, outcome, treatment, controls))
     mean, factor = _slopes(prior, centre, outcome, treatment, controls)
-    e = jax.random.normal(first, (n_draws, len(centre)))
-    slope = mean + e @ factor.T
     said = net(outcome - controls @ mean, treatment)
-    normal = jax.random.normal(second, (n_draws, N_PARAMETERS))
-    chi = 2 * jax.random.gamma(third, _DOF / 2, (n_draws, 1)) / _DOF
-    z = normal / jnp.sqrt(chi)
-    root = said.root[-1]
-    standard = said.mean[-1] + jax.scipy.linalg.solve_triangular(root, z.T, lower=True).T
-    u = net.centre + net.scale * standard
-    filtered, evidence = jax.vmap(lambda u, b: run_filter(u, outcome - controls @ b, treatment))(
-        u, slope
-    )
-    log_target = evidence + jax.vmap(partial(log_prior, prior))(u)
-    log_target = log_target + norm.logpdf(slope, centre, prior.slope).sum(1)
-    # Densities of the proposals, up to a constant.
-    log_proposal = -0.5 * (_DOF + N_PARAMETERS) * jnp.log1p((z**2).sum(1) / _DOF)
-    log_proposal = log_proposal - 0.5 * (e**2).sum(1)
-    network = jax.nn.sigmoid(said.logit)
-    return Judged(u, slope, log_target - log_proposal, jnp.exp(filtered[..., 1]), network)
+    j = len(centre)
+
+    def parts(theta: Array) -> tuple[Array, Array]:
+        u = net.centre + net.scale * theta[:N_PARAMETERS]
+        return u, centre + prior.slope * theta[N_PARAMETERS:]
+
+    def log_target(theta: Array) -> tuple[Array, Array]:
+        u, slope = parts(theta)
+        filtered, evidence = run_filter(u, outcome - controls @ slope, treatment)
+        density = evidence + log_prior(prior, u) + norm.logpdf(slope, centre, prior.slope).sum()
+        return density, jnp.exp(filtered[:, 1])
+
+    def propose(middle: Array, root: Array, key: Array) -> tuple[Array, Array, Array]:
+        first, second = jax.random.split(key)
+        normal = jax.random.normal(first, (n_draws, N_PARAMETERS + j))
+        chi = 2 * jax.random.gamma(second, _DOF / 2, (n_draws, 1)) / _DOF
+        z = normal / jnp.sqrt(chi)
+        theta = middle + z @ root.T
+        density, filtered = jax.vmap(log_target)(theta)
+        log_proposal = -0.5 * (_DOF + N_PARAMETERS + j) * jnp.log1p((z**2).sum(1) / _DOF)
+        return theta, jnp.nan_to_num(density - log_proposal, nan=-jnp.inf), filtered
+
+    # Of independent parts: what the network says, and the slopes.
+    of_net = jax.scipy.linalg.solve_triangular(said.root[-1], jnp.eye(N_PARAMETERS), lower=True)
+    root = jax.scipy.linalg.block_diag(of_net, factor / prior.slope)
+    middle = jnp.append(said.mean[-1], (mean - centre) / prior.slope)
+    keys = jax.random.split(key, _N_ROUNDS)
+    theta, log_weight, filtered = propose(middle, root, keys[0])
+    for each in keys[1:]:
+        middle, root = _moments(theta, log_weight)
+        theta, log_weight, filtered = propose(middle, root, each)
+    u, slope = jax.vmap(parts)(theta)
+    return Judged(u, slope, log_weight, filtered, jax.nn.sigmoid(said.logit))
+
+
+def _moments(theta: Float[Array, "draw k"], log_weight: Float[Array, " draw"]):
+    """Mean and root of the covariance of weighted draws, of which enough count: the weights are
+    tempered until they do."""
+    log_weight = log_weight - log_weight.max()
+
+    def halve(ends: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        low, high = ends
+        power = (low + high) / 2
+        weight = jnp.exp(power * log_weight)
+        enough = weight.sum() ** 2 / (weight**2).sum() > _LEAST_EFFECTIVE
+        return (jnp.where(enough, power, low), jnp.where(enough, high, power)), None
+
+    (power, _), _ = jax.lax.scan(halve, (jnp.zeros(()), jnp.ones(())), None, length=12)
+    weight = jax.nn.softmax(power * log_weight)
+    middle = weight @ theta
+    apart = theta - middle
+    covariance = (apart * weight[:, None]).T @ apart + 1e-4 * jnp.eye(theta.shape[1])
+    return middle, jnp.linalg.cholesky(covariance)
 
 
 def _slopes(prior: Prior, centre, outcome, treatment, controls):
@@ -333,3 +424,35 @@ def _slopes(prior: Prior, centre, outcome, treatment, controls):
     covariance = jnp.linalg.inv(precision)
     mean = covariance @ (full.T @ outcome / noise + middle / size**2)
     return mean[2:], jnp.linalg.cholesky(covariance[2:, 2:])
+
+
+class Window(NamedTuple):
+    """What is known of a window of outcomes that controls do not explain.
+
+    Attributes:
+        filtered: Probability of the turbulent regime given no later date, shape (T,).
+        network: The same as the network says it, before the exact likelihood was asked.
+        effective: Effective part of the draws.
+    """
+
+    filtered: Float[np.ndarray, " date"]
+    network: Float[np.ndarray, " date"]
+    effective: float
+
+
+def posterior(
+    net: RegimeNet,
+    prior: Prior,
+    outcome: Float[np.ndarray, " date"],
+    treatment: Float[np.ndarray, " date"],
+    seed: int,
+) -> Window:
+    """Regimes of a window, whose outcome is less what the controls explain; see `judge`."""
+    none = np.zeros((len(outcome), 0))
+    key = jax.random.key(seed)
+    found = judge(net, prior, none[0], outcome, treatment, none, key, N_DRAWS)
+    weight = np.asarray(found.log_weight, float)
+    weight = np.exp(weight - weight.max())
+    weight /= weight.sum()
+    effective = float(1 / (weight**2).sum() / N_DRAWS)
+    return Window(weight @ np.asarray(found.filtered), np.asarray(found.network), effective)
