@@ -82,6 +82,8 @@ def test_a_rule_is_tested_on_the_base_cases_that_it_flags_once_of_the_two(scores
     assert (slow["only_control"], slow["only_reference"]) == (1, 8)
     assert slow["p_value"] == pytest.approx(binomtest(1, 9).pvalue)
     assert (fast["only_control"], fast["only_reference"], fast["p_value"]) == (0, 0, 1.0)
+    together = control.pooled(runs)
+    assert (together.value, together.n) == (pytest.approx(13 / 120), N)
 
 
 def test_separation_is_the_area_under_the_roc_curve(scores):

@@ -1,6 +1,7 @@
 """The five stages on a model whose posterior is known exactly, called as notebooks call them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from touchstone.stages import (
     infer,
     page,
     randomness,
+    records,
     simulate,
     stress,
     summary,
@@ -262,6 +264,20 @@ def test_what_cannot_be_judged_is_no_pass_however_usual_its_signs_are():
         "record 2: 9 samples one after another have the largest value",
     )
     assert got.score > RULE.threshold
+
+
+@pytest.mark.parametrize(
+    ("n_seen", "value", "words"),
+    [(20, np.nan, "1 of 20 samples are not numbers"), (0, 1.0, "no sample was observed")],
+)
+def test_a_record_that_no_engine_takes_is_refused(done, n_seen, value, words):
+    observed = done.inference.cases.observed.copy()
+    observed[0, 3] = value
+    mask = np.arange(observed.shape[1])[None] < n_seen
+    cases = done.inference.cases._replace(observed=observed, mask=mask)
+    source = records.Source("mine", "mine.csv", Path(), Path(), {}, ())
+    with pytest.raises(ArtifactError, match=rf"mine\.csv: cannot judge: {words}"):
+        infer._obstacles(cases, source)
 
 
 @pytest.mark.parametrize("value", [0.9, np.nan])

@@ -108,6 +108,16 @@ def of_rule(runs: pd.DataFrame) -> list[dict]:
     return tests
 
 
+def pooled(runs: pd.DataFrame) -> guardrail.Interval:
+    """Rate at which a rule flags all controls together; its interval counts base cases.
+
+    Args:
+        runs: Rows with `split`, `case_index` and `flagged`.
+    """
+    controls = runs[runs["split"] == "control"]
+    return guardrail.wilson(controls["flagged"].mean(), controls["case_index"].nunique())
+
+
 def separation(runs: pd.DataFrame, scores: dict[str, int]) -> list[dict]:
     """How well single scores tell each stressed variant from the training family.
 

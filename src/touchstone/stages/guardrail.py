@@ -99,7 +99,11 @@ def run(settings: dict, results: Results) -> Guarded:
         "left_out": left_out.compare(judged, fitted_on, usual, calibration, decision),
         "oracle": _oracle(table, judged),
         "unseen": _unseen(judged, theirs, seed),
-        "control": {"stress": table["control"], "guardrail": control.of_rule(judged)},
+        "control": {
+            "stress": table["control"],
+            "guardrail": control.of_rule(judged),
+            "pooled": control.pooled(judged)._asdict(),
+        },
     }
     lineage = reports.lineage(
         {name: settings[name] for name in ("alpha", "delta", "fit_part")}, seed, {"stress": source}
