@@ -46,7 +46,7 @@ BUDGET = {
     "n_draws": 400,
     "n_steps": 10,
     "reweight": {
-        "n_runs": 8,
+        "n_runs": 6,
         "n_starts": 8,
         "n_improve": 15,
         "n_rounds": 24,
