@@ -31,8 +31,8 @@ def export(uri: str, experiment: str = EXPERIMENT, root: Path = Path("results"))
         ArtifactError: If MLflow is not installed, or cannot be reached.
     """
     try:
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
+        from mlflow import MlflowClient  # ty: ignore[import-not-found] an extra
+        from mlflow.exceptions import MlflowException  # ty: ignore[import-not-found]
     except ImportError:
         raise ArtifactError("--mlflow: needs `uv sync --extra mlflow`") from None
     client = MlflowClient(tracking_uri=uri)
