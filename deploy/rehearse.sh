@@ -68,7 +68,7 @@ curl -sf -H "Authorization: Bearer $(cat "$place/key")" -H 'Content-Type: applic
     -d '{"model_id": "interface", "inputs": {"film": "film 3", "Tg_num": 420}}' \
     http://127.0.0.1:8080/predict | head -c 200
 started=$SECONDS
-kill "$(pgrep -P $service)"
+kill "$(pgrep -P "$(pgrep -P $service)")" # unshare itself ends with what it started
 wait $service || true
 echo; echo "ended after $((SECONDS - started)) s"
 ((SECONDS - started <= 10))

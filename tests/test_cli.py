@@ -167,6 +167,17 @@ def test_a_record_that_the_model_does_not_explain_is_escalated(here):
     assert "Next: Do not use these intervals" in result.stdout
 
 
+def test_an_escalated_record_is_inferred_again_where_that_is_asked_for(here):
+    drifting("drifts.csv")
+    result = infer("drifts.csv", "--escalate", "--out", "answers")
+    assert result.exit_code == 3  # the verdict on the model itself stands
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "Resolved: a drift" in result.stdout
+    assert "Next: Do not use the first intervals" in result.stdout
+    assert json.loads(Path("answers/drifts.json").read_text())["escalation"]["resolved"]
+    assert "The posterior with a drift" in Path("answers/drifts.html").read_text()
+
+
 def test_a_record_at_the_limit_of_its_instrument_cannot_be_judged(here):
     record = np.loadtxt("mine.csv", delimiter=",", skiprows=1)
     limit = np.sort(record[:, 1])[-5]

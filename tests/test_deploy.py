@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import hcl2
@@ -129,7 +130,7 @@ TOOLS = {
 def test_the_tool_of_the_format_finds_nothing_wrong(tool):
     uv = shutil.which("uv") or ROOT / ".uv/bin/uv"
     package, arguments = TOOLS[tool]
-    command = [uv, "tool", "run", "--from", package, tool, *arguments]
+    command = [uv, "tool", "run", "--python", sys.executable, "--from", package, tool, *arguments]
     done = subprocess.run(command, cwd=DEPLOY, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

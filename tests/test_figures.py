@@ -143,6 +143,14 @@ def each_figure():
         "ranks": lambda ax: figures.ranks(ax, columns, band, "method"),
         "residuals": lambda ax: figures.residuals(ax, view, cases, posterior, 0),
         "risk_coverage": lambda ax: figures.risk_coverage(ax, harm()),
+        "roc": lambda ax: figures.roc(
+            ax,
+            [
+                {"name": name, "false_alarms": [0.05, 0.5], "recall": [0.4, 0.9]}
+                for name in ("decision", "k-hat")
+            ],
+            0.05,
+        ),
         "separation": lambda ax: figures.separation(ax, scores(), "score", 0.5),
         "twin_ratio": lambda ax: figures.twin_ratio(ax, curves()),
         "twins": lambda ax: figures.twins(ax, curves()),

@@ -284,6 +284,32 @@ class Model[Detail](ABC):
         observation: a number of the model's own, high where it is far, shape (case,)."""
         return np.zeros(len(cases.kind))
 
+    def detection_power(
+        self,
+        n: int,
+        rng: np.random.Generator,
+        noise: np.random.Generator,
+        settings: Json,
+        stress: str,
+        severity: float,
+        known: Sequence[str] = (),
+        n_first: int | None = None,
+    ) -> np.ndarray:
+        """Power of the best test that knows a stress, at a level of 5 %, against the best in-family
+        fit to the noise-free observation: what no detector can surpass, shape (case,).
+
+        Args:
+            n: Number of cases.
+            rng: As in `cases`: the same base cases.
+            noise: For what the stress leaves to chance, the same as in `cases`.
+            settings: As in `cases`.
+            stress: Name of the stress.
+            severity: Of the stress.
+            known: Names of quantities that are known besides, so that nothing hides in them.
+            n_first: Number of the first of these cases that it is said of; all if not given.
+        """
+        raise NotImplementedError(f"{self.model_id} does not say what could be detected")
+
     def summaries(self, cases: Cases[Detail]) -> np.ndarray:
         """What the model's engine makes of each case, shape (case, feature), for the detectors of
         others that look at nothing else."""

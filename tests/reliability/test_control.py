@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest, wilcoxon
+from scipy.stats import binomtest, kstest, wilcoxon
 from sklearn.metrics import roc_auc_score
 
 from touchstone.reliability import control
@@ -82,6 +82,8 @@ def test_a_rule_is_tested_on_the_base_cases_that_it_flags_once_of_the_two(scores
     assert (slow["only_control"], slow["only_reference"]) == (1, 8)
     assert slow["p_value"] == pytest.approx(binomtest(1, 9).pvalue)
     assert (fast["only_control"], fast["only_reference"], fast["p_value"]) == (0, 0, 1.0)
+    together = control.pooled(runs)
+    assert (together.value, together.n) == (pytest.approx(13 / 120), N)
 
 
 def test_separation_is_the_area_under_the_roc_curve(scores):
@@ -100,3 +102,26 @@ def test_separation_is_the_area_under_the_roc_curve(scores):
         for name, sign in signs.items():
             both = np.concatenate([runs[0][name], stressed[name]])
             assert row[name] == pytest.approx(roc_auc_score(is_stressed, sign * both))
+
+
+def test_the_joint_p_value_is_uniform_however_the_metrics_hang_together():
+    """Over controls that are none but noise, with metrics that are nearly the same."""
+    rng = np.random.default_rng(3)
+    p_values = []
+    for _ in range(30):
+        common = rng.standard_normal((3, N))
+        splits = [{m: c + 0.1 * rng.standard_normal(N) for m in METRICS} for c in common]
+        runs = pd.concat(
+            [
+                rows_of("in_distribution", None, 0.0, splits[0]),
+                rows_of("control", FAMILIES[0], 0.0, splits[1]),
+                rows_of("control", FAMILIES[1], 0.0, splits[2]),
+            ]
+        )
+        p_values.append(control.joint(runs))
+    assert kstest(p_values, "uniform").pvalue > 0.01
+
+
+def test_the_joint_p_value_sees_one_metric_of_one_family(scores):
+    shifted = {**scores, "pred_nll": scores["pred_nll"] + 0.05}
+    assert control.joint(table(scores, shifted)) <= 0.002

@@ -102,8 +102,7 @@ def test_a_rule_comes_back_from_its_report():
 def sloped(rng, n):
     """Signs that are the larger, the larger a covariate is, as a misfit is with a discrepancy."""
     covariate = rng.uniform(-2, 2, n)
-    scale = np.exp(0.4 * covariate)
-    signs = {name: scale * rng.exponential(1.0, n) for name in NAMES}
+    signs = {name: rng.exponential(1.0, n) + 0.6 * covariate for name in NAMES}
     return {**signs, "covariate": covariate}
 
 
@@ -166,3 +165,23 @@ def test_a_report_of_a_rule_without_covariate_is_read():
     rule = calibrate(drawn(rng, 60), drawn(rng, 60), 0.1, 0.05)
     old = {k: v for k, v in rule.to_json().items() if k not in ("covariate", "centres", "levels")}
     assert Decision.from_json(old) == rule
+
+
+# Beside another implementation --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("covariate", ["", "covariate"])
+def test_the_rule_flags_what_has_a_conformal_p_value_up_to_its_level(covariate):
+    """Of crepes (Boström 2022): the rule of rank k of n flags those of at most k / (n + 1)."""
+    from crepes import ConformalClassifier
+
+    rng = np.random.default_rng(10)
+    usual, calibration, fresh = (sloped(rng, n) for n in (300, 1000, 2000))
+    rule = calibrate(usual, calibration, 0.05, 0.05, covariate)
+    theirs = ConformalClassifier().fit(rule.score(calibration))
+    p_values = theirs.predict_p(rule.score(fresh)[:, None], all_classes=True, smoothing=False)
+    level = largest_rank(1000, 0.05, 0.05) / 1001
+    assert level == 39 / 1001
+    flagged = rule.score(fresh) > rule.threshold
+    np.testing.assert_array_equal(flagged, p_values[:, 0] <= level + 1e-12)
+    assert 0.02 < flagged.mean() < 0.06

@@ -210,9 +210,9 @@ def move(page, stage, why, model=MODEL):
 
 
 def test_a_person_is_refused_a_promotion_with_everything_that_failed(page):
-    said = move(page, "Staging", "it looks fine")
-    assert said.startswith("REFUSED: interface version 1 from None to Staging")
-    assert page.locator("#promoted li").all_inner_texts() == ["the canary gets another answer"]
+    said = move(page, "Production", "it looks fine")
+    assert said.startswith("REFUSED: interface version 1 from None to Production")
+    assert page.locator("#promoted li").all_inner_texts() == ["may only become Staging or Archived"]
     history = page.get_by_role("region", name="History of stages")
     assert history.locator("tbody tr").count() == 1
 
@@ -312,6 +312,20 @@ def test_pages_are_refused_what_others_would_put_into_them(server):
 
 
 @pytest.mark.nightly
+def test_what_is_wrong_between_fields_is_said_at_one_of_them(project, browser):
+    with serving(project, model="ecsfm") as server:
+        page = browser.new_page(base_url=str(server.client.base_url))
+        page.goto("/")
+        page.locator("#field-E_V").fill("0.3, 0.2, 0.1")
+        page.locator("#field-i_A").fill("1e-6, 2e-6")
+        page.locator("#field-i_A").press("Enter")
+        page.locator("#wrong-E_V", has_text="as many numbers").wait_for()
+        assert "either radius_mm or area_mm2" in page.locator("#wrong-radius_mm").inner_text()
+        assert "either t_s or" in page.locator("#wrong-t_s").inner_text()
+        page.close()
+
+
+@pytest.mark.nightly
 def test_a_person_trains_a_model_to_its_end_and_has_its_version_in_staging_and_no_further(page):
     page.goto("/modeling?model=untrained")
     page.get_by_role("button", name="Train model").click()
@@ -322,6 +336,13 @@ def test_a_person_trains_a_model_to_its_end_and_has_its_version_in_staging_and_n
     assert "there is no certificate" in page.locator("#promoted li").first.inner_text()
     page.goto("/monitor")
     page.get_by_role("region", name="Runs").get_by_text("untrained").first.wait_for()
+
+
+@pytest.mark.nightly
+def test_a_person_is_refused_a_version_that_answers_otherwise_than_it_did(page):
+    said = move(page, "Staging", "it looks fine")
+    assert said.startswith("REFUSED: interface version 1")
+    assert page.locator("#promoted li").all_inner_texts() == ["the canary gets another answer"]
 
 
 @pytest.mark.nightly

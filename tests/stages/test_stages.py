@@ -1,6 +1,7 @@
 """The five stages on a model whose posterior is known exactly, called as notebooks call them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from touchstone.stages import (
     infer,
     page,
     randomness,
+    records,
     simulate,
     stress,
     summary,
@@ -264,6 +266,20 @@ def test_what_cannot_be_judged_is_no_pass_however_usual_its_signs_are():
     assert got.score > RULE.threshold
 
 
+@pytest.mark.parametrize(
+    ("n_seen", "value", "words"),
+    [(20, np.nan, "1 of 20 samples are not numbers"), (0, 1.0, "no sample was observed")],
+)
+def test_a_record_that_no_engine_takes_is_refused(done, n_seen, value, words):
+    observed = done.inference.cases.observed.copy()
+    observed[0, 3] = value
+    mask = np.arange(observed.shape[1])[None] < n_seen
+    cases = done.inference.cases._replace(observed=observed, mask=mask)
+    source = records.Source("mine", "mine.csv", Path(), Path(), {}, ())
+    with pytest.raises(ArtifactError, match=rf"mine\.csv: cannot judge: {words}"):
+        infer._obstacles(cases, source)
+
+
 @pytest.mark.parametrize("value", [0.9, np.nan])
 def test_a_computation_beyond_its_limit_is_escalated(done, value):
     limits = {"k_hat": np.array([0.7])}
@@ -343,7 +359,7 @@ def test_records_of_the_family_are_not_resolved_by_what_they_do_not_hold(done):
         rng = np.random.default_rng(k)
         posterior = done.model.infer(one, rng, method="importance", budget=budget)
         found = escalation.resolve(done.model, one, posterior, [[]], rule, rng, budget)
-        assert found.sound
+        assert found.computation.decision == "accept"
         resolved += found.resolved
     assert resolved == 0  # each has a chance of e^-5 at most
 
@@ -395,3 +411,22 @@ def test_a_drift_makes_answers_wrong_and_the_rule_takes_them_out(done):
     )
     assert 0 < chi_square["recall"] <= 1
     assert chi_square["gain"]["low"] <= chi_square["gain"]["value"] <= chi_square["gain"]["high"]
+
+
+def test_what_the_oracle_says_of_a_case_stands_beside_what_the_rule_does(done):
+    """No rule of its level surpasses the oracle, which sees the whole drift here."""
+    (row,) = done.guardrail.report["oracle"]
+    assert (row["family"], row["severity"], row["n"]) == ("drift", 1.0, 12)
+    assert row["if_known"] is None
+    assert 0.05 < row["power"] <= 1
+    assert row["flagged"]["low"] < row["power"]
+    assert set(row["bias"]) == {"rate"}
+    detection = done.stress.detection
+    assert detection["case_index"].tolist() == list(range(12))
+    assert row["power"] == pytest.approx(detection["power"].mean())
+
+
+def test_base_cases_score_as_those_of_the_calibration(done):
+    found = done.guardrail.report["exchangeable"]
+    assert found["n"] == 60
+    assert found["p_value"] > 0.001

@@ -17,6 +17,12 @@ rule guardrail:
             category="4 guardrail",
             labels={"model": "{run}"},
         ),
+        roc=report(
+            "results/{run}/figures/guardrail_roc.png",
+            caption="../report/roc.rst",
+            category="4 guardrail",
+            labels={"model": "{run}"},
+        ),
         notebook="results/{run}/notebooks/4_guardrail.ipynb",
     log:
         notebook="results/{run}/logs/4_guardrail.ipynb",

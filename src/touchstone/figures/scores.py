@@ -62,6 +62,21 @@ def risk_coverage(ax: Axes, harm: dict) -> Axes:
     return ax
 
 
+def roc(ax: Axes, curves: list[dict], alpha: float) -> Axes:
+    """Recall of each detector by its rate of false alarms; `curves` as `roc` of the report."""
+    for curve in curves:
+        if curve["name"] != "decision":
+            ax.plot(curve["false_alarms"], curve["recall"], lw=1, label=curve["name"])
+    (ours,) = (curve for curve in curves if curve["name"] == "decision")
+    ax.plot(ours["false_alarms"], ours["recall"], color="black", lw=2, label="the rule")
+    ax.plot([0, 1], [0, 1], color="0.7", ls=":", label="a coin")
+    ax.axvline(alpha, color="0.6", ls="--")
+    highest = max(ours["false_alarms"])
+    ax.set(xlabel="False alarms", ylabel="Recall", xlim=(0, highest), ylim=(0, 1))
+    ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return ax
+
+
 def against_severity(ax: Axes, runs: pd.DataFrame, metric: str, ylabel: str) -> Axes:
     """Median and middle half of a metric of each family as the severity grows."""
     for family, rows in runs.dropna(subset=["family"]).groupby("family", sort=False):

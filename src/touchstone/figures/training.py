@@ -13,7 +13,7 @@ def losses(ax: Axes, curves: dict[str, np.ndarray]) -> Axes:
         width = max(1, len(values) // 100)
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
         ax.plot(np.arange(len(smooth)) + width, smooth, label=name)
-    ax.set(xlabel="Training step", ylabel="Flow-matching loss (untrained ≈ 1)", yscale="log")
+    ax.set(xlabel="Training step", ylabel="Loss (untrained ≈ 1)", yscale="log")
     ax.legend()
     return ax
 

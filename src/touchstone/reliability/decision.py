@@ -10,13 +10,13 @@ all observations that are exchangeable with them. Every reason to escalate is in
 that none adds alarms that were not counted.
 
 The promise is for all cases together. Where a model names what makes false alarms more or less
-frequent (a covariate, such as the size of the discrepancy), the score is divided by the level that
-one in ten cases of a like covariate reaches, straight lines between the medians of three groups of
-the cases that say what is usual: a normalised conformal score (Papadopoulos, Vovk and Gammerman
-2011), by which 1 still means "as in one of ten". The threshold stays one, and so does its promise,
-whatever that level is worth; a threshold for each group (Vovk's Mondrian prediction) would need at
-least 59 cases of calibration in each for alpha = delta = 0.05, and of 245 it uses the seventh
-highest score, whose mean rate of false alarms is 2.8 %.
+frequent (a covariate, such as the size of the discrepancy), the score is counted from the level
+that one in ten cases of a like covariate reaches, straight lines between the medians of three
+groups of the cases that say what is usual: a conformal score about a quantile that is regressed on
+the covariate (Romano, Patterson and Candès 2019), by which 1 still means "as in one of ten". The
+threshold stays one, and so does its promise, whatever that level is worth. A threshold for each
+group (Vovk's Mondrian prediction) would need at least 59 cases of calibration in each for alpha =
+delta = 0.05; of 245 it uses the seventh highest score, whose mean rate of false alarms is 2.8 %.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -87,7 +87,7 @@ class Decision:
         if not self.covariate:
             return plain
         covariate = np.asarray(signs[self.covariate], float)
-        adjusted = plain / np.interp(covariate, self.centres, self.levels)
+        adjusted = plain - np.interp(covariate, self.centres, self.levels) + 1
         certain = (plain >= CERTAIN) | ~np.isfinite(covariate)
         return np.where(certain, CERTAIN, np.minimum(adjusted, CERTAIN))
 
@@ -164,8 +164,7 @@ def _levels(
     covariate, score = covariate[seen], score[seen]
     groups = np.array_split(np.argsort(covariate, kind="stable"), _PARTS)
     centres = [float(np.median(covariate[group])) for group in groups]
-    tenth = [float(np.quantile(score[group], 0.9)) for group in groups]
-    return centres, [max(level, 1e-3) for level in tenth]
+    return centres, [float(np.quantile(score[group], 0.9)) for group in groups]
 
 
 def _known(values: Float[np.ndarray, " case"]) -> list[float]:

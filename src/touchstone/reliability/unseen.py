@@ -1,8 +1,10 @@
 """What to expect of a family of failures that is not among those that were tried.
 
 A hierarchical logistic regression: a family has an effect of its own on each detector, drawn from a
-law that all families share; a new family is another draw from it. What it says rests on the new
-family being of their kind.
+law that all families share; a new family is another draw from it. Recall is no straight line in the
+severity, so that counts scatter about the regression more than binomial ones: they are
+beta-binomial (Skellam 1948), and the excess is inferred for each detector. What is said of a new
+family includes it. It rests on the new family being of their kind.
 """
 
 import warnings
@@ -11,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 _WORST_R_HAT, _LEAST_ESS, _MOST_DIVERGENT = 1.01, 400.0, 0.001
+_LEAST = 1e-4  # part of cases that may be flagged, and that may be missed, of any cell
 _FEWEST = 3  # families, from which anything can be said of another
 
 
@@ -46,23 +49,26 @@ def expect(counts: pd.DataFrame, seed: int) -> dict | None:
         own = pm.Normal("own", 0, 1, shape=shape)
         logit = mean[of_detector] + slope[of_detector] * less
         logit = logit + spread[of_detector] * own[of_family, of_detector]
-        pm.Binomial("flagged", n, logit_p=logit, observed=flagged)
+        part = _LEAST + (1 - 2 * _LEAST) * pm.math.sigmoid(logit)
+        # Correlation of the cases of a cell: 0 would be binomial, 1 all or none.
+        excess = pm.Beta("excess", 1, 5, shape=shape[1])
+        size = (1 / excess - 1)[of_detector]
+        pm.BetaBinomial("flagged", alpha=part * size, beta=(1 - part) * size, n=n, observed=flagged)
         tree = pm.sample(
             2000, tune=1000, chains=4, cores=2, nuts_sampler="nutpie", target_accept=0.95,
             random_seed=seed, progressbar=False,
         )  # fmt: skip
     posterior = tree["posterior"]
-    names = ["mean", "slope", "spread", "own"]
+    names = ["mean", "slope", "spread", "own", "excess"]
     r_hat = max(float(az.rhat(tree, var_names=names)[name].max()) for name in names)
     ess = min(float(az.ess(tree, var_names=names)[name].min()) for name in names)
     divergent = float(np.mean(np.asarray(tree["sample_stats"]["diverging"])))
     converged = r_hat <= _WORST_R_HAT and ess >= _LEAST_ESS and divergent <= _MOST_DIVERGENT
-    mean, slope, spread, own = (
-        np.asarray(posterior[name]).reshape(-1, *posterior[name].shape[2:])
-        for name in ("mean", "slope", "spread", "own")
+    mean, slope, spread, own, excess = (
+        np.asarray(posterior[name]).reshape(-1, *posterior[name].shape[2:]) for name in names
     )
     rng = np.random.default_rng(seed)
-    new = _expit(mean + spread * rng.standard_normal(mean.shape))
+    new = _part_of(mean + spread * rng.standard_normal(mean.shape), excess, rng)
     rows = []
     for k, detector in enumerate(detectors):
         ends = np.quantile(new[:, k], [0.5, 0.05, 0.95]).tolist() if converged else [None] * 3
@@ -70,22 +76,31 @@ def expect(counts: pd.DataFrame, seed: int) -> dict | None:
             {"detector": detector, **dict(zip(("median", "low", "high"), ends, strict=True))}
         )
     logit = mean[:, of_detector] + slope[:, of_detector] * less
-    part = _expit(logit + spread[:, of_detector] * own[:, of_family, of_detector])
-    replicated = _spread(rng.binomial(n, part), n, part)
+    logit = logit + spread[:, of_detector] * own[:, of_family, of_detector]
+    part, more = _expit(logit), excess[:, of_detector]
+    replicated = _spread(rng.binomial(n, _part_of(logit, more, rng)), n, part, more)
     return {
         "n_families": len(families),
         "detectors": rows,
         "r_hat": r_hat,
         "ess": ess,
         "divergent": divergent,
-        "p_value": float((replicated >= _spread(flagged, n, part)).mean()),
+        "p_value": float((replicated >= _spread(flagged, n, part, more)).mean()),
     }
 
 
 def _expit(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+    """Expected parts, which are neither none nor all."""
+    return _LEAST + (1 - 2 * _LEAST) / (1 + np.exp(-x))
 
 
-def _spread(flagged: np.ndarray, n: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """Pearson's chi-square of counts about expected parts, for each draw."""
-    return ((flagged - n * part) ** 2 / np.maximum(n * part * (1 - part), 1e-9)).sum(-1)
+def _part_of(logit: np.ndarray, excess: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Parts that are flagged of whole cells, which scatter about what is expected of them."""
+    part, size = _expit(logit), 1 / excess - 1
+    return rng.beta(part * size, (1 - part) * size)
+
+
+def _spread(flagged: np.ndarray, n: np.ndarray, part: np.ndarray, excess: np.ndarray) -> np.ndarray:
+    """Pearson's chi-square of beta-binomial counts about expected parts, for each draw."""
+    variance = n * part * (1 - part) * (1 + (n - 1) * excess)
+    return ((flagged - n * part) ** 2 / variance).sum(-1)

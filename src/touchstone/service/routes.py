@@ -31,7 +31,7 @@ from touchstone.service.questions import (
     assert_may,
 )
 from touchstone.service.store import ENDED, Job
-from touchstone.service.versions import PLAIN_NAME, PromotionError, Transition, received
+from touchstone.service.versions import ALLOWED, PLAIN_NAME, PromotionError, Transition, received
 from touchstone.stages import runs
 
 _STATUS = {"refused": 422, "unsupported": 501, "failed": 500, "unavailable": 503}
@@ -206,7 +206,8 @@ def _versions(service: Service) -> APIRouter:
             raise ProblemError(412, detail, headers={"ETag": _etag(known)})
         canary = ""
         what = f"{model_id} version {number} from {known.stage} to {asked.stage}"
-        if asked.stage != "Archived":
+        # What may not come there at all is refused without hearing its answers.
+        if asked.stage != "Archived" and asked.stage in ALLOWED[known.stage]:
             try:
                 # What answers already is this artefact, or its files are refused all the same.
                 running = service.of_versions.get((model_id, number))

@@ -25,7 +25,7 @@ from touchstone.io.artifacts import ArtifactError
 from touchstone.stages import checkpoints
 
 STAGES = ("None", "Staging", "Production", "Archived")
-_ALLOWED = {
+ALLOWED = {
     "None": ("Staging", "Archived"),
     "Staging": ("Production", "Archived"),
     "Production": ("Archived",),
@@ -215,8 +215,8 @@ class Versions:
         with self._writing():
             version = self.find(model_id, number)
             what = f"{model_id} version {number} from {version.stage} to {stage}"
-            if stage not in _ALLOWED[version.stage]:
-                allowed = " or ".join(_ALLOWED[version.stage])
+            if stage not in ALLOWED[version.stage]:
+                allowed = " or ".join(ALLOWED[version.stage])
                 raise PromotionError(what, [f"may only become {allowed}"])
             if problems := self._lacking(version, stage, canary):
                 raise PromotionError(what, problems)

@@ -10,7 +10,7 @@ from touchstone.inference.design import Gain, expected_gain
 from touchstone.reliability.decision import Decision
 from touchstone.stages.cases import evidence
 from touchstone.stages.verdicts import Judged, judge_computation, judge_model
-from touchstone.vocabulary import Cases, Json, Posterior, Quantity
+from touchstone.vocabulary import Cases, Json, Posterior, Quantity, Verdict
 
 # Gain in log evidence of a cause that is believed: if the model were right, a gain as large would
 # come by chance in e^-5 of all records at most (Markov's inequality: its mean factor is one).
@@ -32,15 +32,14 @@ class Resolution(NamedTuple):
         escalated: What it infers.
         judged: How it does, by the signs and the rule of the model's own.
         gain: In log evidence.
-        computation: Verdict on its draws, with the reason.
+        computation: Verdict on its draws.
         faults: Why the measurement is not resolved, in words; empty if it is.
     """
 
     escalated: Escalated
     judged: Judged
     gain: float
-    sound: bool
-    computation: str
+    computation: Verdict
     faults: list[str]
 
     @property
@@ -75,15 +74,18 @@ def resolve(
     escalated = model.escalate(cases, posterior, rng, budget=budget)
     found = evidence(model, escalated.cases, escalated.posterior, escalated.quantities)
     judged = judge_model(found, [""] * len(outside), outside, decision)
-    computation = judge_computation(escalated.posterior)
+    computation, before = map(judge_computation, (escalated.posterior, posterior))
     gain = float(escalated.posterior.log_evidence[0] - posterior.log_evidence[0])
-    sound = computation.decision == "accept"
-    faults = [] if sound else [f"the computation is not sound: {computation.reason}"]
+    faults = [
+        f"the computation {where} is not sound, {verdict.reason}"
+        for where, verdict in ((f"with {escalated.cause}", computation), ("without it", before))
+        if verdict.decision != "accept"
+    ]
     if judged.verdict.decision != "accept":
         faults.append(judged.verdict.reason)
-    if not gain >= LEAST_GAIN:
+    if not LEAST_GAIN <= gain < np.inf:
         faults.append(f"log evidence {gain:+.1f}, where {LEAST_GAIN:g} were needed")
-    return Resolution(escalated, judged, gain, sound, computation.reason, faults)
+    return Resolution(escalated, judged, gain, computation, faults)
 
 
 def report_of(found: Resolution) -> Json:
@@ -105,8 +107,8 @@ def report_of(found: Resolution) -> Json:
         "score": found.judged.score,
         "log_evidence": found.gain,
         "computation": {
-            "verdict": "accept" if found.sound else "escalate",
-            "reason": found.computation,
+            "verdict": found.computation.decision,
+            "reason": found.computation.reason,
             "figures": figures,
             "log_evidence": escalated.posterior.log_evidence[0],
         },

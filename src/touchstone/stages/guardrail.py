@@ -8,7 +8,7 @@ import pandas as pd
 
 from touchstone.io import reports
 from touchstone.io.results import Results
-from touchstone.reliability import control, guardrail, harm, left_out, rivals, unseen
+from touchstone.reliability import control, guardrail, harm, left_out, oracle, rivals, unseen
 from touchstone.reliability.decision import Decision
 from touchstone.reliability.signs import MEANING
 from touchstone.stages import randomness
@@ -16,6 +16,7 @@ from touchstone.stages import randomness
 TRIVIAL = "max_abs_observed"  # the score that needs no thought: how large the observation is
 _GROUPS = 4  # of equally many cases, by which false alarms are told apart
 _SHARES = np.linspace(0.02, 1.0, 50)  # of the cases, of the risk-coverage curve
+_ALARMS = np.linspace(0.01, 0.5, 50)  # rates of false alarms, of the curves of detectors
 _N_BOOTSTRAP = 2000
 _USUAL_PART = 0.3  # of the calibration cases: they say what is usual, the others set the threshold
 
@@ -93,9 +94,16 @@ def run(settings: dict, results: Results) -> Guarded:
         "conditional": _conditional(judged),
         "harm": _harm(judged, theirs, rng),
         "rivals": _rivals(judged, theirs, rng),
+        "roc": _curves(judged, theirs),
+        "exchangeable": _exchangeable(decision, calibration, judged),
         "left_out": left_out.compare(judged, fitted_on, usual, calibration, decision),
+        "oracle": _oracle(table, judged),
         "unseen": _unseen(judged, theirs, seed),
-        "control": {"stress": table["control"], "guardrail": control.of_rule(judged)},
+        "control": {
+            "stress": table["control"],
+            "guardrail": control.of_rule(judged),
+            "pooled": control.pooled(judged)._asdict(),
+        },
     }
     lineage = reports.lineage(
         {name: settings[name] for name in ("alpha", "delta", "fit_part")}, seed, {"stress": source}
@@ -194,6 +202,40 @@ def _rivals(
         fpr = guardrail.wilson(flags[inside].mean(), n)._asdict()
         rows.append({"name": name, "fpr": fpr, "recall": float(recall.mean()), "gain": gain})
     return sorted(rows, key=lambda row: -row["recall"])
+
+
+def _curves(judged: pd.DataFrame, theirs: dict[str, _Scored]) -> list[dict]:
+    """Recall of each detector, mean over mismatches and severities, at any rate of false alarms."""
+    inside = (judged["split"] == "in_distribution").to_numpy()
+    stressed = judged["stressed"].to_numpy()
+    scores = {"decision": judged["score"].to_numpy()}
+    scores |= {name: each.score for name, each in theirs.items()}
+    rows = []
+    for name, score in scores.items():
+        limits = np.quantile(score[inside], 1 - _ALARMS)
+        recall = (score[stressed, None] > limits).mean(0)
+        rows.append({"name": name, "false_alarms": _ALARMS.tolist(), "recall": recall.tolist()})
+    return rows
+
+
+def _exchangeable(decision: Decision, calibration: pd.DataFrame, judged: pd.DataFrame) -> dict:
+    """Whether base cases score as those of the calibration do, which the promise rests on."""
+    from scipy.stats import ks_2samp
+
+    ours = judged[judged["split"] == "in_distribution"]["score"].to_numpy()
+    theirs = decision.score(rivals.columns(calibration, decision.needed))
+    test = ks_2samp(ours, theirs)
+    found = {"deviation": float(test.statistic), "p_value": float(test.pvalue)}
+    return {"n": len(ours), "n_calibrated": len(theirs), **found}
+
+
+def _oracle(stress_report: dict, judged: pd.DataFrame) -> list[dict]:
+    """What could be detected at all, beside what the rule detects."""
+    if not stress_report.get("detection"):
+        return []
+    watched = [name[5:] for name in judged if name.startswith("bias_")]
+    stressed = judged[judged["stressed"]]
+    return oracle.table(pd.DataFrame(stress_report["detection"]), stressed, watched)
 
 
 def _unseen(judged: pd.DataFrame, theirs: dict[str, _Scored], seed: int) -> dict | None:

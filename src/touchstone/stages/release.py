@@ -70,7 +70,8 @@ def run(model: Model, settings: dict, results: Results, n_fresh: int) -> Release
         "false_alarms": _false_alarms(model, fresh, decision),
         "decision_score": guardrail["decision_score"],
         **{
-            name: guardrail[name] for name in ("by_variant", "harm", "rivals", "left_out", "unseen")
+            name: guardrail[name]
+            for name in ("by_variant", "harm", "rivals", "left_out", "oracle", "unseen")
         },
         "baselines": {"historical pair": _score(guardrail["best_guardrail"])}
         | {name: _score(score) for name, score in guardrail["baselines"].items()},

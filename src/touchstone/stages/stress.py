@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from touchstone.contract import Model
@@ -57,6 +58,8 @@ class Stress(NamedTuple):
         by_method: Rows of the compared cases in distribution, of every method.
         reference: Posterior of the first cases by the reference; None if not asked for.
         beside_reference: Rows of the comparison with it.
+        detection: Rows of what could be detected at all, of the first cases under every stress;
+            empty if not asked for, or where the model does not say.
     """
 
     report: dict
@@ -65,6 +68,7 @@ class Stress(NamedTuple):
     by_method: pd.DataFrame
     reference: Posterior | None
     beside_reference: pd.DataFrame
+    detection: pd.DataFrame
 
     @property
     def worst(self) -> tuple[Outcome, int]:
@@ -104,7 +108,8 @@ def run(model: Model, settings: dict, results: Results, checkpoint: str | Path =
         settings: `seed`; `stress` with `n_cases`, `severities`, `families` (all if not stated),
             `cases` (how they are observed), `n_calibration` (further cases of the training family,
             observed as in the training), `n_compared` (first cases that all methods infer) and
-            `n_reference` (of these, those that the reference infers); `budgets` by method.
+            `n_reference` (of these, those that the reference infers) and `n_oracle` (first cases of
+            which it is said what could be detected at all); `budgets` by method.
         results: Where the report and the chains go.
         checkpoint: Folder; empty as in `checkpoints.load`.
     """
@@ -113,7 +118,7 @@ def run(model: Model, settings: dict, results: Results, checkpoint: str | Path =
 
     def inferred(method: str, n: int) -> list[Outcome]:
         started = time.perf_counter()
-        outcomes = _outcomes(model, settings, method, n)
+        outcomes = infer_variants(model, settings, method, n)
         timing[f"{method}_s"] = time.perf_counter() - started
         return outcomes
 
@@ -132,6 +137,9 @@ def run(model: Model, settings: dict, results: Results, checkpoint: str | Path =
     n_compared = min(sizes["n_compared"], sizes["n_cases"])
     others = {method: inferred(method, n_compared) for method in model.methods[1:]}
     first = {ours: outcomes[0].posterior, **{m: each[0].posterior for m, each in others.items()}}
+    started = time.perf_counter()
+    detection = _detection(model, settings)
+    timing["oracle_s"] = time.perf_counter() - started
     reference, beside = _beside_reference(model, settings, results, outcomes[0].cases, first)
     config = {
         "checkpoint": str(loaded.folder),
@@ -148,6 +156,7 @@ def run(model: Model, settings: dict, results: Results, checkpoint: str | Path =
         "separation": control.separation(runs, SCORES),
         "runs": _rows([*outcomes, calibration]).to_dict("records"),
         "others": [_other(method, _rows(each)) for method, each in others.items()],
+        "detection": detection.to_dict("records"),
         "reference": {
             "cases": beside.drop(columns="reference_seconds", errors="ignore").to_dict("records"),
             "summary": comparison.summary(beside) if len(beside) else [],
@@ -160,10 +169,10 @@ def run(model: Model, settings: dict, results: Results, checkpoint: str | Path =
     by_method = pd.concat(
         [r[r["split"] == "in_distribution"].assign(method=name) for name, r in rows.items()]
     )
-    return Stress(report, outcomes, runs, by_method, reference, beside)
+    return Stress(report, outcomes, runs, by_method, reference, beside, detection)
 
 
-def _outcomes(model: Model, settings: dict, method: str, n: int) -> list[Outcome]:
+def infer_variants(model: Model, settings: dict, method: str, n: int) -> list[Outcome]:
     """Observe, infer and judge every variant of the first base cases.
 
     The noise and the draws of each variant are its own; nothing else differs between them but
@@ -214,6 +223,37 @@ def _add_distances(model: Model, settings: dict, outcomes: list[Outcome]) -> Non
     for outcome, ours in zip(outcomes, summaries, strict=True):
         outcome.runs["summary_mahalanobis"] = reference.mahalanobis(ours)
         outcome.runs["summary_mmd"] = reference.mmd(ours)
+
+
+def _detection(model: Model, settings: dict) -> pd.DataFrame:
+    """Power of the best test on the first base cases under every stress; see `oracle`."""
+    seed, sizes = settings["seed"], settings["stress"]
+    references, rows = model.config.get("references", []), []
+    n = min(sizes.get("n_oracle", 0), sizes["n_cases"])
+    for number, variant in enumerate(variants(model, sizes["severities"], sizes.get("families"))):
+        if not n or not variant.severity:
+            continue
+
+        def power(known: Sequence[str], number: int = number, variant: Variant = variant):
+            return model.detection_power(
+                sizes["n_cases"],
+                randomness.generator(seed, "stress", 0),
+                randomness.generator(seed, "stress", 1, number),
+                sizes["cases"],
+                variant.family or "",
+                variant.severity,
+                known,
+                n,
+            )
+
+        try:
+            plain = power([])
+            known = power(references) if references else np.full(n, np.nan)
+        except NotImplementedError:
+            return pd.DataFrame()
+        columns = {"case_index": range(n), "power": plain, "power_if_known": known}
+        rows.append(pd.DataFrame({**variant._asdict(), **columns}).drop(columns="split"))
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 
 def _rows(outcomes: list[Outcome]) -> pd.DataFrame:

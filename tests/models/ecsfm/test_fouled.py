@@ -8,7 +8,7 @@ from touchstone import contract
 from touchstone.models.ecsfm.data.mismatch import Scene, happen
 from touchstone.models.ecsfm.inference import protocols
 from touchstone.models.ecsfm.physics.fouling import Fouling
-from touchstone.models.ecsfm.physics.prior import FILM
+from touchstone.models.ecsfm.physics.prior import FILM, RECORD
 
 MODEL = contract.load_model("ecsfm")
 FOULED, CLEAN = MODEL.fouled.prior, MODEL.prior_of_parameters
@@ -33,8 +33,12 @@ def currents(natural):
     return np.asarray(MODEL.fouled.forward.currents_of_natural(natural, EXPERIMENT, waveform))
 
 
-def test_the_parameters_of_a_clean_electrode_keep_their_priors():
-    assert [q for q in FOULED.parameters if q.name not in FILM] == CLEAN.parameters
+def test_the_chemistry_and_the_cell_of_a_clean_electrode_keep_their_priors():
+    noise = {*FILM, *RECORD}
+    assert [q for q in FOULED.parameters if q.name not in noise] == [
+        q for q in CLEAN.parameters if q.name not in RECORD
+    ]
+    assert [q.name for q in FOULED.parameters if q.name not in FILM] == CLEAN.names
 
 
 def test_without_a_film_the_current_is_that_of_a_clean_electrode():
@@ -82,7 +86,7 @@ def test_a_whitened_record_has_noise_that_is_standard_normal():
         baseline_key, key = jax.random.split(key)
         return noise.with_baseline(jax.random.normal(baseline_key, (2,))).draw(key)
 
-    records = np.asarray(jax.vmap(record)(jax.random.split(jax.random.key(1), 4000)))
+    records = np.asarray(jax.jit(jax.vmap(record))(jax.random.split(jax.random.key(1), 4000)))
     white = protocols.whitened(records, noise)
     covariance = np.cov(white.T)
     assert np.diag(covariance) == pytest.approx(1.0, abs=0.15)
@@ -122,10 +126,18 @@ def test_an_electrode_that_was_polished_starts_the_next_record_clean():
     """And grows its film at the same rate: in ten times the time, ten times as much."""
     menu = protocols.menu(sweep(), fouled=True)
     natural, final = with_film(0.3, 0.5, 1e-9), np.full(N_CASES, 0.6, np.float32)
+    one = jax.tree.map(lambda a: a[0], sweep())
+    standard, back = (
+        jax.jit(jax.vmap(each, in_axes=(0, None))) for each in (FOULED.standard, FOULED.natural)
+    )
+    z = np.asarray(standard(natural, one))
     coverage, growth = (FOULED.names.index(name) for name in ("coverage", "growth"))
+    others = np.setdiff1d(np.arange(FOULED.size), [coverage, growth])
     for name, protocol in menu.items():
-        after = np.exp(protocols.after(FOULED, natural, final, sweep(), protocol))
-        left = 0.6 * (1 - protocol.removed)
-        assert after[:, coverage] == pytest.approx(left, abs=1e-5), name
+        after = protocols.after(FOULED, z, final, sweep(), protocol)
+        np.testing.assert_array_equal(after[:, others], z[:, others])
+        film = np.exp(np.asarray(back(after, one)))
+        left = max(0.6 * (1 - protocol.removed), 1e-3)  # as little as the prior has
+        assert film[:, coverage] == pytest.approx(left, rel=1e-3), name
         longer = protocol.experiment.duration[0] / 6.0
-        assert after[:, growth] == pytest.approx(0.5 * longer, rel=1e-4), name
+        assert film[:, growth] == pytest.approx(0.5 * longer, rel=1e-3), name

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import least_squares
 from scipy.special import logsumexp
 from scipy.stats import norm
 
 from touchstone.contract import Comparison, Escalated, Fit, Model, Simulated, summary_of
 from touchstone.inference import psis
 from touchstone.io import artifacts
+from touchstone.reliability.oracle import power_of_shift
 from touchstone.vocabulary import Cases, Check, Computation, Posterior, Prediction, Quantity, View
 
 N_SAMPLES = 20
@@ -71,6 +73,16 @@ class ExampleDecay(Model[None]):
         drift = severity * self.config["stresses"][stress]["slope"] if stress else 0.0
         clean = self.signal(truth) + drift * self.time / self.time[-1]
         return self.as_cases(clean + self.noise * noise.standard_normal(clean.shape), truth)
+
+    def detection_power(self, n, rng, noise, settings, stress, severity, known=(), n_first=None):
+        """Of the shift that the best fit to the noise-free signal leaves."""
+        drift = severity * self.config["stresses"][stress]["slope"] * self.time / self.time[-1]
+        bounds = self.location - self.scale, self.location + self.scale
+        left = [
+            least_squares(lambda x, t=t: self.signal(x) - self.signal(t) - drift, t, bounds=bounds)
+            for t in self.draw_prior(rng, n)[:n_first]
+        ]
+        return power_of_shift(np.array([np.linalg.norm(fit.fun) for fit in left]) / self.noise)
 
     def example(self, rng, data, meta):
         case = self.cases(1, rng, rng, {})

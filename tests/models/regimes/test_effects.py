@@ -118,9 +118,12 @@ def test_folds_that_leave_nothing_to_fit_on_are_refused():
 
 
 def test_the_plan_follows_size_and_dependence():
-    assert effects.choose_plan(240, 20, 0.0)[0] == "full"
-    assert effects.choose_plan(2000, 20, 0.05)[0] == "random"
-    assert effects.choose_plan(2000, 20, 0.6)[0] == "blocked"
+    assert effects.choose_plan(240, 20, 0.0).name == "full"
+    assert effects.choose_plan(2000, 20, 0.05).name == "random"
+    assert effects.choose_plan(420, 20, 0.6).name == "blocked"
+    purged = effects.choose_plan(2000, 20, 0.6)
+    assert purged.name == "purged"
+    assert 0.6**purged.embargo <= 0.1 < 0.6 ** (purged.embargo - 1)
 
 
 def test_the_long_run_variance_is_that_of_an_autoregression():

@@ -1,6 +1,7 @@
 """From series on disk to answers: the artefact, what is refused, and what clients are told."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,12 +9,12 @@ import pytest
 from touchstone.contract import load_model
 from touchstone.io import artifacts
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.regimes import answer, series, synthetic
+from touchstone.models.regimes import answer, economy, refusals, series, synthetic
 from touchstone.models.regimes.series import LookAheadError
 
 SETTINGS = {
     "data": None, "meta": None, "held_out": 0.15, "n_folds": 3, "n_series": 50, "n_horizons": 2,
-    "n_regimes": 2, "n_warmup": 50, "n_draws": 200,
+    "n_regimes": 2, "n_warmup": 50, "n_draws": 200, "n_dates": 40, "n_steps": 20,
 }  # fmt: skip
 BUDGET = {"n_warmup": 50, "n_draws": 200}
 FEATURES = " ".join(f"{name}=0.1" for name in synthetic.RECIPE.controls)
@@ -91,6 +92,77 @@ def test_a_feature_out_of_its_range_is_refused_by_its_name(trained):
     assert found["refusals"][0].startswith(
         "feature outside its range: prices_lag_28d is 40, trained from"
     )
+
+
+def refused(learnt, shock=1.0, controls=(0.1, 0.1, 0.1), turbulent=0.3):
+    rows = refusals.Rows(np.array([shock]), np.array([controls]), np.array([turbulent]))
+    return refusals.of_rows(learnt, rows)[0]
+
+
+def test_every_reason_to_refuse_a_date_is_given_by_its_name(trained):
+    learnt = trained[0].economy
+    assert refused(learnt) == []
+    far = np.column_stack([learnt.low, learnt.high]).max(1) + 0.2 * (learnt.high - learnt.low)
+    few = replace(learnt, n_regime=np.array([200.0, 6.0]))
+    broken = replace(learnt, break_p=np.array(1e-6))
+    found = [
+        *refused(learnt, controls=(0.1, 40.0, 0.1)),
+        *refused(learnt, shock=30.0),
+        *refused(learnt, controls=far),
+        *refused(few),
+        *refused(broken),
+    ]
+    assert [each.split(":")[0].split(" (")[0] for each in found] == [
+        "feature outside its range", "no overlap", "unseen regime", "too few dates in a regime",
+        "structural break since training",
+    ]  # fmt: skip
+    assert "prices_lag_28d" in found[0]
+    assert refused(few, turbulent=0.0) == []  # an effect that nobody asks for
+    with pytest.raises(ArtifactError, match="activity_lag_5d: lies 5 days back, but activity is"):
+        given = FEATURES.replace("activity_lag_28d", "activity_lag_5d")
+        trained[0].predict({"treatment": 1.0, "features": given}, np.random.default_rng(0))
+
+
+def test_windows_of_the_training_are_rarely_refused_and_changed_ones_are(trained):
+    learnt, rng = trained[0].economy, np.random.default_rng(11)
+    rows = rng.integers(len(learnt.draws), size=60)
+    parameters = economy.Parameters(*(values[rows] for values in learnt.parameters))
+    window = economy.draw(learnt, parameters, 160, rng, rng)
+
+    def reasons(outcome):
+        found = refusals.of_windows(learnt, window._replace(outcome=outcome))
+        return [" ".join(each) for each in found]
+
+    assert sum(map(bool, reasons(window.outcome))) <= 4
+    moved = reasons(window.outcome + 1.5 * np.sqrt(learnt.outcome_variance))
+    assert np.mean(["structural break since training" in each for each in moved]) > 0.8
+    wild = window.outcome.copy()
+    wild[:, 60:80] += 6 * rng.standard_normal((60, 20))
+    assert np.mean(["unseen regime" in each for each in reasons(wild)]) > 0.9
+
+
+def test_a_batch_is_answered_as_each_row_alone(trained):
+    rng = np.random.default_rng(0)
+    features = "activity_lag_28d=0.1,9 prices_lag_28d=0.2 spread_lag_28d=-0.3,0.4"
+    batch = {"treatment": [1.0, -2.0], "turbulent": [0.2, 0.8], "features": features}
+    found = trained[0].predict(batch, rng)
+    for k, row in enumerate(
+        (
+            "activity_lag_28d=0.1 prices_lag_28d=0.2 spread_lag_28d=-0.3",
+            "activity_lag_28d=9 prices_lag_28d=0.2 spread_lag_28d=0.4",
+        )
+    ):
+        given = {"treatment": batch["treatment"][k], "turbulent": batch["turbulent"][k]}
+        alone = trained[0].predict({**given, "features": row}, rng)
+        assert found["outcome"]["mean"][k] == pytest.approx(alone["outcome"]["mean"])
+        assert found["uncertainty"]["noise"][k] == pytest.approx(alone["uncertainty"]["noise"])
+        assert found["dominant_regime"][k] == alone["dominant_regime"]
+        assert (found["verdicts"][k], found["refusals"][k]) == (
+            alone["verdict"], alone["refusals"],
+        )  # fmt: skip
+    assert found["verdict"] == "escalate"  # of all rows together
+    with pytest.raises(ArtifactError, match="numbers of rows differ: treatment: 2; expected 1 or"):
+        trained[0].predict({**batch, "turbulent": [0.1, 0.2, 0.3], "features": None}, rng)
 
 
 def test_every_problem_of_features_is_said_at_once(trained):

@@ -1,5 +1,6 @@
 """Voltammetry in the workflow: the contract, filled by the rooms beside this file."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +18,13 @@ from touchstone.models.ecsfm.data import (
     measurement,
 )
 from touchstone.models.ecsfm.data.simulation import Simulation
-from touchstone.models.ecsfm.inference import networks, posteriors, protocols, training
+from touchstone.models.ecsfm.inference import (
+    networks,
+    oracle,
+    posteriors,
+    protocols,
+    training,
+)
 from touchstone.models.ecsfm.inference.checkpoint import Checkpoint
 from touchstone.models.ecsfm.inference.fouled import COVERAGE, Fouled
 from touchstone.models.ecsfm.inference.inferrer import METHODS, Inferrer
@@ -27,6 +34,7 @@ from touchstone.models.ecsfm.physics.forward import Forward
 from touchstone.models.ecsfm.physics.prior import Prior
 from touchstone.models.ecsfm.physics.readings import is_of_couple, readable, readings, unit
 from touchstone.models.ecsfm.physics.waveforms import is_sweep
+from touchstone.reliability.oracle import power_of_covariance, power_of_shift
 from touchstone.vocabulary import Cases, Check, Posterior, Quantity, View
 
 _N_GALLERY = 3  # experiments of a task that are drawn
@@ -103,6 +111,31 @@ class Ecsfm(Model[Records]):
         key = jax.random.key(noise.integers(2**32))
         records = self.simulation.observe(base, key, stress, severity)
         return self._cases(records, base.task)
+
+    def detection_power(
+        self,
+        n: int,
+        rng: np.random.Generator,
+        noise: np.random.Generator,
+        settings: dict,
+        stress: str,
+        severity: float,
+        known: Sequence[str] = (),
+        n_first: int | None = None,
+    ) -> np.ndarray:
+        """Of the best test on each record; see `oracle`. Correlated noise is no shift of the mean:
+        there the test is one of covariances."""
+        base = self.simulation.base_cases(n, rng, settings, self.checkpoint.meta["n_points"])
+        first, signal = base.records.take(slice(n_first)), base.signal[:n_first]
+        if stress == "correlated":
+            entry = self.config["stresses"][stress]
+            ratio = oracle.covariance_ratios(self.forward, first, signal, entry, severity)
+            return power_of_covariance(ratio, noise)
+        key = jax.random.key(noise.integers(2**32))
+        quiet = self.simulation.quiet(base, key, stress, severity)[:n_first]
+        fits = oracle.Fits(self.forward, first, signal)
+        told = np.asarray(first.known) | np.isin(self.prior_of_parameters.names, known)
+        return power_of_shift(fits.distances(quiet, told))
 
     def read(self, data: Path, meta: Path) -> tuple[Cases[Records], list[str]]:
         """Measured records of one system; see `measurement` for formats and metadata."""
@@ -195,15 +228,16 @@ class Ecsfm(Model[Records]):
         """By the simulator with a film on the electrode; see `Fouled`."""
         wider = self.fouled.cases(cases)
         found = self.fouled.infer(wider, posterior, rng, budget)
-        table = self.fouled.table(wider, found, rng) + self.table(cases, found, rng)
+        before = self.fouled.draws_of_prior(wider, _N_PRIOR, rng)
+        table = self.fouled.table(wider, found, rng) + self._table(cases, found, before)
         quantities, size = self.fouled.prior.parameters, (COVERAGE, "coverage at the end")
         return Escalated("fouling", quantities, wider, found, table, size)
 
     def protocols(self, cases: Cases[Records], posterior: Posterior) -> dict[str, np.ndarray]:
         """Other scan rates and windows, a step, and what removes a film; see `protocols`."""
         has_film = cases.known.shape[1] == self.fouled.prior.size
-        prior = self.fouled.prior if has_film else self.prior_of_parameters
-        return dict(protocols.expectations(self.fouled, prior, cases, posterior))
+        inferrer = self.fouled.inferrer if has_film else self.inferrer
+        return dict(protocols.expectations(inferrer, self.fouled, cases, posterior))
 
     def prior(
         self, cases: Cases[Records], n_draws: int, rng: np.random.Generator
@@ -272,9 +306,12 @@ class Ecsfm(Model[Records]):
 
         Couples, which all records have in common, are listed once.
         """
-        several = len(cases.kind) > 1
-        prior = self.prior(cases, _N_PRIOR, rng)
-        rows = []
+        return self._table(cases, posterior, self.prior(cases, _N_PRIOR, rng))
+
+    def _table(
+        self, cases: Cases[Records], posterior: Posterior, prior: dict[str, np.ndarray]
+    ) -> list[dict]:
+        several, rows = len(cases.kind) > 1, []
         for k in range(len(cases.kind)):
             experiment = jax.tree.map(lambda a, k=k: np.asarray(a)[k], cases.detail.experiment)
             signal = np.sqrt((posterior.prediction.mean[k] ** 2).mean())

@@ -48,11 +48,20 @@ class Drawn(NamedTuple):
         films: As they are seen.
         target: Standardised area, shape (film, N).
         truth: Values of the quantities, in the order of the model, shape (film, 2 + K).
+        shift: Of the areas from what the model lets expect of the films as they are seen, but for
+            the errors, shape (film, N).
+        moved: Of the mean descriptors from those that the film has, shape (film, J).
+        scatter: Scale of the errors, shape (film,).
+        scale: Factor of the errors by the stress, shape (film,).
     """
 
     films: Films
     target: np.ndarray
     truth: np.ndarray
+    shift: np.ndarray
+    moved: np.ndarray
+    scatter: np.ndarray
+    scale: np.ndarray
 
 
 def draw(
@@ -63,6 +72,7 @@ def draw(
     noise: np.random.Generator,
     stress: tuple[str, dict] | None,
     severity: float,
+    quiet: bool = False,
 ) -> Drawn:
     """Films whose areas a draw of the regression makes, so that the posterior is right on average.
 
@@ -74,6 +84,7 @@ def draw(
         noise: For the errors.
         stress: Name and entry in `config.yaml`; None for the training's kind.
         severity: Of the stress.
+        quiet: Whether the areas have no errors but those of the stress.
     """
     morphology, stimuli, mask = frozen.draw_films(rng, n)
     chosen = rng.integers(len(frozen.intercept), size=n)
@@ -99,9 +110,20 @@ def draw(
     # A polymorph has the area that it shows; what other stresses add is no area of the film.
     truth[:, 0] += film + (severity * entry["area"] if name == "polymorph" else 0.0)
     scatter = frozen.scatter[chosen, None]
-    target = location + film[:, None] + noise.laplace(0, 1, location.shape) * scatter
+    errors = noise.laplace(0, 1, location.shape) * scatter
+    target = location + film[:, None] + (0.0 if quiet else errors)
+    had = seen.mean
     seen, target = _stressed(seen, target, names, name, entry, severity, frozen, noise)
-    return Drawn(seen, target, _natural(frozen, truth, scatter[:, 0]))
+    expected = np.stack(
+        [
+            one.location(x, s)[0]
+            for one, x, s in zip(_each(frozen, chosen), seen.morphology, seen.stimuli, strict=True)
+        ]
+    )
+    shift = target - expected - film[:, None]
+    sizes, moved = scatter[:, 0], seen.mean - had
+    scale = np.full(n, 1 + severity * entry["factor"] if name == "background" else 1.0)
+    return Drawn(seen, target, _natural(frozen, truth, sizes), shift, moved, sizes, scale)
 
 
 def _each(frozen: Frozen, chosen: np.ndarray):

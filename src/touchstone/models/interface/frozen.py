@@ -161,7 +161,7 @@ class Frozen:
             stimuli: Shape (N, K).
         """
         ours, farthest = self._distances(morphology)
-        low, high = self._ranges()
+        low, high = self.ranges()
         place = np.abs(stimuli - (low + high) / 2) / np.maximum((high - low) / 2, 1e-9)
         return float(max(ours / farthest, place.max()))
 
@@ -172,8 +172,8 @@ class Frozen:
         ours, *theirs = np.sqrt(np.einsum("fj,jk,fk->f", apart, inverse, apart)).tolist()
         return ours, max(theirs)
 
-    def _ranges(self) -> tuple[np.ndarray, np.ndarray]:
-        """Least and greatest of each stimulus."""
+    def ranges(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least and greatest of each stimulus of the training, shape (K,) each."""
         series = self.series[np.arange(self.series.shape[1]) < self.counts[:, None]]
         return series.min(0), series.max(0)
 
@@ -196,7 +196,7 @@ class Frozen:
                 f"training, at most {limit:.1f} is near any of them"
             )
         j = len(self.kept)
-        for k, (name, low, high) in enumerate(zip(names, *self._ranges(), strict=True)):
+        for k, (name, low, high) in enumerate(zip(names, *self.ranges(), strict=True)):
             mean, sd = self.mean[j + k], self.sd[j + k]
             leeway = _LEEWAY * (high - low)
             if (stimuli[:, k] < low - leeway).any() or (stimuli[:, k] > high + leeway).any():

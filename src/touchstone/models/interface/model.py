@@ -1,5 +1,6 @@
 """Interfacial area in the workflow: the contract, filled by the rooms beside this file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from touchstone.models.interface import (
     cohort,
     films,
     findings,
+    oracle,
     prediction,
     regression,
     scarce,
@@ -105,6 +107,22 @@ class Interface(Model[Films]):
         drawn = films.draw(self.frozen, self.names, n, rng, noise, entry, severity)
         truth = [q.coordinate(v) for q, v in zip(self.quantities, drawn.truth.T, strict=True)]
         return self._cases(drawn.films, drawn.target, np.stack(truth, axis=1), "film")
+
+    def detection_power(
+        self,
+        n: int,
+        rng: np.random.Generator,
+        noise: np.random.Generator,
+        settings: dict,
+        stress: str,
+        severity: float,
+        known: Sequence[str] = (),
+        n_first: int | None = None,
+    ) -> np.ndarray:
+        """Of the best test on each film; see `oracle.power`."""
+        entry = (stress, self.config["stresses"][stress])
+        drawn = films.draw(self.frozen, self.names, n, rng, noise, entry, severity, quiet=True)
+        return oracle.power(self.frozen, drawn, noise)[:n_first]
 
     def example(self, rng: np.random.Generator, data: Path, meta: Path) -> None:
         """Write a film of the synthetic cohort."""

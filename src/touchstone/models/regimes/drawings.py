@@ -7,6 +7,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 
+from touchstone.models.regimes.effects import Response
 from touchstone.models.regimes.sensitivity import Benchmark, adjusted
 
 _TURBULENT = "C3"
@@ -35,6 +36,18 @@ def by_horizon(figure: FigureBase, rows: Sequence[dict], unit: float, label: str
     ax.axhline(0, color="black", lw=0.8)
     ax.set(xlabel="Rows after the treatment", ylabel=label)
     ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def level(figure: FigureBase, responses: dict[str, Response], label: str) -> None:
+    """Responses of a level at each horizon, with their intervals, by name."""
+    ax = figure.subplots()
+    for number, (name, each) in enumerate(responses.items()):
+        x, color = np.arange(len(each.estimate)), f"C{number}"
+        ax.fill_between(x, each.low, each.high, color=color, alpha=0.2, lw=0)
+        ax.plot(x, each.estimate, color=color, label=name)
+    ax.axhline(0, color="black", lw=0.8)
+    ax.set(xlabel="Rows after the treatment", ylabel=label)
+    figure.legend(*ax.get_legend_handles_labels(), fontsize=9, loc="outside lower center", ncols=2)
 
 
 def by_regime(figure: FigureBase, rows: Sequence[dict], unit: float, label: str) -> None:

@@ -183,8 +183,8 @@ class Economy:
         unknown = np.full((1, len(standard)), -1)
         return Window(standard[None, :, 0], standard[None, :, 1], standard[None, :, 2:], unknown)
 
-    def save(self, folder: Path, settings: dict, lineage: dict) -> None:
-        """Write the artefact, its manifest last."""
+    def save(self, folder: Path, settings: dict, lineage: dict, beside: tuple[str, ...]) -> None:
+        """Write the artefact, its manifest last, which vouches for the files beside it, too."""
         arrays = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
         artifacts.save_arrays(folder / ARRAYS, arrays)
         meta = {
@@ -198,11 +198,11 @@ class Economy:
             "settings": settings,
         }
         artifacts.write_json(folder / META, meta)
-        artifacts.write_manifest(folder, [ARRAYS, META], settings, lineage)
+        artifacts.write_manifest(folder, [ARRAYS, META, *beside], settings, lineage)
 
     @classmethod
-    def load(cls, path: Path) -> tuple["Economy", bool]:
-        """Read an artefact, and whether a manifest vouches for it.
+    def load(cls, path: Path, beside: tuple[str, ...]) -> tuple["Economy", bool]:
+        """Read an artefact, and whether a manifest vouches for it and the files beside it.
 
         Raises:
             ArtifactError: If a file is missing, altered, or of another version.
@@ -210,7 +210,7 @@ class Economy:
         if not path.exists():
             raise ArtifactError(f"{path}: no such checkpoint")
         folder = path if path.is_dir() else path.parent
-        verified = artifacts.verify(folder, [ARRAYS, META])
+        verified = artifacts.verify(folder, [ARRAYS, META, *beside])
         meta, arrays = artifacts.read_json(folder / META), artifacts.load_arrays(folder / ARRAYS)
         if (version := meta.get("schema_version")) != VERSION:
             raise ArtifactError(

@@ -19,6 +19,7 @@ PLANS = ("full", "random", "blocked", "purged")
 _LEAST_TRAIN = 10  # rows of a fold that a nuisance is fitted on
 _LONG = 20  # rows for each control, from which on folds cost less than they bring
 _DEPENDENT = 0.3  # autocorrelation of the scores, from which on folds are blocks
+_FORGOTTEN = 0.1  # of an autocorrelation, that is left after the embargo
 _LEAST_OVERLAP = 0.01  # of a propensity, which is clipped there
 
 
@@ -69,21 +70,43 @@ def folds(n: int, plan: str, n_folds: int = 5, embargo: int = 0, seed: int = 0) 
     return found
 
 
-def choose_plan(n: int, n_controls: int, dependence: float) -> tuple[str, str]:
-    """A fold plan for data of a size and a dependence, and why, in words.
+class Plan(NamedTuple):
+    """A plan of folds.
+
+    Attributes:
+        name: One of `PLANS`.
+        embargo: Dates left out on both sides of a fold.
+        why: It was chosen, in words.
+    """
+
+    name: str
+    embargo: int
+    why: str
+
+
+def choose_plan(n: int, n_controls: int, dependence: float, n_folds: int = 5) -> Plan:
+    """A fold plan for data of a size and a dependence.
 
     Args:
         n: Number of dates.
         n_controls: Number of regressors of the nuisances.
         dependence: First autocorrelation of the scores.
+        n_folds: Number of folds.
     """
     many = n / max(n_controls, 1)
     if many < _LONG:
-        why = f"{many:.0f} dates for each control are too few to fit on a part of them"
-        return "full", why
+        return Plan(
+            "full", 0, f"{many:.0f} dates for each control are too few to fit on a part of them"
+        )
     if abs(dependence) < _DEPENDENT:
-        return "random", f"scores are nearly independent (autocorrelation {dependence:.2f})"
-    return "blocked", f"scores depend on their neighbours (autocorrelation {dependence:.2f})"
+        why = f"scores are nearly independent (autocorrelation {dependence:.2f})"
+        return Plan("random", 0, why)
+    # As many dates as scores take to forget each other.
+    embargo = int(np.ceil(np.log(_FORGOTTEN) / np.log(min(abs(dependence), 0.99))))
+    why = f"scores depend on their neighbours (autocorrelation {dependence:.2f})"
+    if n - n / n_folds - 2 * embargo < _LONG * n_controls:
+        return Plan("blocked", 0, f"{why}, and dates are too few for an embargo of {embargo}")
+    return Plan("purged", embargo, f"{why}, with an embargo of {embargo} dates")
 
 
 def cross_fit(

@@ -2,17 +2,32 @@
 
 from pathlib import Path
 
+import equinox as eqx
+import jax
 import numpy as np
 from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 from tqdm import tqdm
 
 from touchstone.contract import Fit, Model, Simulated
+from touchstone.inference import psis
 from touchstone.io import artifacts, results
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.regimes import answer, economy, gibbs, refusals, series, synthetic, training
+from touchstone.models.regimes import (
+    amortised,
+    answer,
+    economy,
+    gibbs,
+    refusals,
+    sequential,
+    series,
+    synthetic,
+    training,
+)
 from touchstone.models.regimes import effects as scores
+from touchstone.models.regimes.amortised import RegimeNet
 from touchstone.models.regimes.economy import Economy, Parameters, Stress, Window
+from touchstone.models.regimes.sequential import Known
 from touchstone.models.regimes.series import Recipe, Table
 from touchstone.vocabulary import Cases, Computation, Posterior, Prediction, Quantity, View
 
@@ -20,6 +35,7 @@ _LARGEST_R_HAT = 1.1  # of chains as short as those of a simulated case
 _BATCH = 50  # cases whose chains run side by side
 _N_PRIOR = 4000  # draws that give the moments of the prior
 _EXAMPLE_DATES = 160
+_N_PREDICTED = 100  # draws of the network that a prediction is of
 
 
 class Regimes(Model[Window]):
@@ -31,6 +47,7 @@ class Regimes(Model[Window]):
             Quantity.from_config(name, entry) for name, entry in config["parameters"].items()
         ]
         self._economy: Economy | None = None
+        self._net: RegimeNet | None = None
 
     @property
     def quantities(self) -> list[Quantity]:
@@ -39,9 +56,11 @@ class Regimes(Model[Window]):
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """`switching` is the exact posterior by Gibbs sampling; `scores` needs no distribution of
-        the errors: orthogonal scores, whose errors are those of simulated economies."""
-        return ("switching", "scores")
+        """`switching` is the exact posterior by Gibbs sampling; `amortised` the same in
+        milliseconds, by a network whose draws the exact likelihood weighs; `scores` needs no
+        distribution of the errors: orthogonal scores, whose errors are those of simulated
+        economies."""
+        return ("switching", "amortised", "scores")
 
     @property
     def economy(self) -> Economy:
@@ -171,12 +190,21 @@ class Regimes(Model[Window]):
             meta = settings["meta"] or data[0].with_suffix(".yaml")
             table, recipe = _read(data, Path(meta))
         learnt = training.learn(table, recipe, self.config, settings, rng)
-        learnt.economy.save(folder, settings, lineage)
+        prior = training.prior_of(self.config, learnt.economy)
+        trained = amortised.train(
+            lambda n: economy.draw_parameters(prior, learnt.economy, rng, n),
+            settings["n_dates"],
+            settings["n_steps"],
+            rng,
+        )
+        with artifacts.atomic(folder / amortised.FILE) as temporary:
+            eqx.tree_serialise_leaves(temporary, trained.net)
+        learnt.economy.save(folder, settings, lineage, (amortised.FILE,))
         self.load(folder)
         return Fit(
             int(learnt.economy.n_rows),
             learnt.n_held_out,
-            {},
+            {"regimes (cross-entropy)": trained.losses},
             [*learnt.comparisons, *comparisons],
             [],
             learnt.tables,
@@ -186,7 +214,10 @@ class Regimes(Model[Window]):
 
     def load(self, folder: Path) -> bool:
         """Load a checkpoint folder, or the folder of a file in it."""
-        self._economy, verified = Economy.load(Path(folder))
+        path = Path(folder)
+        self._economy, verified = Economy.load(path, (amortised.FILE,))
+        file = (path if path.is_dir() else path.parent) / amortised.FILE
+        self._net = amortised.load(file)
         return verified
 
     def infer(
@@ -199,7 +230,11 @@ class Regimes(Model[Window]):
         label: str | None = None,
     ) -> Posterior:
         """Posterior of each case, by one of the `methods`."""
-        infer = {"switching": self._switching, "scores": self._scores}[method]
+        infer = {
+            "switching": self._switching,
+            "amortised": self._amortised,
+            "scores": self._scores,
+        }[method]
         n = len(cases.observed)
         starts = range(0, n, _BATCH)
         parts = [
@@ -210,7 +245,9 @@ class Regimes(Model[Window]):
         draws = np.concatenate(values)
         prediction = Prediction(*map(np.concatenate, zip(*predictions, strict=True)))
         figures = np.concatenate(computations)
-        limit = np.full(n, _LARGEST_R_HAT)
+        name, limit = "r_hat", np.full(n, _LARGEST_R_HAT)
+        if method == "amortised":
+            name, limit = "k_hat", np.full(n, psis.k_threshold(amortised.N_DRAWS))
         before = self._coordinates(self._prior_values(_N_PRIOR, rng))
         mean, sd = before.mean(0), before.std(0)
         after = self._coordinates(draws.reshape(-1, draws.shape[-1])).reshape(draws.shape)
@@ -222,7 +259,7 @@ class Regimes(Model[Window]):
             ndtr((after.mean(1) - mean) / sd),
             prediction,
             np.concatenate(evidence),
-            Computation({"r_hat": figures}, {"r_hat": limit}, {}),
+            Computation({name: figures}, {name: limit}, {}),
         )
 
     def _switching(self, window: Window, rng: np.random.Generator, budget: dict):
@@ -238,6 +275,41 @@ class Regimes(Model[Window]):
         log_density = np.log(np.maximum(found.density * sizes, 1e-300))
         prediction = Prediction(found.mean, found.sd, found.cdf, log_density, found.innovation)
         return values, prediction, found.log_evidence, found.r_hat
+
+    def _amortised(self, window: Window, rng: np.random.Generator, budget: dict):
+        """The same, and k-hat, by the network and the likelihood."""
+        prior, learnt = training.prior_of(self.config, self.economy), self.economy
+        assert self._net is not None, "is loaded with the economy"
+        values, rows, k_hats, known = [], [], [], []
+        for y, d, x in zip(*window[:3], strict=True):
+            key = jax.random.key(int(rng.integers(2**31)))
+            found = amortised.judge(self._net, prior, learnt.slope, y, d, x, key, amortised.N_DRAWS)
+            weight, k_hat = psis.smooth(np.asarray(found.log_weight, float))
+            chosen = psis.resample(weight, budget["n_draws"])
+            u, slope = np.asarray(found.u, float)[chosen], np.asarray(found.slope)[chosen]
+            said = amortised.parameters(u)
+            of_treatment = _least_squares(d, x)
+            shape = prior.treatment_shape + len(d) / 2
+            scale = prior.treatment_scale + of_treatment[1, 0] ** 2 * len(d) / 2
+            t_variance = scale / rng.gamma(shape, size=len(u))
+            sizes = np.sqrt(said.variance)
+            values.append(np.column_stack([said.effect, sizes, said.stay, np.sqrt(t_variance)]))
+            few = rng.permutation(len(u))[:_N_PREDICTED]
+            mean, sd, cdf, density = np.asarray(
+                amortised.predictions(u[few], slope[few], y, d, x), float
+            )
+            noise = np.sqrt(said.variance.mean())
+            log = np.log(np.maximum(density * noise, 1e-300))
+            known.append((said.variance.mean(0), said.stay.mean(0), t_variance.mean()))
+            of_outcome = np.stack([mean, sd, cdf, log, np.zeros(len(mean))])
+            rows.append(np.concatenate([of_outcome, of_treatment], axis=1))
+            k_hats.append(k_hat)
+        ahead = sequential.innovations(
+            learnt, prior, window, Known(*map(np.array, zip(*known, strict=True)))
+        )
+        rows, evidence = np.moveaxis(np.array(rows), 1, 0), ahead.log_evidence
+        rows[-1] = np.concatenate([ahead.outcome, ahead.treatment], axis=1)
+        return np.array(values), Prediction(*rows), evidence, np.array(k_hats)
 
     def _scores(self, window: Window, rng: np.random.Generator, budget: dict):
         """Effects by orthogonal scores with the errors of simulated economies; all else from the

@@ -19,6 +19,7 @@ from touchstone.io import artifacts, plain_yaml
 from touchstone.io.artifacts import ArtifactError
 
 _FEATURE = re.compile(r"(?P<series>.+)_lag_(?P<days>\d+)d")
+_TOGETHER = 8  # quarters of a simulated series whose innovations are those of as many of the table
 _LEAST_DATES = 60  # of a table to learn from
 _MOST_GAP = 1.6  # times the median distance of dates, beyond which dates are missing
 
@@ -301,21 +302,19 @@ def macrodata() -> Table:
 def imitate(table: Table, rng: np.random.Generator, n_dates: int) -> Table:
     """Quarters that are simulated in the manner of `macrodata`, dated from 2010 on.
 
-    Growth, inflation, unemployment and the rate follow the vector autoregression of the table; in
-    a turbulent regime, a Markov chain, growth errs four times as much as in a calm one.
+    Growth, inflation, unemployment and the rate follow the vector autoregression of the table, with
+    stretches of its innovations, so that calm and turbulent years stay together.
     """
     names = ("growth", "infl", "unemp", "rate")
     values = np.stack([table.column(name) for name in names], axis=1)[1:]
     full = np.column_stack([np.ones(len(values) - 1), values[:-1]])
     slope = np.linalg.lstsq(full, values[1:])[0]
     errors = values[1:] - full @ slope
-    root = np.linalg.cholesky(errors.T @ errors / len(errors))
-    now, state, rows = values.mean(0), 0, []
-    for _ in range(n_dates):
-        state = state if rng.random() < 0.93 else 1 - state
-        scale = np.array([(0.5, 2.0)[state], 1.0, 1.0, 1.0])
-        now = np.r_[1.0, now] @ slope + scale * (root @ rng.standard_normal(4))
-        now = np.clip(now, values.min(0), values.max(0))
+    starts = rng.integers(len(errors) - _TOGETHER + 1, size=(-(-n_dates // _TOGETHER), 1))
+    stretches = errors[(starts + np.arange(_TOGETHER)).ravel()[:n_dates]]
+    now, rows = values.mean(0), []
+    for error in stretches:
+        now = np.clip(np.r_[1.0, now] @ slope + error, values.min(0), values.max(0))
         rows.append(now)
     growth, infl, unemp, rate = np.array(rows).T
     change = np.diff(rate, prepend=rate[0])

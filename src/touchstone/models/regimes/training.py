@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
 
 from touchstone.contract import Comparison, Drawing
 from touchstone.models.regimes import (
@@ -24,7 +25,12 @@ from touchstone.models.regimes.series import Recipe, Table
 from touchstone.models.regimes.switching import Switching
 
 _GRID = (0.0, 0.25, 0.5, 0.7, 0.85)  # dependence of the series that calibrate the intervals
+_OWN_YEARS, _LAG_YEARS = 2, 3  # of the lags of outcome and treatment
+_LAG_DATES = 4  # dates for each lag, fewer of which shorten both
+_LARGEST = 0.05  # of the treatments, without which the response is shown, too
+_FEW = 0.6  # part of a response, less than which is left without these: few dates carry it
 _N_PLACEBOS = 40
+_N_QUICK = 40  # steps of the fit to a simulated series
 _UNLIKELY = 0.05  # p-value of the placebos below which it is said
 _LEVEL = 0.9
 _NINETY = 1.6449  # standard deviations from the mean to the end of a 90 % interval
@@ -172,7 +178,52 @@ def learn(
     said.append(f"R-hat of the posterior of the training is {sampled.r_hat[0]:.3f}")
     comparisons = [_held_out(regimes, every, n, of_outcome)]
     figures = _drawings(found, recipe, fitted, every[:n], sampled, tables)
+    level, sentence = _level(table, recipe, fitted.dates[-1], rng)
+    figures.insert(1, level)
+    said.append(sentence)
     return Learnt(found, n_held, comparisons, tables, said, figures)
+
+
+def _level(
+    table: Table, recipe: Recipe, last: np.datetime64, rng: np.random.Generator
+) -> tuple[Drawing, str]:
+    """Response of the sum of the outcome, with and without the largest treatments."""
+    rows = table.dates <= last
+    both = np.stack([table.column(recipe.outcome), table.column(recipe.treatment)])[:, rows]
+    both = both[:, np.isfinite(both).all(0)]
+    in_a_year = 365.25 / float(np.median(np.diff(table.dates).astype(int)))
+    # As Romer and Romer (2004) have it, where there are enough dates.
+    years = min(1.0, both.shape[1] / (_LAG_DATES * (_OWN_YEARS + _LAG_YEARS) * in_a_year))
+    n_own, n_lags = (max(round(y * years * in_a_year), 1) for y in (_OWN_YEARS, _LAG_YEARS))
+    limit = np.quantile(np.abs(both[1]), 1 - _LARGEST)
+    treatments = {
+        "all treatments": both[1],
+        f"without the largest {_LARGEST:.0%} of them": np.where(
+            np.abs(both[1]) > limit, 0.0, both[1]
+        ),
+    }
+    responses = {
+        name: effects.distributed_lags(both[0], treatment, n_own, n_lags, 4 * n_lags // 3 + 1, rng)
+        for name, treatment in treatments.items()
+    }
+    ours, without = (each.estimate for each in responses.values())
+    far = int(np.abs(ours).argmax())
+    drawing = Drawing(
+        "level",
+        f"The sum of {recipe.outcome} since a unit of {recipe.treatment}, by distributed lags "
+        f"(Romer and Romer 2004: {n_own} of the outcome, {n_lags} of the treatment), with 90 % "
+        "intervals. It is an effect if the treatment depends on no outcome, as a shock does.",
+        partial(drawings.level, responses=responses, label=f"sum of {recipe.outcome}"),
+    )
+    sentence = (
+        f"the sum of {recipe.outcome} is farthest from zero {far} rows after a unit of "
+        f"{recipe.treatment}, at {ours[far]:.3g} ({responses['all treatments'].low[far]:.3g} to "
+        f"{responses['all treatments'].high[far]:.3g}); without the largest {_LARGEST:.0%} of the "
+        f"treatments it is {without[far]:.3g} there"
+    )
+    if without[far] * np.sign(ours[far]) < _FEW * abs(ours[far]):
+        sentence += ": few dates carry it"
+    return drawing, sentence
 
 
 def _drawings(
@@ -257,21 +308,22 @@ def _effects(
     n, j = x.shape
     trial = effects.partially_linear(y, d, x, effects.ridge(), effects.folds(n, "full"))
     dependence = effects.autocorrelation(trial.influence[:, 0])
-    name, why = effects.choose_plan(n, 2 * j + 1, dependence)
-    plan = effects.folds(n, name, settings["n_folds"], seed=int(rng.integers(2**31)))
+    chosen = effects.choose_plan(n, 2 * j + 1, dependence, settings["n_folds"])
+    seed = int(rng.integers(2**31))
+    plan = effects.folds(n, chosen.name, settings["n_folds"], chosen.embargo, seed)
     average = effects.partially_linear(y, d, x, effects.ridge(), plan)
     n_series = settings["n_series"]
     pivots = effects.linear_calibration(n, j, effects.ridge(), plan, _GRID, n_series, rng)
     measured = effects.measured_dependence(average)
     regimes = by_regime(y, d, x, bare.switching, int(bare.horizon), plan)
-    of_regimes = _regime_pivots(bare, config, plan, n, n_series, rng)
+    fixed, fitted = _regime_pivots(bare, config, plan, n, n_series, rng)
     rows, numbers, prior = [], [], float(config["prior"]["effect"])
     estimates, errors = np.r_[average.estimate, regimes.estimate], np.r_[average.se, regimes.se]
     for k, (estimate, se) in enumerate(zip(estimates, errors, strict=True)):
         if k == 0:
             low, high = pivots.interval(estimate, se, measured, _LEVEL)
         else:
-            alone = Pivots(np.zeros(1), of_regimes[k - 1 : k])
+            alone = Pivots(np.zeros(1), fitted[k - 1 : k])
             low, high = alone.interval(estimate, se, 0.0, _LEVEL)
         theory = effects.asymptotic(estimate, se, n, _LEVEL)
         numbers.append([estimate, se, low, high])
@@ -289,12 +341,14 @@ def _effects(
                 "in units": float(estimate * bare.sd[0] / bare.sd[1]),
             }
         )
+    if len(np.unique(d)) == 2:
+        rows.append(_doubly_robust(y, d, x, plan, prior, float(bare.sd[0] / bare.sd[1])))
     least = sensitivity.regress(y, np.column_stack([d, x]))
     t_value = least.slope[0] / least.se[0]
     values = [sensitivity.robustness(t_value, least.dof, level=v) for v in (None, _LEVEL)]
-    found = _with(bare, effect=np.array(numbers), pivots=of_regimes, robustness=np.array(values))
+    found = _with(bare, effect=np.array(numbers), pivots=fixed, robustness=np.array(values))
     said = [
-        f"the plan of folds is {name}: {why}",
+        f"the plan of folds is {chosen.name}: {chosen.why}",
         f"dependence of what is left of treatment and outcome is {measured:.2f}; intervals are "
         f"those of {n_series} simulated series at each of {len(_GRID)} strengths of dependence",
         "an omitted cause of treatment and outcome can not be detected from these data; it would "
@@ -304,6 +358,21 @@ def _effects(
     return found, pivots, [table], said
 
 
+def _doubly_robust(
+    y: np.ndarray, d: np.ndarray, x: np.ndarray, plan: list[Fold], prior: float, unit: float
+) -> dict:
+    """The average effect of a treatment of two values by the interactive score, which needs only
+    one of its nuisances to be right."""
+    found = effects.interactive(y, d > d.mean(), x, effects.ridge(), LogisticRegression(), plan)
+    estimate, se = float(found.estimate[0] / np.ptp(d)), float(found.se[0] / np.ptp(d))
+    low, high = effects.asymptotic(estimate, se, len(y), _LEVEL)
+    return {
+        "name": "average, doubly robust", "n": len(y), "median": estimate, "low": low, "high": high,
+        "prior low": -_NINETY * prior, "prior high": _NINETY * prior, "low of theory": low,
+        "high of theory": high, "in units": estimate * unit,
+    }  # fmt: skip
+
+
 def _regime_pivots(
     bare: Economy,
     config: dict,
@@ -311,18 +380,20 @@ def _regime_pivots(
     n: int,
     n_series: int,
     rng: np.random.Generator,
-) -> Float[np.ndarray, "regime series"]:
-    """Errors of effects by regime over standard errors, in economies of known effects."""
+) -> tuple[Float[np.ndarray, "regime series"], Float[np.ndarray, "regime series"]]:
+    """Errors of effects by regime over standard errors, in economies of known effects: with the
+    regimes of the training, as later windows have them; and with regimes that are fitted to each
+    economy, as those of the training were."""
     parameters = economies.draw_parameters(prior_of(config, bare), bare, rng, n_series)
     window = economies.draw(bare, parameters, n, rng, rng)
     rows = []
-    for k in range(n_series):
-        found = by_regime(
-            window.outcome[k], window.treatment[k], window.controls[k], bare.switching,
-            int(bare.horizon), plan,
-        )  # fmt: skip
-        rows.append((found.estimate - parameters.effect[k]) / found.se)
-    return np.array(rows).T
+    for k, (y, d, x) in enumerate(zip(*window[:3], strict=True)):
+        own = switching.fit(y, np.column_stack([d, x]), 2, rng, n_starts=1, n_steps=_N_QUICK)
+        for regimes in (bare.switching, own):
+            found = by_regime(y, d, x, regimes, int(bare.horizon), plan)
+            rows.append((found.estimate - parameters.effect[k]) / found.se)
+    fixed, fitted = np.array(rows).reshape(n_series, 2, 2).transpose(1, 2, 0)
+    return fixed, fitted
 
 
 def _projections(

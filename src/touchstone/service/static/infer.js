@@ -28,21 +28,20 @@ function mark(id, text) {
   field?.setAttribute("aria-invalid", "true");
 }
 
-// A problem that begins with the names of fields stands at each of them; any other at the form's end.
+// A problem that begins with the name of a field stands there, one between fields too; any other at the end.
 function problem(content, form) {
   const names = new Set([...form.querySelectorAll("[data-type]")].map((field) => field.name));
   const unplaced = [];
-  for (const each of content.problems?.length ? content.problems : [content.detail]) {
-    const text = each.replace(/^[a-z0-9_]+: (?=\w+: )/, "").replace(/^inputs\./, "");
-    const [keys, ...rest] = text.split(": ");
-    const named = keys.split(/, | and /).filter((key) => names.has(key));
-    if (named.length && rest.length) for (const key of named) mark(key, rest.join(": "));
-    else unplaced.push(text);
+  const said = (content.detail ?? "the service gave no reason").replace(`${model}: `, "");
+  for (const each of content.problems?.length ? content.problems : said.split(/; (?=\w+: )/)) {
+    const [key, ...rest] = each.replace(/^inputs\./, "").split(": ");
+    if (names.has(key) && rest.length) mark(key, rest.join(": "));
+    else unplaced.push(each);
   }
   const placed = document.querySelector("[aria-invalid=true]");
   const where = form === forms.record ? "data" : "form";
   for (const each of unplaced) mark(where, each);
-  show(verdict(false, "NOT ANSWERED", placed ? "values of the form are not allowed; each says why" : content.detail ?? "the service gave no reason"),
+  show(verdict(false, "NOT ANSWERED", placed ? "values of the form are not allowed; each says why" : said),
     ...(placed && unplaced.length ? [list(unplaced)] : []));
   (document.querySelector("[aria-invalid=true]") ?? place).focus();
 }

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 from jax import Array
 from jax.scipy.special import ndtri
+from jaxtyping import Float
 
 from touchstone.inference.batches import map_batches
 from touchstone.models.ecsfm.data import family, measurement
 from touchstone.models.ecsfm.data.dataset import Chunk, parameter_rows
 from touchstone.models.ecsfm.data.masks import MASKS, draw_mask
-from touchstone.models.ecsfm.data.mismatch import Scene, happen
+from touchstone.models.ecsfm.data.mismatch import Happened, Scene, happen
 from touchstone.models.ecsfm.physics.experiment import Records
 from touchstone.models.ecsfm.physics.forward import Forward
 from touchstone.models.ecsfm.physics.readings import readable, readings
@@ -136,15 +137,7 @@ class Simulation:
             stress: Name in the model's `stresses`; None for the training family itself.
             severity: In [0, 1].
         """
-        records = base.records
-        natural = np.array(self.forward.natural(records.z, records.experiment))
-        seed = np.asarray(jax.random.key_data(key))
-        rng = np.random.default_rng(seed.tolist())
-        scene = Scene(self.forward, natural, records.experiment, base.clean, rng)
-        happened = scene.as_stated
-        if stress is not None:
-            entry = {k: v for k, v in self.config["stresses"][stress].items() if k != "group"}
-            happened = happen(scene, stress, entry, severity)
+        records, happened = base.records, self._happened(base, key, stress, severity)
         observed = map_batches(
             partial(self._observe, key),
             np.arange(len(records.z)),
@@ -160,6 +153,37 @@ class Simulation:
         )
         limit = happened.limit[:, None]
         return records._replace(observed=np.clip(observed, -limit, limit).astype(observed.dtype))
+
+    def quiet(
+        self, base: BaseCases, key: Array, stress: str, severity: float
+    ) -> Float[np.ndarray, "case sample"]:
+        """Noise-free currents of the base cases under a stress, without baseline, A; as `observe`.
+
+        What the stress leaves to chance is as there, with the same key.
+        """
+        happened = self._happened(base, key, stress, severity)
+        waveforms = self.forward.waveforms(happened.experiment)
+        of = happened.natural.astype(np.float32), happened.experiment, waveforms, happened.fouling
+        current = map_batches(self._currents, *of, batch_size=_BATCH)
+        limit = happened.limit[:, None]
+        return np.clip(happened.gain * current + happened.added, -limit, limit)
+
+    def _happened(
+        self, base: BaseCases, key: Array, stress: str | None, severity: float
+    ) -> Happened:
+        records = base.records
+        natural = np.array(self.forward.natural(records.z, records.experiment))
+        seed = np.asarray(jax.random.key_data(key))
+        rng = np.random.default_rng(seed.tolist())
+        scene = Scene(self.forward, natural, records.experiment, base.clean, rng)
+        if stress is None:
+            return scene.as_stated
+        entry = {k: v for k, v in self.config["stresses"][stress].items() if k != "group"}
+        return happen(scene, stress, entry, severity)
+
+    @cached_property
+    def _currents(self):
+        return jax.jit(jax.vmap(lambda *point: self.forward.response(*point).current))
 
     @cached_property
     def _observe(self):

@@ -58,9 +58,7 @@ class Fouled:
         self, cases: Cases[Records], posterior: Posterior, rng: np.random.Generator
     ) -> list[Json]:
         """Rows of the film, as in `Model.table`: coverage at both ends of a record, and rates."""
-        size = (len(cases.kind), _N_PRIOR, self.prior.size)
-        z = rng.standard_normal(size).astype(np.float32)
-        before = self.readings(cases, self.inferrer.prior_values(z, cases.detail))
+        before = self.readings(cases, self.draws_of_prior(cases, _N_PRIOR, rng))
         ours = self.readings(cases, posterior.draws)
         several = len(cases.kind) > 1
         return [
@@ -73,6 +71,13 @@ class Fouled:
             for k in range(len(cases.kind))
             for name, unit in _UNITS.items()
         ]
+
+    def draws_of_prior(
+        self, cases: Cases[Records], n: int, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """As in `Model.prior`."""
+        z = rng.standard_normal((len(cases.kind), n, self.prior.size)).astype(np.float32)
+        return self.inferrer.prior_values(z, cases.detail)
 
     def readings(
         self, cases: Cases[Records], draws: dict[str, np.ndarray]

@@ -83,14 +83,7 @@ class Inferrer:
             key: For all randomness.
             budget: As in `Posteriors.restarted`.
         """
-        records = cases.detail
-        missing = np.full(start.weight.shape, np.nan, np.float32)
-        natural = [
-            q.coordinate(start.draws[q.name]) if q.name in start.draws else missing
-            for q in self.prior.parameters
-        ]
-        begin = np.asarray(self._standard(np.stack(natural, -1), records.experiment))
-        begin = np.where(records.known[:, None], records.z[:, None], begin)
+        records, begin = cases.detail, self.points(cases, start)
         waveform = self.forward.waveforms(records.experiment)
         sampler = self.posteriors.restarted(budget)
         drawn = sampler(key, np.arange(len(records.z)), records, waveform, begin)
@@ -120,10 +113,7 @@ class Inferrer:
             folder: Of the chains.
             label: Of the progress bar.
         """
-        records = cases.detail
-        natural = np.stack([q.coordinate(start.draws[q.name]) for q in self.prior.parameters], -1)
-        begin = np.asarray(self._standard(natural, records.experiment))
-        begin = np.where(records.known[:, None], records.z[:, None], begin)
+        records, begin = cases.detail, self.points(cases, start)
         waveform = self.forward.waveforms(records.experiment)
         sampled = chains.sample_each(
             self.posteriors, records, waveform, begin, budget, seed, folder, label
@@ -134,6 +124,19 @@ class Inferrer:
         nothing = np.full(len(z), np.nan)
         posterior = self._posterior(records, z, weight, prediction, nothing, None)
         return posterior._replace(computation=sampled.computation)
+
+    def points(self, cases: Cases[Records], posterior: Posterior) -> np.ndarray:
+        """Standard coordinates of the draws of a posterior, shape (case, draw, P).
+
+        They are NaN where the posterior is of a prior without such a parameter.
+        """
+        records, missing = cases.detail, np.full(posterior.weight.shape, np.nan, np.float32)
+        natural = [
+            q.coordinate(posterior.draws[q.name]) if q.name in posterior.draws else missing
+            for q in self.prior.parameters
+        ]
+        z = np.asarray(self._standard(np.stack(natural, -1), records.experiment))
+        return np.where(records.known[:, None], records.z[:, None], z)
 
     def prior_values(self, z: np.ndarray, records: Records) -> dict[str, np.ndarray]:
         """As `values`, of draws of the prior, with what is known and believed of each record."""

@@ -1,19 +1,20 @@
 """Measurements that could come next at the same electrode, and what draws let expect of them."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 from scipy.linalg import solve_triangular
+from scipy.special import ndtr, ndtri
 
 from touchstone.inference.batches import map_chunks
+from touchstone.inference.problem import simulated
 from touchstone.models.ecsfm.inference.fouled import Fouled
+from touchstone.models.ecsfm.inference.inferrer import Inferrer
+from touchstone.models.ecsfm.inference.records import Simulation
 from touchstone.models.ecsfm.physics.arrays import AnyArray
-from touchstone.models.ecsfm.physics.experiment import Experiment, Records
-from touchstone.models.ecsfm.physics.forward import Forward
+from touchstone.models.ecsfm.physics.experiment import Experiment, Kind, Records
 from touchstone.models.ecsfm.physics.fouling import Fouling
 from touchstone.models.ecsfm.physics.observation import Observation
 from touchstone.models.ecsfm.physics.prior import Prior
@@ -23,6 +24,7 @@ from touchstone.vocabulary import Cases, Posterior
 _FACTOR = 10.0  # by which the time of the next record is longer or shorter
 _WIDER = 1.5  # times the window, about its centre
 _REST = 1 / 8  # part of the record before a step
+_EDGE = 1e-6  # of a uniform prior, left out at either end
 _CLEANING = 60.0  # s at a potential that cleans
 
 
@@ -86,7 +88,7 @@ def _step(potential: np.ndarray) -> np.ndarray:
 
 
 def expectations(
-    fouled: Fouled, prior: Prior, cases: Cases[Records], posterior: Posterior
+    inferrer: Inferrer, fouled: Fouled, cases: Cases[Records], posterior: Posterior
 ) -> Iterator[tuple[str, np.ndarray]]:
     """What each draw lets expect of each protocol, whitened, shape (draw, sample), by what to do.
 
@@ -95,51 +97,61 @@ def expectations(
     the first, less what is removed.
 
     Args:
+        inferrer: Of the posterior: with a clean electrode, or one with a film.
         fouled: Inference with a film.
-        prior: Of the posterior: that of a clean electrode, or of one with a film.
         cases: The records, of which the first is made again.
         posterior: Theirs.
     """
-    forward = Forward(prior)
+    prior, has_film = inferrer.prior, inferrer.prior == fouled.prior
+    first = jax.tree.map(lambda a: np.asarray(a)[:1], cases.detail.experiment)
+    points, own = inferrer.points(cases, posterior)[0], _row(first)
+    final = fouled.final_coverage(cases, posterior.draws, 0) if has_film else None
+    weight = posterior.weight[0]
     columns = [q.coordinate(posterior.draws[q.name][0]) for q in prior.parameters]
-    natural = np.stack(columns, axis=1).astype(np.float32)
-    experiment = jax.tree.map(lambda a: np.asarray(a)[:1], cases.detail.experiment)
-    has_film = prior == fouled.prior
-    if has_film:
-        final = fouled.final_coverage(cases, posterior.draws, 0)
-    mean = posterior.weight[0] @ natural
-    for name, protocol in menu(experiment, has_film).items():
-        next_natural = natural.copy()
-        if has_film:
-            next_natural = after(prior, natural, final, experiment, protocol)
-        own = jax.tree.map(
-            lambda a: np.asarray(a)[0],
-            (protocol.experiment, forward.waveforms(protocol.experiment)),
+    mean = (np.stack(columns, axis=1).T @ weight).astype(np.float32)
+    for name, protocol in menu(first, has_film).items():
+        z = points if final is None else after(prior, points, final, first, protocol)
+        waveform = _row(inferrer.forward.waveforms(protocol.experiment))
+        kind = Kind.of(protocol.experiment)
+        simulation = Simulation(prior, kind, _row(protocol.experiment), waveform, own)
+        current = map_chunks(simulated, simulation, z)
+        signal = float(np.sqrt((current**2).mean(1)) @ weight)
+        noise = prior.observation(
+            mean, np.zeros(current.shape[1]), _row(protocol.experiment), signal
         )
-        program = partial(_currents, prior)
-        current = map_chunks(program, own, next_natural)
-        signal = float(np.sqrt((current**2).mean(1)) @ posterior.weight[0])
-        noise = prior.observation(mean, np.zeros(current.shape[1]), own[0], signal)
         yield name, whitened(current, noise)
 
 
 def after(
-    prior: Prior, natural: np.ndarray, final: np.ndarray, first: Experiment, protocol: Protocol
+    prior: Prior, z: np.ndarray, final: np.ndarray, first: Experiment, protocol: Protocol
 ) -> np.ndarray:
-    """Natural coordinates for the next record: its film at the start, and growth in its time."""
-    changed = natural.copy()
+    """Standard coordinates for the next record, shape (draw, P): its film at the start, and growth
+    in its time. What would be beyond a bound of the prior is put near it.
+
+    Args:
+        prior: With a film.
+        z: Standard coordinates of the first record.
+        final: Coverage at its end, shape (draw,).
+        first: What was done, a batch of one.
+        protocol: What would be done next.
+    """
+    changed = z.copy()
     left = np.maximum((1 - protocol.removed) * final, 1e-6)
-    changed[:, prior.names.index("coverage")] = np.log(left)
     longer = np.asarray(protocol.experiment.duration)[0] / np.asarray(first.duration)[0]
-    changed[:, prior.names.index("growth")] += np.log(longer)
+    coverage, growth = (prior.names.index(name) for name in ("coverage", "growth"))
+    of_coverage, of_growth = (prior.parameters[k] for k in (coverage, growth))
+    before = of_growth.location + of_growth.scale * (2 * ndtr(z[:, growth]) - 1)
+    for k, quantity, value in (
+        (coverage, of_coverage, np.log(left)),
+        (growth, of_growth, before + np.log(longer)),
+    ):
+        part = ((value - quantity.location) / quantity.scale + 1) / 2
+        changed[:, k] = ndtri(np.clip(part, _EDGE, 1 - _EDGE))
     return changed
 
 
-@partial(jax.jit, static_argnums=0)
-def _currents(prior: Prior, own: tuple, natural: Array) -> Array:
-    experiment, waveform = own
-    forward = Forward(prior)
-    return jax.vmap(lambda point: forward.current(point, experiment, waveform))(natural)
+def _row(tree):
+    return jax.tree.map(lambda a: np.asarray(a)[0], tree)
 
 
 def whitened(current: np.ndarray, noise: Observation) -> np.ndarray:

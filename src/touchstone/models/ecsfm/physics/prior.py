@@ -37,7 +37,7 @@ class Prior:
 
     def __init__(self, config: dict, max_couples: int):
         self.max_couples = max_couples
-        entries = config["nuisances"] | config["fouling"]
+        entries = self._entries(config)
         self.parameters = [
             Quantity.from_config(f"{block}_{s + 1}", config["couple_parameters"][block])
             for block in BLOCKS
@@ -52,6 +52,10 @@ class Prior:
         self._location = jnp.array([p.location for p in self.parameters])
         self._scale = jnp.array([p.scale for p in self.parameters])
         self._bounded = jnp.array([p.bounded for p in self.parameters])
+
+    def _entries(self, config: dict) -> dict:
+        """Of the configuration: what is not of a couple."""
+        return config["nuisances"]
 
     # Priors of one content are equal: what was compiled for one serves the other.
 
@@ -181,11 +185,15 @@ class Prior:
 class FouledPrior(Prior):
     """The prior of an electrode that may be fouled: three parameters more, those of `FILM`.
 
+    A film leaves less of the signal that all noise is counted in, so that their priors are wider.
     What else a film does has the reference values of `Fouling`, and its growth by the charge passed
     keeps the reference ratio to that by adsorption. At no coverage and no growth nothing fouls.
     """
 
     nuisances = (*NUISANCES[: -len(RECORD)], *FILM, *RECORD)
+
+    def _entries(self, config: dict) -> dict:
+        return config["nuisances"] | config["fouling"]
 
     def fouling(
         self, natural: Float[AnyArray, " parameter"], experiment: Experiment
