@@ -13,7 +13,7 @@ export MODEL TRACE META
 # MODEL, TRACE and META reach the configuration as JSON, whatever characters the paths hold.
 MEASUREMENT := import json, os; print(json.dumps({k: os.environ[v] for k, v in (("model", "MODEL"), ("data", "TRACE"), ("meta", "META")) if os.environ.get(v)}))
 
-.PHONY: help run tiny test test-all release lab infer serve bench lint report docs setup
+.PHONY: help run tiny test test-all release lab infer serve bench campaign lint report docs setup
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -46,6 +46,9 @@ lab: setup ## JupyterLab on the notebooks
 
 bench: setup ## benchmarks: BENCH=simulator (default), inference, reference, ablation, memory, measured, control, interface, regimes or escalation; ARGS="--help" explains
 	@$(IN) python benchmarks/bench_$(BENCH).py $(ARGS)
+
+campaign: setup ## the service under load: kills, a soak, fuzz of its schema, attacks, latencies (ARGS="kill --rounds 100": one of them, larger)
+	@$(IN) python benchmarks/campaign.py $(ARGS)
 
 lint: setup ## types, and style of code, rules and notebooks
 	@$(IN) ruff check .

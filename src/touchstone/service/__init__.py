@@ -65,6 +65,8 @@ def run(settings: Settings) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     listening = socket.create_server((settings.host, settings.port), backlog=1024)
+    # Connections inherit it; without it, small answers wait for the acknowledgement of others.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stopping = threading.Event()
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()

@@ -6,6 +6,7 @@ import getpass
 import hashlib
 import json
 import logging
+import re
 import signal
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Coroutine
@@ -241,7 +242,9 @@ class Service:
         content = question.model_dump()
         if content["model_id"] is None:
             able = self.counterfactuals()
-            if len(able) != 1:
+            if not able:
+                raise ProblemError(501, "no model that is served answers counterfactuals")
+            if len(able) > 1:
                 raise ProblemError(422, f"model_id: is missing, expected one of {', '.join(able)}")
             (content["model_id"],) = able
         model_id = content["model_id"]
@@ -480,6 +483,16 @@ def create(settings: Settings) -> FastAPI:
     return app
 
 
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """Methods by which a described path is asked."""
+    found: set[str] = set()
+    for template, operations in app.openapi()["paths"].items():
+        pattern = re.sub(r"\\\{.*?\\\}", "[^/]+", re.escape(template))
+        if re.fullmatch(pattern, path):
+            found |= {method.upper() for method in operations}
+    return sorted(found)
+
+
 def _add_problems(app: FastAPI) -> None:
     """Answer whatever goes wrong as a problem (RFC 9457)."""
 
@@ -488,8 +501,11 @@ def _add_problems(app: FastAPI) -> None:
         return error.response()
 
     @app.exception_handler(StarletteException)
-    async def _http(_: Request, error: HTTPException) -> Response:
+    async def _http(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers) if error.headers else None
+        if error.status_code == 405:  # the framework names the methods of one route alone
+            known = _methods(app, request.url.path)
+            headers = {"Allow": ", ".join(known)} if known else headers
         return ProblemError(error.status_code, str(error.detail), headers=headers).response()
 
     @app.exception_handler(RequestValidationError)

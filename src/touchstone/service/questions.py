@@ -12,6 +12,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -118,6 +119,19 @@ def _tag_of_observation(value: Any) -> str:
     return "<record>" if isinstance(value, dict) and "data" in value else "<values>"
 
 
+def _only(name: str) -> dict[str, Any]:
+    """Schema of a question that asks by one of the two ways, in words that a validator reads."""
+    (other,) = {"inputs", "record"} - {name}
+    absent = {"type": "null"}
+    return {"required": [name], "properties": {name: {"not": absent}, other: absent}}
+
+
+def _whole(value: Any) -> Any:
+    """To JSON, 100.0 is a whole number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
 # Tags stand between marks, so that no message names them as keys.
 type OneOrSeveral = Annotated[
     Annotated[Inputs, Tag("<one>")]
@@ -129,7 +143,7 @@ type Observation = Annotated[
     Discriminator(_tag_of_observation),
 ]
 type Version = Annotated[
-    Annotated[int, Field(ge=1, le=10**6), Tag("<number>")]
+    Annotated[Whole, Field(ge=1, le=10**6), Tag("<number>")]
     | Annotated[Literal["production", "latest"], Tag("<name>")],
     Discriminator(lambda value: "<name>" if isinstance(value, str) else "<number>"),
 ]
@@ -148,12 +162,14 @@ class Question(_Strict):
         draws: Of the posterior, to be sent beside the report.
     """
 
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_only("inputs"), _only("record")]})
+
     kind: Literal["predict"] = "predict"
     model_id: str = Field(pattern=MODEL_ID)
     inputs: OneOrSeveral | None = None
     record: Record | None = None
     version: Version | None = None
-    draws: int = Field(default=0, ge=0, le=MOST_DRAWS)
+    draws: Whole = Field(default=0, ge=0, le=MOST_DRAWS)
 
     @model_validator(mode="after")
     def _asks_one_thing(self) -> "Question":
@@ -213,7 +229,8 @@ class Move(_Strict):
 
 
 def _tag_of_work(value: Any) -> str:
-    kind = value.get("kind", "predict") if isinstance(value, dict) else "predict"
+    known = value if isinstance(value, dict) else {}
+    kind = known.get("kind", "counterfactual" if "intervention" in known else "predict")
     return f"<{kind}>" if isinstance(kind, str) else ""
 
 
@@ -235,7 +252,19 @@ def schemas() -> dict[str, Any]:
     _, found = models_json_schema(
         [(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
     )
-    return found["$defs"]
+    return found["$defs"] | {"Problem": PROBLEM}
+
+
+PROBLEM: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "problems": {"type": "array", "items": {"type": "string"}},
+    },
+}
 
 
 class ProblemError(Exception):

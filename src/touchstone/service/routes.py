@@ -43,6 +43,10 @@ _FORM = {
     "properties": {"files": _FILES, "why": {"type": "string"}, "by": {"type": "string"}},
     "required": ["files"],
 }
+_PROBLEM: dict[str, Any] = {
+    "description": "What is wrong (RFC 9457).",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
 _UPLOAD: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
 }
@@ -76,9 +80,14 @@ def add(app: FastAPI, service: Service) -> None:
     described = app.openapi
 
     def openapi() -> dict[str, Any]:
-        schema = described()
-        schema["components"].setdefault("schemas", {}).update(questions.schemas())
-        return schema
+        if app.openapi_schema is None:
+            schema = described()
+            schema["components"]["schemas"] = questions.schemas()
+            for operations in schema["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)  # it is a problem as all others are
+                    operation["responses"]["default"] = _PROBLEM
+        return app.openapi_schema or {}
 
     app.openapi = openapi
 
@@ -104,7 +113,7 @@ def _states(service: Service) -> APIRouter:
         response.status_code = 200 if alright else 503
         return {"ready": alright, "models": states}
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Latencies, queues, restarts and verdicts, for Prometheus."""
         content = generate_latest(service.metrics.registry)
@@ -382,7 +391,9 @@ async def _stream(service: Service, number: str, after: int) -> AsyncGenerator[s
 def _runs(_: Service) -> APIRouter:
     router = APIRouter(tags=["runs"])
 
-    @router.get("/runs")
+    as_csv: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {}}}}
+
+    @router.get("/runs", responses=as_csv)
     def table(request: Request, model_id: ModelFilter = None) -> Response:
         """Every run whose reports are here, the newest first; as CSV where `Accept` says so."""
         rows = [row for row in runs.rows() if model_id in (None, row["model_id"])]
@@ -390,7 +401,7 @@ def _runs(_: Service) -> APIRouter:
             return PlainTextResponse(runs.as_csv(rows), media_type="text/csv")
         return JSONResponse({"runs": rows})
 
-    @router.get("/runs.csv")
+    @router.get("/runs.csv", response_class=Response, responses=as_csv)
     def download(model_id: ModelFilter = None) -> Response:
         """The same as a file."""
         rows = [row for row in runs.rows() if model_id in (None, row["model_id"])]

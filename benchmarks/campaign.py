@@ -1,0 +1,348 @@
+"""What the service withstands: kills under load, a long soak, a fuzz of its schema, and attacks.
+
+    python benchmarks/campaign.py [kill | soak | fuzz | attacks | latency] [--rounds N]
+                                  [--requests N]
+
+Each part serves the released artefact of `interface` in a folder of its own. Without a name, all
+parts run with small numbers. What was found is printed beside what is wanted; the exit code is 1
+where an answer was lost, doubled or wrong, memory grew, or a request failed.
+"""
+
+import argparse
+import itertools
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from touchstone.io import reports
+from touchstone.stages import answers
+
+MODEL = "interface"
+HOST = "127.0.0.1"
+TOUCHSTONE = Path(sys.executable).with_name("touchstone")
+# What a model takes of values and interventions is not said by the schema, and 501 is an answer.
+BY_MODEL = ("/predict", "/jobs", "/api/inference/counterfactual")
+_numbers = itertools.count()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", nargs="?", choices=[*PARTS, "all"], default="all")
+    parser.add_argument("--rounds", type=int, default=6, help="kills")
+    parser.add_argument("--requests", type=int, default=1000, help="of the soak and the fuzz")
+    arguments = parser.parse_args()
+    chosen = PARTS if arguments.part == "all" else {arguments.part: PARTS[arguments.part]}
+    bad = []
+    for name, part in chosen.items():
+        print(f"\n{name}")
+        with tempfile.TemporaryDirectory(prefix="touchstone-campaign-") as folder:
+            bad += part(arguments, Path(folder))
+    print("\n" + ("\n".join(f"WRONG: {each}" for each in bad) or "nothing went wrong"))
+    return 1 if bad else 0
+
+
+@contextmanager
+def serving(folder: Path, *more: str) -> Generator[httpx.Client]:
+    """A running service, and a client of it."""
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    command = [str(TOUCHSTONE), "serve", "--model", MODEL, "--port", str(port), *more]
+    with (folder / "serve.log").open("a") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+    try:
+        with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=120) as client:
+            print(f"  ready after {seconds_to_ready(client):.1f} s")
+            yield client
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def seconds_to_ready(client: httpx.Client) -> float:
+    """Wait until the workers answer."""
+    started = time.monotonic()
+    while time.monotonic() - started < 300:
+        with suppress(httpx.TransportError):
+            if client.get("/ready").status_code == 200:
+                return time.monotonic() - started
+        time.sleep(0.05)
+    raise SystemExit("the service is not ready after 300 s")
+
+
+def question() -> dict:
+    """One that was not asked before."""
+    return {"model_id": MODEL, "inputs": {"film": "film 3", "Tg_num": 400 + next(_numbers) / 1000}}
+
+
+def processes(client: httpx.Client) -> dict[str, int]:
+    """Those that may be killed."""
+    (worker,) = client.get("/ready").json()["models"][MODEL]["workers"]
+    return {"worker": worker, "service": client.get("/health").json()["process"]}
+
+
+def kill(arguments: argparse.Namespace, folder: Path) -> list[str]:
+    """Kill workers and serving processes while clients send jobs: none is lost, none doubled."""
+    accepted: dict[str, tuple[dict, str]] = {}  # by token: what was asked, and the job
+    stop = threading.Event()
+
+    def sending(base: str) -> None:
+        with httpx.Client(base_url=base, timeout=20) as client:
+            while not stop.is_set():
+                asked, token = question(), uuid.uuid4().hex
+                while True:  # a client that hears nothing sends the same again
+                    with suppress(httpx.TransportError):
+                        sent = client.post("/jobs", json=asked, headers={"Idempotency-Key": token})
+                        if sent.status_code == 202:
+                            accepted[token] = asked, sent.json()["job"]
+                            break
+                    time.sleep(0.05)
+                time.sleep(0.1)
+
+    recovery, bad = [], []
+    with serving(folder, "--queue", "100000") as client, ThreadPoolExecutor(4) as threads:
+        for _ in range(4):
+            threads.submit(sending, str(client.base_url))
+        try:
+            for number in range(arguments.rounds):
+                time.sleep(random.uniform(0.5, 1.5))
+                name = ("worker", "service")[number % 2]
+                os.kill(processes(client)[name], signal.SIGKILL)
+                started = time.monotonic()
+                while True:
+                    with suppress(httpx.TransportError):
+                        if client.post("/predict", json=question()).status_code == 200:
+                            break
+                    time.sleep(0.02)
+                recovery.append(time.monotonic() - started)
+        finally:
+            stop.set()
+        threads.shutdown()
+        end = time.monotonic() + 600
+        for asked, job in accepted.values():
+            found = client.get(f"/jobs/{job}").json()
+            while found["status"] == "waiting" and time.monotonic() < end:
+                time.sleep(0.1)
+                found = client.get(f"/jobs/{job}").json()
+            if found["status"] != "done":
+                bad.append(f"job {job} is {found['status']}")
+                continue
+            again = client.post("/predict", json=asked).json()
+            if reports.reproducible(again) != reports.reproducible(found["report"]):
+                bad.append(f"job {job} has another answer than the same question now")
+        kept = client.get("/jobs", params={"limit": 1000}).json()["jobs"]
+    jobs = {job for _, job in accepted.values()}
+    if len(jobs) != len(accepted):
+        bad.append("two tokens have one job")
+    if len(accepted) <= 1000 and len(kept) != len(accepted):
+        bad.append(f"{len(kept)} jobs are kept of {len(accepted)} that were accepted")
+    slowest = max(recovery)
+    print(f"  {arguments.rounds} kills, {len(accepted)} jobs accepted, {len(bad)} lost or wrong")
+    print(f"  next answer after {np.median(recovery):.1f} s, at most {slowest:.1f} s (wanted: 10)")
+    return bad
+
+
+def soak(arguments: argparse.Namespace, folder: Path) -> list[str]:
+    """Mixed requests: no error, and no memory that grows."""
+    known = question()
+
+    def requests(client: httpx.Client):
+        yield client.post("/predict", json=question()), 200
+        yield client.post("/predict", json=known), 200
+        yield client.post("/predict", json={"model_id": MODEL, "inputs": {"x": 1}}), 422
+        several = [question()["inputs"] for _ in range(3)]
+        yield client.post("/predict", json={"model_id": MODEL, "inputs": several}), 200
+        yield client.post("/jobs", json=question()), 202
+        yield client.get("/models"), 200
+        yield client.get(f"/models/{MODEL}/versions"), 200
+        yield client.get("/metrics"), 200
+        yield client.get("/"), 200
+        yield client.get("/nothing"), 404
+
+    bad, sizes = [], []
+    with serving(folder) as client:
+        for number in range(0, arguments.requests, 10):
+            for response, wanted in requests(client):
+                if response.status_code != wanted:
+                    bad.append(f"{response.request.url.path}: {response.status_code}")
+            if number % max(10, arguments.requests // 20 // 10 * 10) == 0:
+                sizes.append(sum(_resident(pid) for pid in processes(client).values()))
+    # The first fifth warms up: caches that have a bound are filled.
+    start, end = np.mean(sizes[4:7]), np.mean(sizes[-3:])
+    growth = end / start - 1
+    print(f"  {arguments.requests} requests, {len(bad)} unexpected answers")
+    print(f"  memory {start / 2**20:.0f} to {end / 2**20:.0f} MiB: {growth:+.1%} (wanted: < 5 %)")
+    return bad + ([f"memory grew by {growth:.1%}"] if growth >= 0.05 else [])
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def fuzz(arguments: argparse.Namespace, folder: Path) -> list[str]:
+    """Requests that schemathesis makes from the served schema, and many that break it."""
+    uvx = shutil.which("uvx") or shutil.which("uvx", path=".uv/bin")
+    if uvx is None:
+        print("  not run: uvx is not there, which fetches schemathesis")
+        return []
+    bad, total = [], 0
+    with serving(folder) as client:
+        # Of streams and uploads the framework of the fuzz knows no valid example.
+        by_model = "|".join(re.escape(path) for path in BY_MODEL)
+        for chosen in (
+            ["--exclude-path-regex", f"/events$|^({by_model})$"],
+            ["--include-path-regex", f"^({by_model})$", "--exclude-checks",
+             "positive_data_acceptance,not_a_server_error"],
+        ):  # fmt: skip
+            share = max(1, arguments.requests // 40)
+            command = [uvx, "schemathesis", "run", f"{client.base_url}/openapi.json"]
+            command += ["-n", str(share), "--seed", "1", "--continue-on-failure", "--no-color"]
+            done = subprocess.run([*command, *chosen], cwd=folder, capture_output=True, text=True)
+            said = re.search(r"(\d+) generated", done.stdout)
+            total += int(said[1]) if said else 0
+            bad += re.findall(r"❌ (ST.*)", done.stdout)
+            if done.returncode not in (0, 1) or said is None:
+                bad.append(f"schemathesis ended with {done.returncode}: {done.stderr[-300:]}")
+    failures = (folder / "serve.log").read_text().count("a request failed")
+    bad += [f"{failures} requests failed with 500"] if failures else []
+    print(f"  {total} cases, {len(bad)} kinds of violation, {failures} failures of the service")
+    return bad
+
+
+def attacks(_: argparse.Namespace, folder: Path) -> list[str]:
+    """What is meant to break in, and what answers it."""
+    bad = []
+    with serving(folder) as client:
+        for what, method, path, more, wanted in _attacks(f"/models/{MODEL}/versions"):
+            response = client.request(method, path, **more)
+            detail = response.text
+            with suppress(ValueError, KeyError):
+                detail = response.json()["detail"]
+            bad += _row(what, response.status_code, detail, wanted)
+        bad += _row("a body of 5 GB, announced", *_announced(client, 5 * 2**30), (413,))
+    place = folder / "elsewhere"
+    place.mkdir()
+    command = [str(TOUCHSTONE), "serve", "--host", "0.0.0.0", "--port", "0", "--model", MODEL]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    return bad + _row("others reach it, and there is no key", done.returncode, done.stderr, (2,))
+
+
+def _row(what: str, status: int, detail: str, wanted: tuple[int, ...]) -> list[str]:
+    print(f"  {what:40} {status:3}  {' '.join(detail.split())[:90]}")
+    return [] if status in wanted else [f"{what}: {status}, expected {wanted}"]
+
+
+def _attacks(versions: str):
+    """Name, method, path, what is sent, and the answers that refuse it."""
+    form = {"Content-Type": "application/json"}
+
+    def asked(content: bytes):
+        return {"content": content, "headers": form}
+
+    def files(*sent):
+        return {"files": [("files", each) for each in sent]}
+
+    def moved(stage: str, **headers: str):
+        return {"json": {"stage": stage, "why": "x"}, "headers": headers}
+
+    rule, listing = ("guardrail.json", b"{}"), b'{"files": {"/etc/passwd": {"sha256": ""}}}'
+    record = {"model_id": MODEL, "record": {"name": "../x.csv", "data": "1"}}
+    command = {"kind": "train", "model_id": MODEL, "settings": {"data": "$(id)"}}
+    elsewhere = {"Origin": "https://example.org"}
+    zipped = ("manifest.json", b"PK\x03\x04" + bytes(99))
+    return [
+        ("a path as the name of a model", "GET", "/models/..%2f..%2fetc", {}, (404, 422)),
+        ("a path as the name of a record", "POST", "/predict", {"json": record}, (422,)),
+        ("a path as the name of a file", "POST", versions, files(("../../x.json", b"{}")), (422,)),
+        ("a hidden file", "POST", versions, files((".netrc", b"")), (422,)),
+        ("an artefact without a manifest", "POST", versions, files(rule), (422,)),
+        ("an archive for an artefact", "POST", versions, files(zipped, rule), (422,)),
+        ("a manifest that lists a path", "POST", versions,
+         files(("manifest.json", listing), rule), (422,)),
+        ("a body of 9 MB", "POST", "/predict", asked(b" " * (9 * 2**20)), (413,)),
+        ("NaN", "POST", "/predict",
+         asked(b'{"model_id": "interface", "inputs": {"Tg_num": NaN}}'), (422,)),
+        ("a hundred thousand brackets", "POST", "/predict", asked(b"[" * 100_000), (422,)),
+        ("a form of another site", "POST", "/predict", {"json": {}, "headers": elsewhere}, (403,)),
+        ("another name for this machine", "GET", "/models",
+         {"headers": {"Host": "example.org"}}, (400,)),
+        ("a move without If-Match", "POST", f"{versions}/1/stage", moved("Archived"), (428,)),
+        ("a move of what was moved meanwhile", "POST", f"{versions}/1/stage",
+         moved("Archived", **{"If-Match": '"1"'}), (412,)),
+        ("a move that was not earned", "POST", f"{versions}/1/stage",
+         moved("Staging", **{"If-Match": '"3"'}), (409,)),
+        ("a command in a setting", "POST", "/jobs", {"json": command}, (422,)),
+        ("a path as the number of a job", "GET", "/jobs/..%2fstore.sqlite", {}, (404, 422)),
+    ]  # fmt: skip
+
+
+def _announced(client: httpx.Client, size: int) -> tuple[int, str]:
+    """What answers a body that is announced, and never sent."""
+    lines = [
+        f"POST /models/{MODEL}/versions HTTP/1.1",
+        f"Host: {HOST}",
+        f"Content-Length: {size}",
+        "Content-Type: multipart/form-data; boundary=x",
+    ]
+    with socket.create_connection((HOST, client.base_url.port), timeout=30) as wire:
+        wire.sendall("\r\n".join([*lines, "", ""]).encode())
+        answer = wire.recv(4096).decode()
+    return int(answer.split()[1]), answer.rpartition("\r\n")[2]
+
+
+def latency(arguments: argparse.Namespace, folder: Path) -> list[str]:
+    """What HTTP and the queue add to the stage, and what memory saves."""
+    count = max(50, arguments.requests // 5)
+    here = Path.cwd()
+    os.chdir(folder)
+    local = answers.load(MODEL)
+    os.chdir(here)
+    asked = [question() for _ in range(count)]
+    local.predict(**asked[0]["inputs"])
+    inside = [_timed(lambda q=q: local.predict(**q["inputs"])) for q in asked]
+    with serving(folder) as client:
+        client.post("/predict", json=question())
+        outside = [_timed(lambda q=q: client.post("/predict", json=q)) for q in asked]
+        memory = [_timed(lambda q=q: client.post("/predict", json=q)) for q in asked]
+        alive = [_timed(lambda: client.get("/health")) for _ in asked]
+    for name, found in (
+        ("stage, in this process", inside),
+        ("POST /predict", outside),
+        ("the same, from memory", memory),
+        ("GET /health", alive),
+    ):
+        p50, p99 = np.quantile(found, [0.5, 0.99]) * 1000
+        print(f"  {name:24} p50 {p50:6.1f} ms, p99 {p99:6.1f} ms (n {len(found)})")
+    added = np.median(outside) - np.median(inside)
+    print(f"  added at the median: {1000 * added:.1f} ms (wanted: 5)")
+    return []
+
+
+def _timed(call) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+PARTS = {"attacks": attacks, "latency": latency, "kill": kill, "soak": soak, "fuzz": fuzz}
+
+if __name__ == "__main__":
+    raise SystemExit(main())
