@@ -113,7 +113,7 @@ def kill(arguments: argparse.Namespace, folder: Path) -> list[str]:
                             accepted[token] = asked, sent.json()["job"]
                             break
                     time.sleep(0.05)
-                time.sleep(0.1)
+                time.sleep(0.2)
 
     recovery, bad = [], []
     with serving(folder, "--queue", "100000") as client, ThreadPoolExecutor(4) as threads:
@@ -125,10 +125,7 @@ def kill(arguments: argparse.Namespace, folder: Path) -> list[str]:
                 name = ("worker", "service")[number % 2]
                 os.kill(processes(client)[name], signal.SIGKILL)
                 started = time.monotonic()
-                while True:
-                    with suppress(httpx.TransportError):
-                        if client.post("/predict", json=question()).status_code == 200:
-                            break
+                while not _answers(client):
                     time.sleep(0.02)
                 recovery.append(time.monotonic() - started)
         finally:
@@ -154,8 +151,15 @@ def kill(arguments: argparse.Namespace, folder: Path) -> list[str]:
         bad.append(f"{len(kept)} jobs are kept of {len(accepted)} that were accepted")
     slowest = max(recovery)
     print(f"  {arguments.rounds} kills, {len(accepted)} jobs accepted, {len(bad)} lost or wrong")
-    print(f"  next answer after {np.median(recovery):.1f} s, at most {slowest:.1f} s (wanted: 10)")
+    print(f"  ready again after {np.median(recovery):.1f} s, at most {slowest:.1f} s (wanted: 10)")
     return bad
+
+
+def _answers(client: httpx.Client) -> bool:
+    """Whether every worker is there and has answered its canary."""
+    with suppress(httpx.TransportError):
+        return client.get("/ready").status_code == 200
+    return False
 
 
 def soak(arguments: argparse.Namespace, folder: Path) -> list[str]:
@@ -176,7 +180,7 @@ def soak(arguments: argparse.Namespace, folder: Path) -> list[str]:
         yield client.get("/nothing"), 404
 
     bad, sizes = [], []
-    with serving(folder) as client:
+    with serving(folder, "--cache", "1") as client:  # which is full before memory is measured
         for number in range(0, arguments.requests, 10):
             for response, wanted in requests(client):
                 if response.status_code != wanted:
@@ -199,7 +203,7 @@ def _resident(pid: int) -> int:
 
 def fuzz(arguments: argparse.Namespace, folder: Path) -> list[str]:
     """Requests that schemathesis makes from the served schema, and many that break it."""
-    uvx = shutil.which("uvx") or shutil.which("uvx", path=".uv/bin")
+    uvx = shutil.which("uvx") or shutil.which("uvx", path=str(Path(".uv/bin").absolute()))
     if uvx is None:
         print("  not run: uvx is not there, which fetches schemathesis")
         return []
@@ -231,7 +235,10 @@ def attacks(_: argparse.Namespace, folder: Path) -> list[str]:
     """What is meant to break in, and what answers it."""
     bad = []
     with serving(folder) as client:
-        for what, method, path, more, wanted in _attacks(f"/models/{MODEL}/versions"):
+        versions = f"/models/{MODEL}/versions"
+        while len(client.get(versions).json()["history"]) < 3:  # the release registers itself
+            time.sleep(0.1)
+        for what, method, path, more, wanted in _attacks(versions):
             response = client.request(method, path, **more)
             detail = response.text
             with suppress(ValueError, KeyError):

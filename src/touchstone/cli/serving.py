@@ -55,6 +55,9 @@ def serve(
     rate: Annotated[
         float, typer.Option(help="Requests a second of one user; 0 for no limit.", min=0)
     ] = 0.0,
+    cache: Annotated[
+        float, typer.Option(help="MiB of answers that are kept in memory.", min=0)
+    ] = 64.0,
     mode: Annotated[
         Mode, typer.Option(envvar="EXECUTION_MODE", help="step-functions: check, and end.")
     ] = Mode.STANDALONE,
@@ -87,6 +90,7 @@ def serve(
             workers,
             queue,
             deadline,
+            cache=round(cache * 2**20),
             rate=rate,
             database=database,
             execution={name: value for name, value in said.items() if value},

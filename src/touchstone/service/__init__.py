@@ -89,9 +89,10 @@ def run(settings: Settings) -> None:
         child.join()
         if stopping.is_set():
             break
-        failures = 0 if time.monotonic() - started > _SETTLED else failures + 1
         _LOG.warning("the serving process ended with code %s", child.exitcode)
-        stopping.wait(0.1 * 4**failures if failures else 0)
+        killed = (child.exitcode or 0) < 0  # by a signal, and not by an error that would come again
+        failures = 0 if killed or time.monotonic() - started > _SETTLED else failures + 1
+        stopping.wait(0.1 * 4**failures)
     ours.close()
     if not stopping.is_set():
         raise SystemExit(f"touchstone: the serving process ended {failures} times at its start")

@@ -131,7 +131,7 @@ class Service:
         """
         for model_id, pool in self.pools.items():
             while pool.facts is None:
-                await asyncio.sleep(_PATIENCE)
+                await asyncio.sleep(_LOOK)
             with self.versions() as found:
                 if pool.facts["source"] != "pretrained" or found.listed(model_id):
                     continue
@@ -149,8 +149,8 @@ class Service:
         Raises:
             ProblemError: If there is no such model or version, or it is not served.
         """
-        questions.metadata(model_id)
         if model_id not in self.pools:
+            questions.metadata(model_id)
             raise ProblemError(409, f"{model_id}: is not served; {_answering(model_id)}")
         if version is None:
             return self.pools[model_id]

@@ -71,16 +71,16 @@ class Oracle:
         inputs, n_draws = question["inputs"], question["draws"]
         if isinstance(inputs, list):
             return {"reports": [self._numbered(k, each) for k, each in enumerate(inputs)]}
-        with self._desk():
-            if inputs is None:
+        posterior = None
+        if inputs is None:
+            with self._desk():
                 inferred = self._inferred(_laid(question["record"]))
-                report, posterior = inferred.report, inferred.posterior
-            else:
-                report = predict.run(self.model, self.judge, self.settings, inputs)
-                posterior = self._posterior_of_form(inputs) if n_draws else None
+            report, posterior = inferred.report, inferred.posterior
+        else:
+            report = predict.run(self.model, self.judge, self.settings, inputs)
         if not n_draws:
             return report
-        assert posterior is not None
+        posterior = posterior or self._posterior_of_form(inputs)
         rng = randomness.generator(self.settings["seed"], "infer", 5)
         return {"report": report, "draws": _drawn(posterior, n_draws, rng)}
 
