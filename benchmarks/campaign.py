@@ -140,7 +140,7 @@ def kill(arguments: argparse.Namespace, folder: Path) -> list[str]:
             if found["status"] != "done":
                 bad.append(f"job {job} is {found['status']}")
                 continue
-            again = client.post("/predict", json=asked).json()
+            again = _report(client, asked)
             if reports.reproducible(again) != reports.reproducible(found["report"]):
                 bad.append(f"job {job} has another answer than the same question now")
         kept = client.get("/jobs", params={"limit": 1000}).json()["jobs"]
@@ -153,6 +153,15 @@ def kill(arguments: argparse.Namespace, folder: Path) -> list[str]:
     print(f"  {arguments.rounds} kills, {len(accepted)} jobs accepted, {len(bad)} lost or wrong")
     print(f"  ready again after {np.median(recovery):.1f} s, at most {slowest:.1f} s (wanted: 10)")
     return bad
+
+
+def _report(client: httpx.Client, asked: dict) -> dict:
+    """What a question is answered now, that of its job where it takes long."""
+    content = client.post("/predict", json=asked).json()
+    while "job" in content and "report" not in content:
+        time.sleep(0.1)
+        content = client.get(f"/jobs/{content['job']}").json()
+    return content.get("report", content)
 
 
 def _answers(client: httpx.Client) -> bool:

@@ -12,7 +12,8 @@ import hcl2
 import pytest
 import yaml
 
-from touchstone.service.app import Settings, create
+from touchstone.service import Settings
+from touchstone.service.routes import create
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from touchstone.cli import app
 from touchstone.io.artifacts import ArtifactError
 from touchstone.service import Settings
-from touchstone.service.app import create
+from touchstone.service.routes import create
 from touchstone.service.store import ReusedError, Store
 
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,12 +103,11 @@ def _serve(settings: Settings, listening: socket.socket, parent: Any) -> None:
     """What the serving process runs; it ends when the one that started it does."""
     import uvicorn
 
-    from touchstone.service.app import create
-
+    application = import_module("touchstone.service.routes").create(settings)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = uvicorn.Config(
-        create(settings), timeout_graceful_shutdown=5, server_header=False, access_log=False
+        application, timeout_graceful_shutdown=5, server_header=False, access_log=False
     )
     server = uvicorn.Server(config)
 

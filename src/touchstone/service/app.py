@@ -6,27 +6,21 @@ import getpass
 import hashlib
 import json
 import logging
-import re
 import signal
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException as StarletteException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-from touchstone import __version__, registry
+from touchstone import registry
 from touchstone.contract import ModelsError
 from touchstone.io import artifacts
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results, folder
 from touchstone.io.settings import SettingsError
-from touchstone.service import Settings, pages, questions
+from touchstone.service import Settings, questions
 from touchstone.service.pool import Answer, Metrics, Pool, QueueFullError, examined
-from touchstone.service.questions import Counterfactual, Gate, ProblemError, Question, Training
+from touchstone.service.questions import Counterfactual, ProblemError, Question, Training
 from touchstone.service.store import ENDED, Job, ReusedError, Store
 from touchstone.service.versions import Transition, Versions
 from touchstone.stages import checkpoints
@@ -451,72 +445,6 @@ class Service:
 
 def _answering(model_id: str) -> str:
     return checkpoints.answering(model_id)
-
-
-def create(settings: Settings) -> FastAPI:
-    """The application of a service.
-
-    Args:
-        settings: Of the service.
-    """
-    from touchstone.service import routes
-
-    service = Service(settings)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        async with service.running():
-            yield
-
-    app = FastAPI(
-        title="touchstone", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
-    )
-    local = settings.is_local
-    app.add_middleware(Gate, key=None if local else service.store.key, rate=settings.rate)
-    if local:
-        # A page of another site may not ask under a name of its own that leads to this machine.
-        hosts = ["127.0.0.1", "localhost", "[::1]"]
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
-    _add_problems(app)
-    pages.register(app, service)
-    routes.add(app, service)
-    return app
-
-
-def _methods(app: FastAPI, path: str) -> list[str]:
-    """Methods by which a described path is asked."""
-    found: set[str] = set()
-    for template, operations in app.openapi()["paths"].items():
-        pattern = re.sub(r"\\\{.*?\\\}", "[^/]+", re.escape(template))
-        if re.fullmatch(pattern, path):
-            found |= {method.upper() for method in operations}
-    return sorted(found)
-
-
-def _add_problems(app: FastAPI) -> None:
-    """Answer whatever goes wrong as a problem (RFC 9457)."""
-
-    @app.exception_handler(ProblemError)
-    async def _problem(_: Request, error: ProblemError) -> Response:
-        return error.response()
-
-    @app.exception_handler(StarletteException)
-    async def _http(request: Request, error: HTTPException) -> Response:
-        headers = dict(error.headers) if error.headers else None
-        if error.status_code == 405:  # the framework names the methods of one route alone
-            known = _methods(app, request.url.path)
-            headers = {"Allow": ", ".join(known)} if known else headers
-        return ProblemError(error.status_code, str(error.detail), headers=headers).response()
-
-    @app.exception_handler(RequestValidationError)
-    async def _invalid(_: Request, error: RequestValidationError) -> Response:
-        said = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        return ProblemError(422, "the request is not valid", said).response()
-
-    @app.exception_handler(Exception)
-    async def _unexpected(_: Request, error: Exception) -> Response:
-        _LOG.error("a request failed", exc_info=error)
-        return ProblemError(500, f"the service failed ({type(error).__name__})").response()
 
 
 def check(settings: Settings) -> dict[str, Any]:

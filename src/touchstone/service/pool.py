@@ -7,11 +7,11 @@ import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from touchstone.io import artifacts
 from touchstone.io.artifacts import ArtifactError
 
 _LOG = logging.getLogger(__name__)
@@ -73,15 +73,6 @@ class Metrics:
             registry=self.registry,
         )
         self.cached = Counter(f"{name}cached_answers", "Answers from memory.", **common)
-
-
-def stamp(file: str | Path) -> tuple[int, int, int]:
-    """What changes when a file is replaced; zeros where there is none."""
-    try:
-        found = Path(file).stat()
-    except OSError:
-        return 0, 0, 0
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _work(model_id: str, checkpoint: str, connection: Any) -> None:
@@ -165,7 +156,7 @@ class Pool:
         facts = self.facts
         if facts is None or facts["sha256"] is None:
             return None
-        if any(stamp(file) != found for file, found in facts["files"].items()):
+        if any(artifacts.state(file) != found for file, found in facts["files"].items()):
             return None
         return [self.model_id, facts["sha256"], facts["code"]]
 

@@ -3,26 +3,43 @@
 import asyncio
 import getpass
 import json
+import logging
 import os
+import re
 import tempfile
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
+from fastapi import (
+    APIRouter,
+    Depends,
+    FastAPI,
+    Header,
+    HTTPException,
+    Path,
+    Query,
+    Request,
+    Response,
+)
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException as StarletteException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from touchstone import __version__, registry
 from touchstone.io.artifacts import ArtifactError
-from touchstone.service import questions
+from touchstone.service import Settings, pages, questions
 from touchstone.service.app import Service
 from touchstone.service.pool import Answer, examined
 from touchstone.service.questions import (
     MODEL_ID,
     MOST_DRAWS,
     Counterfactual,
+    Gate,
     Move,
     ProblemError,
     Question,
@@ -34,6 +51,7 @@ from touchstone.service.store import ENDED, Job
 from touchstone.service.versions import ALLOWED, PLAIN_NAME, PromotionError, Transition, received
 from touchstone.stages import runs
 
+_LOG = logging.getLogger(__name__)
 _STATUS = {"refused": 422, "unsupported": 501, "failed": 500, "unavailable": 503}
 _WORK = ("Question", "Counterfactual", "Training")
 _SLOW_UPLOAD = 600.0  # s in which an artefact has to arrive
@@ -73,8 +91,71 @@ VersionName = Annotated[
 ]
 
 
-def add(app: FastAPI, service: Service) -> None:
-    """Add the endpoints of a service to its application."""
+def create(settings: Settings) -> FastAPI:
+    """The application of a service.
+
+    Args:
+        settings: Of the service.
+    """
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        async with service.running():
+            yield
+
+    app = FastAPI(
+        title="touchstone", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    local = settings.is_local
+    app.add_middleware(Gate, key=None if local else service.store.key, rate=settings.rate)
+    if local:
+        # A page of another site may not ask under a name of its own that leads to this machine.
+        hosts = ["127.0.0.1", "localhost", "[::1]"]
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    _add_problems(app)
+    pages.register(app, service)
+    _add_endpoints(app, service)
+    return app
+
+
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """Methods by which a described path is asked."""
+    found: set[str] = set()
+    for template, operations in app.openapi()["paths"].items():
+        pattern = re.sub(r"\\\{.*?\\\}", "[^/]+", re.escape(template))
+        if re.fullmatch(pattern, path):
+            found |= {method.upper() for method in operations}
+    return sorted(found)
+
+
+def _add_problems(app: FastAPI) -> None:
+    """Answer whatever goes wrong as a problem (RFC 9457)."""
+
+    @app.exception_handler(ProblemError)
+    async def _problem(_: Request, error: ProblemError) -> Response:
+        return error.response()
+
+    @app.exception_handler(StarletteException)
+    async def _http(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers) if error.headers else None
+        if error.status_code == 405:  # the framework names the methods of one route alone
+            known = _methods(app, request.url.path)
+            headers = {"Allow": ", ".join(known)} if known else headers
+        return ProblemError(error.status_code, str(error.detail), headers=headers).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> Response:
+        said = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        return ProblemError(422, "the request is not valid", said).response()
+
+    @app.exception_handler(Exception)
+    async def _unexpected(_: Request, error: Exception) -> Response:
+        _LOG.error("a request failed", exc_info=error)
+        return ProblemError(500, f"the service failed ({type(error).__name__})").response()
+
+
+def _add_endpoints(app: FastAPI, service: Service) -> None:
     for router in (_states, _models, _versions, _questions, _jobs, _runs):
         app.include_router(router(service))
     described = app.openapi

@@ -15,7 +15,6 @@ from typing import Any
 from touchstone import __version__, contract, registry
 from touchstone.io import artifacts, reports, results, settings
 from touchstone.io.artifacts import ArtifactError
-from touchstone.service.pool import stamp
 from touchstone.stages import counterfactual, infer, predict, randomness, records
 from touchstone.vocabulary import Posterior
 
@@ -44,9 +43,9 @@ class Oracle:
         self.judge = infer.prepare(self.model, found, checkpoint)
         self.stamp = self._stamp()
 
-    def _stamp(self) -> dict[str, tuple[int, int, int]]:
+    def _stamp(self) -> dict[str, tuple[int, int]]:
         files = [self.judge.artefact.guardrail, *self.judge.loaded.inputs.values()]
-        return {str(self.project / file): stamp(self.project / file) for file in files}
+        return {str(self.project / file): artifacts.state(self.project / file) for file in files}
 
     @property
     def replaced(self) -> bool:
