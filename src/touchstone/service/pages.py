@@ -5,7 +5,7 @@ import math
 from functools import cache, lru_cache
 from pathlib import Path
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 from fastapi import FastAPI, Request, Response
@@ -21,9 +21,6 @@ from touchstone.service import questions
 from touchstone.service.questions import ProblemError
 from touchstone.service.versions import STAGES, Versions, certified
 from touchstone.stages import checkpoints, summary
-
-if TYPE_CHECKING:
-    from touchstone.service.app import Service
 
 STATIC = Path(__file__).parent / "static"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -58,12 +55,12 @@ class Figure(NamedTuple):
     wanted: str
 
 
-def register(app: FastAPI, service: "Service") -> None:
+def register(app: FastAPI, service: Any) -> None:
     """Add the pages to an application.
 
     Args:
         app: The application.
-        service: What it serves.
+        service: The `Service` of the application, which imports this module.
     """
 
     def menu() -> list[dict[str, Any]]:

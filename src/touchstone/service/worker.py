@@ -117,6 +117,8 @@ class Oracle:
                 rng = randomness.generator(self.settings["seed"], "infer", 3)
                 self.model.example(rng, Path("example.csv"), Path("example.yaml"))
                 digests.append(_digest(self._inferred(Path("example.csv")).report))
+            if not registry.get_inference_form_fields(self.model.model_id):
+                return digests
             with contextlib.suppress(predict.FormError):  # a form may have fields to be filled
                 digests.append(_digest(predict.run(self.model, self.judge, self.settings, {})))
         return digests
