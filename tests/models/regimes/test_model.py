@@ -141,6 +141,19 @@ def test_windows_of_the_training_are_rarely_refused_and_changed_ones_are(trained
     assert np.mean(["unseen regime" in each for each in reasons(wild)]) > 0.9
 
 
+def test_rounding_is_nothing_new_where_one_control_is_the_lag_of_another():
+    """Of the quarterly series two controls are growth one and two quarters back."""
+    design = series.design(series.macrodata(), series.MACRO)
+    controls = (design.controls - design.controls.mean(0)) / design.controls.std(0)
+    memory, innovations = economy.autoregression(controls)
+    fields = dict.fromkeys(economy.Economy.__dataclass_fields__, np.zeros(0))
+    learnt = economy.Economy(**fields | {"memory": memory, "innovations": innovations})
+    rounded = np.round(controls, 4)
+    exact = refusals.unlike(learnt, controls)
+    assert refusals.unlike(learnt, rounded) == pytest.approx(exact, rel=0.02)
+    assert refusals.unlike(learnt, np.repeat(controls[::20], 20, axis=0)) > 2 * exact
+
+
 def test_a_batch_is_answered_as_each_row_alone(trained):
     rng = np.random.default_rng(0)
     features = "activity_lag_28d=0.1,9 prices_lag_28d=0.2 spread_lag_28d=-0.3,0.4"

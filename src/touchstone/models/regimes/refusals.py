@@ -27,6 +27,7 @@ _LEAST_DATES = 20  # of a regime, below which nothing is said of an effect there
 _LEAST_WEIGHT = 0.05  # probability of a regime, below which its effect does not matter
 _FARTHER = 1.5  # times the distance of the farthest date of the training
 _STRETCH = 8  # dates, within which an unseen regime is looked for
+_ROUNDING = 1e-3  # variance of a standardised control that is no matter
 _UNLIKELY = 0.001  # p-value of a window or of later dates, if nothing has changed
 
 
@@ -134,7 +135,9 @@ def unlike(economy: Economy, controls: Float[np.ndarray, "date control"]) -> flo
 def _log_power(
     economy: Economy, innovations: Float[np.ndarray, "date control"]
 ) -> Float[np.ndarray, " stretch"]:
-    precision = np.linalg.inv(np.cov(economy.innovations.T))
+    # A control that is the lag of another one has no innovation but what rounding makes of it.
+    covariance = np.atleast_2d(np.cov(economy.innovations.T))
+    precision = np.linalg.inv(covariance + _ROUNDING * np.eye(len(covariance)))
     square = ((innovations @ precision) * innovations).sum(1)
     return np.log(np.convolve(square, np.ones(min(_STRETCH, len(square))), "valid") + 1e-12)
 
