@@ -6,9 +6,9 @@ Severity 0 of every stress goes through the same code as the training family. Fo
 cases are drawn anew, observed in every way, inferred and judged, as the stress stage does; nothing
 else of that stage is run. The joint p-value of all families and metrics is then held against the
 uniform law (Kolmogorov and Smirnov). Beside it stands the part of all controls that the
-artefact's rule escalates, with an interval that counts base cases: its promise is for the budget and
-the observations of its own calibration, so that with others, as those of config/test.yaml that are
-taken unless stated, the part says nothing of it.
+artefact's rule escalates, with an interval that counts base cases: its promise is for the budget
+and the observations of its own calibration, so that with others, as those of config/test.yaml that
+are taken unless stated, the part says nothing of it.
 """
 
 import argparse
