@@ -5,9 +5,10 @@
 Severity 0 of every stress goes through the same code as the training family. For each seed base
 cases are drawn anew, observed in every way, inferred and judged, as the stress stage does; nothing
 else of that stage is run. The joint p-value of all families and metrics is then held against the
-uniform law (Kolmogorov and Smirnov), and so is the rate of false alarms of the artefact's rule on
-all controls together against the promise, with an interval that counts base cases. Sizes are those
-of config/test.yaml, unless stated.
+uniform law (Kolmogorov and Smirnov). Beside it stands the part of all controls that the
+artefact's rule escalates, with an interval that counts base cases: its promise is for the budget
+and the observations of its own calibration, so that with others, as those of config/test.yaml that
+are taken unless stated, the part says nothing of it.
 """
 
 import argparse
@@ -66,7 +67,7 @@ def main():
     rate = wilson(float(np.mean(flags)), n * len(flags))
     print(
         f"controls escalated: {rate.value:.4f} [{rate.low:.4f}, {rate.high:.4f}] of {rate.n} base "
-        f"cases; the rule promises at most {decision.alpha:g}"
+        f"cases; as it was calibrated the rule promises at most {decision.alpha:g}"
     )
 
 
