@@ -138,7 +138,8 @@ def test_an_electrode_that_was_polished_starts_the_next_record_clean():
         after = protocols.after(FOULED, z, final, sweep(), protocol)
         np.testing.assert_array_equal(after[:, others], z[:, others])
         film = np.exp(np.asarray(back(after, one)))
-        left = max(0.6 * (1 - protocol.removed), 1e-3)  # as little as the prior has
+        least = MODEL.config["fouling"]["coverage"]["low"]  # of the prior
+        left = max(0.6 * (1 - protocol.removed), least)
         assert film[:, coverage] == pytest.approx(left, rel=1e-3), name
         longer = protocol.experiment.duration[0] / 6.0
         assert film[:, growth] == pytest.approx(0.5 * longer, rel=1e-3), name
