@@ -96,10 +96,10 @@ def infer(*arguments):
     return call("infer", *arguments, "--model", TOY)
 
 
-def drifting(file):
+def drifting(file, size=2, power=2):
     """Write a record that the model does not explain."""
     when, signal = np.loadtxt("mine.csv", delimiter=",", skiprows=1).T
-    rows = np.column_stack([when, signal + 2 * (when / when[-1]) ** 2])
+    rows = np.column_stack([when, signal + size * (when / when[-1]) ** power])
     np.savetxt(file, rows, delimiter=",", header="time/s,signal/V", comments="")
     shutil.copy("mine.yaml", Path(file).with_suffix(".yaml"))
 
@@ -168,7 +168,7 @@ def test_a_record_that_the_model_does_not_explain_is_escalated(here):
 
 
 def test_an_escalated_record_is_inferred_again_where_that_is_asked_for(here):
-    drifting("drifts.csv")
+    drifting("drifts.csv", size=0.8, power=1)
     result = infer("drifts.csv", "--escalate", "--out", "answers")
     assert result.exit_code == 3  # the verdict on the model itself stands
     assert max(map(len, result.stdout.splitlines())) <= 80

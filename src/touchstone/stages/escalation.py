@@ -74,18 +74,23 @@ def resolve(
     escalated = model.escalate(cases, posterior, rng, budget=budget)
     found = evidence(model, escalated.cases, escalated.posterior, escalated.quantities)
     judged = judge_model(found, [""] * len(outside), outside, decision)
-    computation, before = map(judge_computation, (escalated.posterior, posterior))
+    computation = judge_computation(escalated.posterior)
     gain = float(escalated.posterior.log_evidence[0] - posterior.log_evidence[0])
-    faults = [
-        f"the computation {where} is not sound, {verdict.reason}"
-        for where, verdict in ((f"with {escalated.cause}", computation), ("without it", before))
-        if verdict.decision != "accept"
-    ]
+    faults = []
+    if computation.decision != "accept":
+        faults.append(f"the computation is not sound: {computation.reason}")
     if judged.verdict.decision != "accept":
         faults.append(judged.verdict.reason)
     if not LEAST_GAIN <= gain < np.inf:
         faults.append(f"log evidence {gain:+.1f}, where {LEAST_GAIN:g} were needed")
+    if not any(_tells(row) for row in escalated.table if row["quantity"] == escalated.size[0]):
+        faults.append("there may be nothing of it")
     return Resolution(escalated, judged, gain, computation, faults)
+
+
+def _tells(row: Json) -> bool:
+    """Whether a row of a table says that there is something of a quantity."""
+    return row["remark"] == "" or row["remark"].startswith("at least")
 
 
 def report_of(found: Resolution) -> Json:

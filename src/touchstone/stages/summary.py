@@ -193,7 +193,7 @@ def escalation_sentence(report: dict) -> str:
         return ""
     what = ", ".join([found["cause"], *found["size"]])
     if not found["resolved"]:
-        return f"Not resolved: {what}, does not explain it ({'; '.join(found['faults'])})."
+        return f"Not resolved: {what}, since {'; '.join(found['faults'])}."
     alike = [
         each["cause"]
         for each in report["alternatives"]

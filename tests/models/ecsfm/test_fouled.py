@@ -9,6 +9,7 @@ from touchstone.models.ecsfm.data.mismatch import Scene, happen
 from touchstone.models.ecsfm.inference import protocols
 from touchstone.models.ecsfm.physics.fouling import Fouling
 from touchstone.models.ecsfm.physics.prior import FILM, RECORD
+from touchstone.vocabulary import Posterior
 
 MODEL = contract.load_model("ecsfm")
 FOULED, CLEAN = MODEL.fouled.prior, MODEL.prior_of_parameters
@@ -137,7 +138,35 @@ def test_an_electrode_that_was_polished_starts_the_next_record_clean():
         after = protocols.after(FOULED, z, final, sweep(), protocol)
         np.testing.assert_array_equal(after[:, others], z[:, others])
         film = np.exp(np.asarray(back(after, one)))
-        left = max(0.6 * (1 - protocol.removed), 1e-3)  # as little as the prior has
+        least = MODEL.config["fouling"]["coverage"]["low"]  # of the prior
+        left = max(0.6 * (1 - protocol.removed), least)
         assert film[:, coverage] == pytest.approx(left, rel=1e-3), name
         longer = protocol.experiment.duration[0] / 6.0
         assert film[:, growth] == pytest.approx(0.5 * longer, rel=1e-3), name
+
+
+@pytest.mark.nightly
+def test_a_polish_changes_what_is_expected_only_of_an_electrode_with_a_film():
+    """Next measurements of draws with a film, and of the same draws with hardly any."""
+    cases = MODEL.fouled.cases(MODEL._cases(BASE.records, BASE.task))
+    sweeps = [k for k in range(N_CASES) if BASE.task[k].startswith(("cv", "kin", "diff"))]
+    one = cases.take(sweeps[:1])
+    draws = MODEL.fouled.draws_of_prior(one, 20, np.random.default_rng(2))
+    blank = Posterior(draws, np.full((1, 20), 1 / 20), *[None] * 6)
+    found = {}
+    for film, values in (("thick", (0.5, 1.0)), ("none", (1e-3, 1e-2))):
+        fouled = dict(
+            zip(("coverage", "growth"), (np.full((1, 20), v) for v in values), strict=True)
+        )
+        found[film] = MODEL.protocols(one, blank._replace(draws={**draws, **fouled}))
+    polish, again = (
+        next(name for name in found["none"] if word in name) for word in ("polish", "again")
+    )
+
+    def change(film):
+        moved = found[film][polish] - found[film][again]
+        return np.sqrt((moved**2).sum(1) / (found[film][again] ** 2).sum(1))
+
+    assert np.median(change("none")) < 0.02
+    assert np.median(change("thick")) > 0.2
+    assert all(np.isfinite(each).all() for each in found["thick"].values())

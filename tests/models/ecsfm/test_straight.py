@@ -12,33 +12,34 @@ from scipy.stats import norm
 import touchstone.models.ecsfm as ecsfm
 from touchstone.models.ecsfm.inference.straight import Straight
 from touchstone.models.ecsfm.physics.experiment import Experiment
-from touchstone.models.ecsfm.physics.prior import Prior
+from touchstone.models.ecsfm.physics.fouling import Fouling
+from touchstone.models.ecsfm.physics.prior import FouledPrior, Prior
 
 CONFIG = yaml.safe_load((Path(ecsfm.__file__).parent / "config.yaml").read_text(encoding="utf-8"))
-PRIOR = Prior(CONFIG, 2)
+PRIOR, FOULED = Prior(CONFIG, 2), FouledPrior(CONFIG, 2)
 F = 96485.33212 / (8.314462618 * 298.15)
 N = 100
 
 
-def straight(n_couples=2, forms=(True, False), sign=-1.0):
+def straight(n_couples=2, forms=(True, False), sign=-1.0, prior=PRIOR):
     """Of a step from -0.2 to 0.6 V whose current flows after it."""
     present = np.outer(np.arange(2) < n_couples, forms)
     potential = jnp.where(jnp.arange(N) < 20, -0.2, 0.6)
     numbers = (jnp.float32(10.0), jnp.float32(0.15), 0, jnp.float32(298.15))
     experiment = Experiment(potential, *numbers, jnp.asarray(present))
     current = sign * jnp.where(jnp.arange(N) < 20, 0.0, 1e-6)
-    return Straight.of(PRIOR, experiment, current, jnp.ones(N, bool))
+    return Straight.of(prior, experiment, current, jnp.ones(N, bool))
 
 
-def draws(n, seed=0):
-    return np.random.default_rng(seed).standard_normal((n, PRIOR.size)).astype(np.float32)
+def draws(n, seed=0, prior=PRIOR):
+    return np.random.default_rng(seed).standard_normal((n, prior.size)).astype(np.float32)
 
 
-@pytest.mark.parametrize("n_couples", [1, 2])
-def test_points_come_back(n_couples):
-    here = straight(n_couples)
-    z = draws(300)
-    exist = np.asarray(PRIOR.active(here.experiment.present))
+@pytest.mark.parametrize(("n_couples", "prior"), [(1, PRIOR), (2, PRIOR), (2, FOULED)])
+def test_points_come_back(n_couples, prior):
+    here = straight(n_couples, prior=prior)
+    z = draws(300, prior=prior)
+    exist = np.asarray(prior.active(here.experiment.present))
     back = jax.jit(jax.vmap(lambda z: here.unwarp(here.warp(z))))(z)
     np.testing.assert_allclose(back[:, exist], z[:, exist], atol=0.02)
 
@@ -117,3 +118,17 @@ def test_one_coordinate_is_the_rate_where_the_current_flows(forms, sign, reducti
     coordinate = np.asarray(jax.vmap(here.warp)(z))[:, PRIOR.names.index("k0_1")]
     line = np.polyfit(coordinate, rate, 1)
     np.testing.assert_allclose(np.polyval(line, coordinate), rate, atol=1e-3)
+
+
+def test_a_film_that_was_there_and_the_rates_that_it_leaves_are_one_coordinate():
+    """At half the rates and as many covered sites as leave half of them, the record is the same."""
+    here = straight(prior=FOULED)
+    coverage, k0 = (FOULED.names.index(name) for name in ("coverage", "k0_1"))
+    natural = np.asarray(FOULED.natural(jnp.zeros(FOULED.size), here.experiment))
+    clean, covered = natural.copy(), natural.copy()
+    clean[coverage], covered[coverage] = np.log(1e-3), np.log(0.5)
+    left = [Fouling().rate_factor(jnp.asarray(theta)) for theta in (1e-3, 0.5)]
+    covered[k0] += np.log(float(left[0] / left[1]))
+    z = np.stack([FOULED.standard(jnp.asarray(n), here.experiment) for n in (clean, covered)])
+    ours, theirs = np.asarray(jax.jit(jax.vmap(here.warp))(z))[:, k0]
+    assert ours == pytest.approx(theirs, abs=1e-4)

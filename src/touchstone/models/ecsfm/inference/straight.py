@@ -3,7 +3,8 @@
 E0 and k0 are as in their uniform priors: what a record leaves open reaches from one bound to the
 other there, and piles up at both in standard coordinates. And k0 is counted at the potential where
 the current flows: an irreversible couple shows its rate there, k0 exp(-alpha f (E - E0)) of a
-reduction, and little of k0, E0 and alpha apart.
+reduction, and little of k0, E0 and alpha apart. A film that was there at the start lowers all
+rates, and the record shows what is left of them: so they are counted under it.
 
 Importance sampling proposes in `warp`, where bounds are walls; NUTS, which goes by the gradient,
 moves in `opened`, where there are none.
@@ -110,7 +111,8 @@ class Straight(eqx.Module):
         power = jnp.where(self.reduction, -alpha, 1 - alpha)
         f = inverse_thermal_voltage(self.experiment.temperature)
         _, sd = self.prior.moments(self.experiment)
-        return power * f * beyond / sd[self.prior.block("k0")]
+        left = self.prior.log_rate_factor(natural)
+        return (power * f * beyond + left) / sd[self.prior.block("k0")]
 
     @property
     def _moved(self) -> np.ndarray:

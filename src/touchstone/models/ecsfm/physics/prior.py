@@ -149,6 +149,10 @@ class Prior:
         """What grows on the electrode; None where it is clean."""
         return None
 
+    def log_rate_factor(self, natural: Float[AnyArray, " parameter"]) -> Number:
+        """Logarithm of what a film leaves of all rates at the start of a record."""
+        return 0.0
+
     def observation(
         self,
         natural: Float[AnyArray, " parameter"],
@@ -208,6 +212,11 @@ class FouledPrior(Prior):
             k_reaction=fouling.k_reaction / fouling.k_ads * k_ads,
             site_density=site_density,
         )
+
+    def log_rate_factor(self, natural: Float[AnyArray, " parameter"]) -> Number:
+        """Logarithm of what a film leaves of all rates at the start of a record."""
+        (coverage,) = self._take(natural, "coverage")
+        return jnp.log(Fouling().rate_factor(jnp.exp(coverage)))
 
     def present(
         self, natural: Float[AnyArray, " parameter"], experiment: Experiment
