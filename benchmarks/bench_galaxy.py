@@ -10,6 +10,7 @@ K-corrections and masses beside those of kcorrect, which runs in an environment 
 """
 
 import argparse
+import os
 import subprocess
 import tempfile
 import time
@@ -242,8 +243,8 @@ def real(model, found, budget: dict, n: int) -> None:
     table = Table.read(tables.path(**SAMPLE))
     flux, ivar = (np.asarray(table[name], float) for name in ("MODELFLUX", "MODELFLUX_IVAR"))
     redshift = np.asarray(table["Z"], float)
-    places = np.column_stack([table["RA"], table["DEC"]])
-    _, first = np.unique(places, axis=0, return_index=True)
+    same = np.column_stack([table["RA"], table["DEC"], redshift])
+    _, first = np.unique(same.round(4), axis=0, return_index=True)
     twice = np.setdiff1d(np.arange(len(table)), first)
     flawed = (~(flux > 0)).any(1)
     print(f"{len(table)} galaxies: {int((~(flux > 0)).sum())} fluxes are not positive, in "
@@ -312,7 +313,16 @@ def beside_kcorrect(model, cases, posterior) -> None:
         np.savez(source, maggies=maggies, ivar=ivar, redshift=redshift)
         script = Path(__file__).parent / "galaxy_kcorrect.py"
         with_ = ["--with", f"{SAMPLE['distribution']}=={SAMPLE['version']}"]
-        command = ["uv", "run", "--no-project", *with_, "python", script, source, target]
+        command = [
+            os.environ.get("UV", "uv"),
+            "run",
+            "--no-project",
+            *with_,
+            "python",
+            script,
+            source,
+            target,
+        ]
         try:
             subprocess.run(command, check=True, cwd=folder, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:

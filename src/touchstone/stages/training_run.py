@@ -84,6 +84,7 @@ def run(
         SettingsError: If a setting has a value that is not allowed.
         ModelsError: If there is no such model.
     """
+    registry.get_model_metadata(model_id)
     simulated, trained = _sized(model_id, sizes)
     changes = changes | trained
     assert_trainable(model_id, changes, simulated)
