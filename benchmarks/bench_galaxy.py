@@ -135,7 +135,7 @@ def twins(model, budget: dict, n: int) -> None:
             both = np.concatenate([cases.truth[k][None], draws[k]]).astype(np.float32)
             _, after = counterfactual.twins(model.graph, model.forward, both, actions, mode)
             read, _ = counterfactual.readings(model.forward, after, model.bands)
-            _, spectra = counterfactual.shown(model.forward, after, np.array(SPECTRUM))
+            spectra = counterfactual.shown(model.forward, after, np.array(SPECTRUM))
             columns = {"mass": read["log_mass_surviving"]}
             columns |= {f"{x:g} Å": spectra[:, i] for i, x in enumerate(SPECTRUM)}
             columns |= {f"{band} band": read[band] for band in model.bands}

@@ -56,6 +56,8 @@ def observe(
         other = other / other[:, n_bands // 2, None]
         clean = clean + severity * what["part"] * bright * other
     scale = np.sqrt(error**2 + (entry["floor"] * clean) ** 2)
+    if severity and name == "errors_too_small":
+        scale = scale * (1 + severity * (what["factor"] - 1))
     flux = clean + scale * noise.standard_normal((n, n_bands))
     measured = redshift + redshift_error * noise.standard_normal(n)
     if severity and "mag" in what:
