@@ -24,6 +24,7 @@ _N_DUST = 4  # nodes of the attenuation (Chebyshev)
 _N_DIRECTIONS = 48
 _N_HISTORIES = 400  # that the directions are of
 _EVERY = 48  # nodes of redshift: the directions are of every so many
+_ZERO = np.int32(0)  # a first index, of one type with the others in either precision
 _N_TAU, _N_AGE = 40, 160  # nodes of the table of histories
 
 
@@ -71,12 +72,12 @@ class Photometer(eqx.Module):
         n_tau, n_age, n_directions = self.histories.shape
         i, of_tau = _cubic((galaxy.log_tau - self.first[1]) / self.step[0], n_tau)
         j, of_age = _cubic((galaxy.age - self.first[2]) / self.step[1], n_age)
-        near = lax.dynamic_slice(self.histories, (i, j, 0), (4, 4, n_directions))
+        near = lax.dynamic_slice(self.histories, (i, j, _ZERO), (4, 4, n_directions))
         history_ = (of_tau[:, None, None] * of_age[:, None] * near).sum((0, 1))
         place = (galaxy.redshift - self.first[0]) / _STEP
         z = jnp.clip(place.astype(jnp.int32), 0, len(self.table) - 2)
         m, share = _between(self.log_metallicity, galaxy.log_metallicity)
-        part = lax.dynamic_slice(self.table, (z, m, 0, 0), (2, 2, *self.table.shape[2:]))
+        part = lax.dynamic_slice(self.table, (z, m, _ZERO, _ZERO), (2, 2, *self.table.shape[2:]))
         light = (part * history_[:, None]).sum(2)  # (redshift, metallicity, band x dust)
         light = (1 - share) * light[:, 0] + share * light[:, 1]
         light = jnp.log((1 + z - place) * light[0] + (place - z) * light[1])
@@ -95,7 +96,7 @@ def _between(grid: Array, value: Array) -> tuple[Array, Array]:
     """The node at or below a value, and how far it is to the next one."""
     value = jnp.clip(value, grid[0], grid[-1])
     k = jnp.clip(jnp.searchsorted(grid, value, side="right") - 1, 0, len(grid) - 2)
-    return k, (value - grid[k]) / (grid[k + 1] - grid[k])
+    return k.astype(jnp.int32), (value - grid[k]) / (grid[k + 1] - grid[k])
 
 
 def _cubic(place: Array, n: int) -> tuple[Array, Array]:
