@@ -153,6 +153,17 @@ def train(
         int | None, typer.Option(help="Draws of each chain that are not kept.", min=1)
     ] = None,
     chains: Annotated[int | None, typer.Option(help="Number of chains.", min=1)] = None,
+    dataset_size: Annotated[
+        str | None, typer.Option(metavar="N", help="Simulations to learn from, such as 10k.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="How often each simulation is seen.", min=1)
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Simulations of a step.", min=1)] = None,
+    experiment_name: Annotated[
+        str | None,
+        typer.Option(help="Results go to a folder of this name (TOUCHSTONE_EXPERIMENT finds it)."),
+    ] = None,
     gpu: Annotated[
         bool | None,
         typer.Option("--gpu/--cpu", help="Where to compute; by default where JAX finds it best."),
@@ -160,14 +171,17 @@ def train(
 ) -> None:
     """Train a model by the rules of the workflow, in the project's folder.
 
-    Only a model that is trained by sampling takes --draws, --warmup and --chains.
+    Only a model that is trained by sampling takes --draws, --warmup and --chains, and only one
+    that learns a network from rows of simulations the sizes. Options override the configuration.
     """
     with bad_input():
         from touchstone.stages import training_run
 
         given = {"draws": draws, "warmup": warmup, "chains": chains}
         changes = {name: number for name, number in given.items() if number is not None}
-        code = training_run.run(model_id, data, changes, gpu)
+        size = training_run.count(dataset_size) if dataset_size else None
+        sizes = training_run.Sizes(size, epochs, batch_size)
+        code = training_run.run(model_id, data, changes, gpu, sizes, experiment_name)
     raise typer.Exit(code)
 
 

@@ -305,12 +305,12 @@ def agree(run: Callable[[int], Reweighted], n_runs: int) -> Pooled:
     pooled = None
     while len(runs) < n_runs and not (pooled and pooled.trusted):
         runs.append(run(len(runs)))
-        pooled = _pool(runs)
+        pooled = pool(runs)
     return pooled
 
 
-def _pool(runs: list[Reweighted]) -> Pooled:
-    """All runs as one, each weighted by its evidence."""
+def pool(runs: list[Reweighted]) -> Pooled:
+    """All runs of a case as one, each weighted by its evidence."""
     z = np.concatenate([run.z for run in runs])
     log_weight = np.concatenate([run.log_weight - np.log(len(run.z)) for run in runs])
     weight, k_hat = smooth(log_weight)

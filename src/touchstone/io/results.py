@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from touchstone.io.artifacts import MANIFEST, ArtifactError
 
 HISTORY = "history.sqlite"  # beside the folders of results: how rules have done over revisions
+EXPERIMENT = "TOUCHSTONE_EXPERIMENT"
 _OVERRIDES = ("CHECKPOINT", "DATASET_CHUNK")
 
 
@@ -111,12 +113,32 @@ def override(model_id: str, what: str) -> Path | None:
 
 
 def folder(model_id: str) -> Path:
-    """Folder of a model's results; one of its own for each set of overrides.
+    """Folder of a model's results; one of its own for each set of overrides, and each experiment
+    that the environment variable TOUCHSTONE_EXPERIMENT names.
 
-    So what an override makes does not take the place of what the workflow made without it.
+    So what an override or an experiment makes does not take the place of what the workflow made
+    without it.
+
+    Raises:
+        ArtifactError: If the experiment has no name of a folder.
     """
     given = overrides(model_id)
+    if name := os.environ.get(EXPERIMENT):
+        if not given:
+            return folder_of_experiment(model_id, name)
+        given = {EXPERIMENT: Path(name)} | given
     if not given:
         return Path("results") / model_id
     text = "\n".join(f"{variable}={path}" for variable, path in sorted(given.items()))
     return Path("results") / model_id / f"override_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def folder_of_experiment(model_id: str, name: str) -> Path:
+    """Folder of the results of a model under the name of an experiment.
+
+    Raises:
+        ArtifactError: If that is no name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        raise ArtifactError(f"{EXPERIMENT}: {name!r}, expected up to 64 letters, digits, - and _")
+    return Path("results") / model_id / f"experiment_{name}"

@@ -8,12 +8,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from touchstone import contract, registry
-from touchstone.io import artifacts, settings
+from touchstone.io import artifacts, results, settings
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results
 
@@ -26,8 +26,45 @@ _BAR = re.compile(r".*?(\d+)%\|.*\| .*\[.*\]")  # as tqdm draws it
 _CELL = re.compile(r"Executing Cell (\d+)-*")
 _TAIL = 4096  # bytes of a log that are searched for the newest progress
 
+# Options of settings that have another name.
+_OPTIONS = {"n_rows": "dataset-size", "n_steps": "epochs", "batch_size": "batch-size"}
 
-def run(model_id: str, data: Path | None, changes: dict[str, Any], gpu: bool | None) -> int:
+
+class Sizes(NamedTuple):
+    """How much to learn from, in words that all who train networks use.
+
+    Attributes:
+        dataset: Simulations; None as configured.
+        epochs: How often each is seen; None as configured.
+        batch: Simulations of a step; None as configured.
+    """
+
+    dataset: int | None = None
+    epochs: int | None = None
+    batch: int | None = None
+
+
+def count(text: str) -> int:
+    """A number such as 10k or 2M.
+
+    Raises:
+        ArtifactError: If it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.strip())
+    number = float(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()] if match else 0.0
+    if not number >= 1 or number != int(number):
+        raise ArtifactError(f"--dataset-size: {text!r} is no number such as 10000, 10k or 2M")
+    return int(number)
+
+
+def run(
+    model_id: str,
+    data: Path | None,
+    changes: dict[str, Any],
+    gpu: bool | None,
+    sizes: Sizes = Sizes(),  # noqa: B008 it is frozen
+    experiment: str | None = None,
+) -> int:
     """Run Snakemake for the checkpoint of a model; its progress goes to the terminal.
 
     Args:
@@ -35,6 +72,8 @@ def run(model_id: str, data: Path | None, changes: dict[str, Any], gpu: bool | N
         data: File that replaces the data of the workflow.
         changes: Settings of the model's `train` that replace those of the configuration.
         gpu: Whether JAX computes there; None leaves it to JAX.
+        sizes: Which override the configuration, too.
+        experiment: Name of a folder of results of its own; see `results.folder`.
 
     Returns:
         The exit code of Snakemake.
@@ -45,7 +84,10 @@ def run(model_id: str, data: Path | None, changes: dict[str, Any], gpu: bool | N
         SettingsError: If a setting has a value that is not allowed.
         ModelsError: If there is no such model.
     """
-    assert_trainable(model_id, changes)
+    registry.get_model_metadata(model_id)
+    simulated, trained = _sized(model_id, sizes)
+    changes = changes | trained
+    assert_trainable(model_id, changes, simulated)
     environment = _environment()
     if data is not None:
         if not data.is_file():
@@ -55,8 +97,11 @@ def run(model_id: str, data: Path | None, changes: dict[str, Any], gpu: bool | N
         _assert_gpu()
     if gpu is not None:
         environment["JAX_PLATFORMS"] = "cuda" if gpu else "cpu"
+    if experiment is not None:
+        environment[results.EXPERIMENT] = experiment
+        results.folder_of_experiment(model_id, experiment)
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-        file.write(_configuration(model_id, changes))
+        file.write(_configuration(model_id, changes, simulated))
         file.flush()
         return subprocess.run(_command(file.name, "train"), env=environment, check=False).returncode
 
@@ -199,8 +244,15 @@ def _of_cells(notebook: Path, number: int) -> dict[str, Any]:
     return {"percent": round(100 * number / n_cells), "text": f"cell {number} of {n_cells}"}
 
 
-def assert_trainable(model_id: str, changes: dict[str, Any]) -> None:
+def assert_trainable(
+    model_id: str, changes: dict[str, Any], simulated: dict[str, Any] | None = None
+) -> None:
     """Refuse a training that could not be started.
+
+    Args:
+        model_id: Of the model.
+        changes: Of the settings of its `train`.
+        simulated: Of those of its `simulate`.
 
     Raises:
         ArtifactError: If this is no project, or the model has no such setting.
@@ -210,7 +262,13 @@ def assert_trainable(model_id: str, changes: dict[str, Any]) -> None:
     registry.get_model_metadata(model_id)
     if not Path("Snakefile").is_file():
         raise ArtifactError("Snakefile: no such file; run this in the folder of the project")
-    _check(model_id, changes)
+    _check(model_id, _parts(changes, simulated))
+
+
+def _parts(changes: dict[str, Any], simulated: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Changes by the part of a model's settings that they are of."""
+    parts = {"simulate": simulated, "train": changes}
+    return {part: found for part, found in parts.items() if found}
 
 
 def _environment() -> dict[str, str]:
@@ -219,9 +277,12 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PATH": programs}
 
 
-def _configuration(model_id: str, changes: dict[str, Any]) -> str:
+def _configuration(
+    model_id: str, changes: dict[str, Any], simulated: dict[str, Any] | None = None
+) -> str:
     """What the rules are told; `--config` would make texts of the numbers in a block."""
-    config = {"models": [model_id]} | ({model_id: {"train": changes}} if changes else {})
+    parts = _parts(changes, simulated)
+    config = {"models": [model_id]} | ({model_id: parts} if parts else {})
     return yaml.safe_dump(config)
 
 
@@ -229,7 +290,21 @@ def _command(file: str, until: str) -> list[str]:
     return [sys.executable, "-m", "snakemake", "--until", until, "--configfile", file]
 
 
-def _check(model_id: str, changes: dict[str, Any]) -> None:
+def _sized(model_id: str, sizes: Sizes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of `simulate` and of `train` for sizes: steps are epochs of batches."""
+    block = settings.found(contract.folders(), model_id)[model_id]
+    simulate, train = block.get("simulate", {}), block["train"]
+    changed = {} if sizes.dataset is None else {"n_chunks": 1, "n_rows": sizes.dataset}
+    steps = {} if sizes.batch is None else {"batch_size": sizes.batch}
+    if sizes.epochs is not None:
+        rows = sizes.dataset or simulate.get("n_chunks", 1) * simulate.get("n_rows", 0)
+        batch = sizes.batch or train.get("batch_size", 1)
+        used = rows * (1 - train.get("held_out", 0.0))
+        steps["n_steps"] = max(1, round(sizes.epochs * used / batch))
+    return changed, steps
+
+
+def _check(model_id: str, changes: dict[str, dict[str, Any]]) -> None:
     """Refuse settings that the model does not have, or not with these values.
 
     Raises:
@@ -237,15 +312,18 @@ def _check(model_id: str, changes: dict[str, Any]) -> None:
         SettingsError: Naming the key, its value and what is allowed.
     """
     folders = contract.folders()
-    own = settings.schema(folders[model_id] / "settings.schema.yaml")
-    known = own["properties"]["train"].get("properties", {})
-    if unknown := [f"--{name}" for name in changes if name not in known]:
-        raise ArtifactError(
-            f"{', '.join(unknown)}: {model_id} has no such setting, only {', '.join(known)}"
-        )
+    own = settings.schema(folders[model_id] / "settings.schema.yaml")["properties"]
     config = settings.found(folders, model_id)
     block = config[model_id]
-    config[model_id] = block | {"train": block["train"] | changes}
+    for part, changed in changes.items():
+        known = own.get(part, {}).get("properties", {})
+        if unknown := [f"--{_OPTIONS.get(name, name)}" for name in changed if name not in known]:
+            raise ArtifactError(
+                f"{', '.join(unknown)}: {model_id} has no such setting, only "
+                f"{', '.join(known) or 'none'}"
+            )
+        block = block | {part: block[part] | changed}
+    config[model_id] = block
     settings.complete(config, folders)
 
 

@@ -16,11 +16,8 @@ from touchstone.vocabulary import Cases
 
 SIZES = {"batch_size": 64, "paths": 1, "learning_rate": 4e-3, "width": 16, "depth": 1}
 BUDGET = {
-    "n_draws": 100,
-    "n_steps": 4,
-    "reweight": {
-        "n_runs": 2, "n_starts": 3, "n_improve": 5, "n_rounds": 4, "n_draws": 64, "n_effective": 25,
-    },
+    "n_draws": 200, "n_steps": 4, "n_centres": 32, "n_round": 256, "n_rounds": 3, "n_last": 1024,
+    "n_passes": 1,
 }  # fmt: skip
 FORM = {
     **dict.fromkeys(["u", *(f"{band}_error" for band in "ugriz")]), "g": 17.9, "r": 17.2,
@@ -216,6 +213,61 @@ def test_the_example_is_read_back(trained, tmp_path):
     assert model.outside_training(cases) == [[]]
     far = cases._replace(detail=cases.detail._replace(redshift=np.array([8.0])))
     assert model.outside_training(far) == [["redshift is 8, trained from 0.01 to 0.6"]]
+    data.write_text("r,redshift\n10,8\n", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"redshift: 8, the model is of 0\.01 to 0\.6"):
+        model.read(data, meta)
+
+
+def spectrum_of(model, file, n, u):
+    """A spectrum of n pixels with errors of a fifth of the flux, written; its truth."""
+    rng = np.random.default_rng(12)
+    values, _ = counterfactual.twins(model.graph, model.forward, u[None], (), "total")
+    wavelength = np.linspace(3700.0, 9000.0, n)
+    clean = counterfactual.shown(model.forward, values, wavelength)[0].astype(float)
+    error = 0.2 * clean
+    flux = clean + error * rng.standard_normal(n)
+    flux[3] = np.nan  # a pixel that is missing
+    rows = "\n".join(",".join(map(str, row)) for row in zip(wavelength, flux, error, strict=True))
+    file.write_text(f"wavelength,flux,error\n{rows}\n", encoding="utf-8")
+    redshift = float(values["redshift"][0])
+    file.with_suffix(".yaml").write_text(f"redshift: {redshift}\nunit: nanomaggies\n")
+
+
+def test_a_spectrum_of_any_length_is_abducted(trained, tmp_path):
+    model, _, _ = trained
+    truth = np.array([0.3, 0.5, -0.2, 0.1, 0.0, 0.4], np.float32)
+    answer = model.counterfactual("mass=2x", mode="direct", strategy="strict_physics")
+    file = tmp_path / "a.csv"
+    spectrum_of(model, file, 60, truth)
+    cases, notes = model.read(file, file.with_suffix(".yaml"))
+    assert notes[0] == "59 pixels of one galaxy from a.csv"
+    assert cases.observed.shape == (1, 128)
+    rng = np.random.default_rng(13)
+    posterior = model.infer(cases, rng, method="reweighted", budget=BUDGET)
+    assert posterior.computation.figures["effective_draws"][0] > 20
+    found = answer(cases, posterior, rng)
+    values, _ = counterfactual.twins(model.graph, model.forward, truth[None], (), "total")
+    (mass,) = (row for row in found["posterior"] if row["name"] == "log_mass_formed")
+    assert mass["low"] - 0.1 < values["log_mass"][0] < mass["high"] + 0.1
+    assert mass["high"] - mass["low"] < 1.0  # of a prior of 2 dex
+    assert len(found["curves"]["observed"]) == 59
+    assert "photometry alone" in model.outside_training(cases)[0][0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("wavelength,flux\n4000,1", "columns wavelength, flux, error, found wavelength, flux"),
+        ("wavelength,flux,error\n4000,1,1\n4000,1,1", "does not increase"),
+        ("wavelength,flux,error\n4000,1,-1\n4001,1,1", "error: -1, expected above zero"),
+        ("wavelength,flux,error\n4000,1,1\n4001,1,1", "2 pixels, expected 10 at least"),
+    ],
+)
+def test_a_spectrum_that_makes_no_sense_is_refused(tmp_path, text, words):
+    file = tmp_path / "a.csv"
+    file.write_text(text + "\n", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=words):
+        observation.read(file, {"redshift": 0.1}, CONFIG["noise"]["depth"])
 
 
 @pytest.mark.parametrize(

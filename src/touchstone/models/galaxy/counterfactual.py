@@ -74,6 +74,16 @@ def _observables(forward: Forward, values: dict[str, Array]) -> tuple[Budget, Ar
     return jax.vmap(one)(values)
 
 
+def rest_magnitudes(forward: Forward, values: dict[str, np.ndarray]) -> np.ndarray:
+    """AB magnitudes of the same galaxies in the bands at rest, at their distance: (n, band)."""
+    return magnitude(np.asarray(_at_rest(forward, jax.tree.map(jnp.asarray, values)), float))
+
+
+@eqx.filter_jit
+def _at_rest(forward: Forward, values: dict[str, Array]) -> Array:
+    return jax.vmap(lambda each: forward.rest_fluxes(galaxy_of(each)))(values)
+
+
 def readings(
     forward: Forward, values: dict[str, np.ndarray], bands: tuple[str, ...]
 ) -> tuple[dict[str, np.ndarray], Budget]:
@@ -98,12 +108,10 @@ def readings(
     return {name: np.asarray(column, float) for name, column in found.items()}, budget
 
 
-def shown(
-    forward: Forward, values: dict[str, np.ndarray], redshift: float, n_points: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Spectra as observed: wavelengths in Å, shape (w,), nanomaggies at each, shape (n, w)."""
-    grid = jnp.geomspace(*_SHOWN, n_points)
-    return np.asarray(grid), np.asarray(_spectra(forward, jax.tree.map(jnp.asarray, values), grid))
+def shown(forward: Forward, values: dict[str, np.ndarray], wavelength: np.ndarray) -> np.ndarray:
+    """Spectra as observed at wavelengths (Å), nanomaggies at each, shape (n, wavelength)."""
+    given = jax.tree.map(jnp.asarray, values)
+    return np.asarray(_spectra(forward, given, jnp.asarray(wavelength, forward.curve.dtype)))
 
 
 @eqx.filter_jit
@@ -259,15 +267,15 @@ class Question:
         }  # fmt: skip
 
     def curves(self, before: dict, after: dict | None) -> dict:
-        """Spectra of both with 90 % bands, at the median redshift, and fluxes in the bands."""
+        """Spectra of both with 90 % bands, and fluxes in the bands."""
         some = slice(_N_CURVES)
-        redshift = float(np.median(before["redshift"]))
+        wavelength = np.geomspace(*_SHOWN, _N_POINTS)
         sides = {"factual": before} | ({"twin": after} if after is not None else {})
         found: dict = {"x_label": "Wavelength (Å)", "y_label": "Flux (nanomaggies)"}
+        found["x"] = _short(wavelength)
         for name, values in sides.items():
             few = {key: column[some] for key, column in values.items()}
-            wavelength, spectra = shown(self.forward, few, redshift, _N_POINTS)
-            found["x"] = _short(wavelength)
+            spectra = shown(self.forward, few, wavelength)
             found[name] = {
                 end: _short(line)
                 for end, line in zip(ENDS, np.quantile(spectra, [0.05, 0.5, 0.95], axis=0),

@@ -170,15 +170,28 @@ class GalaxyModel(Model[Photometry]):
         if not isinstance(said, dict):
             raise ArtifactError(f"{meta}: expected keys and values, such as `unit: AB mag`")
         fluxes, redshift, error = observation.read(files[0], said, self.depth)
-        notes = [f"{int(fluxes.seen.sum())} bands of one galaxy from {files[0].name}"]
+        low, high = self.graph.mechanisms["redshift"][:2]
+        if not low <= redshift <= high:
+            raise ArtifactError(
+                f"{files[0]}: redshift: {redshift:g}, the model is of {low:g} to {high:g}"
+            )
+        what, wavelength = "bands", None
+        if isinstance(fluxes, observation.Spectrum):
+            what, wavelength, fluxes = "pixels", fluxes.wavelength, fluxes.fluxes
+        notes = [f"{int(fluxes.seen.sum())} {what} of one galaxy from {files[0].name}"]
         if "unit" not in said:
             notes.append("unit is not stated, and taken as nanomaggies")
-        return self._measured(fluxes, redshift, error), notes
+        return self._measured(fluxes, redshift, error, wavelength), notes
 
     def _measured(
-        self, fluxes: observation.Fluxes, redshift: float, error: float
+        self,
+        fluxes: observation.Fluxes,
+        redshift: float,
+        error: float,
+        wavelength: np.ndarray | None,
     ) -> Cases[Photometry]:
-        detail = Photometry(fluxes.error[None], np.array([redshift]), np.array([error]))
+        pixels = None if wavelength is None else wavelength[None]
+        detail = Photometry(fluxes.error[None], np.array([redshift]), np.array([error]), pixels)
         u = np.zeros((1, len(self.quantities)))
         return self._cases(u, (fluxes.flux[None], fluxes.seen[None], detail), "measurement")
 
@@ -291,6 +304,8 @@ class GalaxyModel(Model[Photometry]):
         low, high = noise["redshift"]
         if not low / 2 <= error <= 2 * high:
             said.append(f"redshift_error is {error:.2g}, trained from {low:g} to {high:g}")
+        if detail.wavelength is not None:
+            return [*said, "a spectrum, and what is usual is known of photometry alone"]
         spread = np.exp(4 * noise["spread"])
         columns = zip(
             self.bands, cases.observed[case], detail.error[case], self.meta["brightest"], seen,
@@ -341,15 +356,14 @@ class GalaxyModel(Model[Photometry]):
         def answer(cases: Cases[Photometry], posterior: Posterior, rng: np.random.Generator):
             columns = [posterior.draws[q.name][0] for q in self.quantities]
             found = ask(np.stack(columns, axis=1).astype(np.float32), rng)
-            seen = cases.mask[0]
+            seen, pixels = cases.mask[0], cases.detail.wavelength
+            names = self.bands if pixels is None else [""] * len(seen)
+            columns = names, self.view(cases, 0).x, cases.observed[0], cases.detail.error[0], seen
             found["curves"]["observed"] = [
-                {"name": band, "x": float(x), "y": float(y), "error": float(error)}
-                for band, x, y, error, there in zip(
-                    self.bands, self.abduction.effective, cases.observed[0], cases.detail.error[0],
-                    seen, strict=True,
-                )
+                {"name": name, "x": float(x), "y": float(y), "error": float(error)}
+                for name, x, y, error, there in zip(*columns, strict=True)
                 if there
-            ]  # fmt: skip
+            ]
             return found
 
         return answer
@@ -406,7 +420,9 @@ class GalaxyModel(Model[Photometry]):
 
     def view(self, cases: Cases[Photometry], index: int) -> View:
         """Flux against wavelength."""
-        return View(self.abduction.effective, "Wavelength (Å)", "Flux (nanomaggies)", 1.0)
+        pixels = cases.detail.wavelength
+        x = self.abduction.effective if pixels is None else pixels[index]
+        return View(x, "Wavelength (Å)", "Flux (nanomaggies)", 1.0)
 
 
 def _rms(error: np.ndarray) -> float:

@@ -13,6 +13,8 @@ FACTORS = {"maggies": 1e9, "nanomaggies": 1.0, "µJy": 1 / 3.631}
 MAG = "AB mag"
 UNITS = (MAG, *FACTORS)
 _ZERO = 22.5
+_REDSHIFT_ERROR = 5e-4  # where none is given
+_FEWEST, _PAD = 10, 128  # pixels of a spectrum; its length is filled up to a multiple of the latter
 
 
 class Photometry(NamedTuple):
@@ -22,11 +24,13 @@ class Photometry(NamedTuple):
         error: Standard deviation of each flux, nanomaggies, shape (case, band).
         redshift: As measured, shape (case,).
         redshift_error: Its standard deviation, shape (case,).
+        wavelength: Of spectra, which have pixels in place of bands, Å; None of photometry.
     """
 
     error: Float[np.ndarray, "case band"]
     redshift: Float[np.ndarray, " case"]
     redshift_error: Float[np.ndarray, " case"]
+    wavelength: Float[np.ndarray, "case band"] | None = None
 
 
 class Fluxes(NamedTuple):
@@ -84,8 +88,65 @@ def nanomaggies(
     return Fluxes(flux, error, seen)
 
 
-def read(data: Path, said: dict[str, Any], depth: dict[str, float]) -> tuple[Fluxes, float, float]:
+class Spectrum(NamedTuple):
+    """A spectrum, in nanomaggies at each pixel, shape (pixel,) each; padded with unseen pixels.
+
+    Attributes:
+        wavelength: As observed, Å.
+        fluxes: And which pixels there are.
+    """
+
+    wavelength: Float[np.ndarray, " pixel"]
+    fluxes: Fluxes
+
+
+def spectrum(table: Any, unit: str, source: str) -> Spectrum:
+    """The spectrum of a table with columns `wavelength` (Å), `flux` and `error`.
+
+    Raises:
+        ArtifactError: If a column is missing or unknown, wavelengths do not increase, an error is
+            not above zero where there is a flux, or fewer than `_FEWEST` pixels are left.
+    """
+    wanted = ("wavelength", "flux", "error")
+    if set(table.colnames) != set(wanted):
+        raise ArtifactError(
+            f"{source}: a spectrum has the columns {', '.join(wanted)}, found "
+            f"{', '.join(table.colnames)}"
+        )
+    if unit not in FACTORS:
+        raise ArtifactError(f"{source}: unit: {unit!r} is none of {', '.join(FACTORS)}")
+    columns = (np.ma.filled(np.ma.asarray(table[name], float), np.nan) for name in wanted)
+    wavelength, flux, error = columns
+    if not (np.diff(wavelength) > 0).all():
+        raise ArtifactError(f"{source}: wavelength: does not increase from row to row")
+    seen = np.isfinite(flux) & np.isfinite(error)
+    if (error[seen] <= 0).any():
+        raise ArtifactError(f"{source}: error: {error[seen].min():g}, expected above zero")
+    if seen.sum() < _FEWEST:
+        raise ArtifactError(f"{source}: {seen.sum()} pixels, expected {_FEWEST} at least")
+    more = (0, -len(flux) % _PAD)  # spectra of like lengths share a program
+    flux, error = (np.where(seen, a * FACTORS[unit], 1.0) for a in (flux, error))
+    padded = Fluxes(np.pad(flux, more), np.pad(error, more, constant_values=1), np.pad(seen, more))
+    return Spectrum(np.pad(wavelength, more, mode="edge"), padded)
+
+
+def _table(data: Path) -> Any:
+    """A CSV or FITS table."""
+    from astropy.table import Table  # here, since it takes a second to import
+
+    kind = "fits" if data.suffix.lower() in (".fits", ".fit") else "ascii.csv"
+    try:
+        return Table.read(data, format=kind)
+    except Exception as error:  # astropy fails in many ways on what is no table
+        raise ArtifactError(f"{data}: not a readable table ({error})") from None
+
+
+def read(
+    data: Path, said: dict[str, Any], depth: dict[str, float]
+) -> tuple[Fluxes | Spectrum, float, float]:
     """The only galaxy of a CSV or FITS table: fluxes, redshift, and error of the redshift.
+
+    A table with a column `wavelength` is a spectrum, whose redshift `said` has.
 
     Columns are the bands, such as `u` and `u_error`, `redshift` and `redshift_error`; where there
     are columns such as `u_extinction`, in magnitudes, the fluxes are corrected.
@@ -93,13 +154,16 @@ def read(data: Path, said: dict[str, Any], depth: dict[str, float]) -> tuple[Flu
     Raises:
         ArtifactError: If there is no such table, or not one galaxy in it.
     """
-    from astropy.table import Table  # here, since it takes a second to import
-
-    kind = "fits" if data.suffix.lower() in (".fits", ".fit") else "ascii.csv"
-    try:
-        table = Table.read(data, format=kind)
-    except Exception as error:  # astropy fails in many ways on what is no table
-        raise ArtifactError(f"{data}: not a readable table ({error})") from None
+    table = _table(data)
+    if "wavelength" in table.colnames:
+        redshift, error = (_number(said.get(name)) for name in ("redshift", "redshift_error"))
+        if redshift is None:
+            raise ArtifactError(f"{data}: redshift: is missing in the YAML file of the spectrum")
+        return (
+            spectrum(table, str(said.get("unit", "nanomaggies")), str(data)),
+            redshift,
+            (error or _REDSHIFT_ERROR),
+        )
     if len(table) != 1:
         raise ArtifactError(f"{data}: holds {len(table)} galaxies, expected one row")
     row = {}
@@ -120,7 +184,10 @@ def read(data: Path, said: dict[str, Any], depth: dict[str, float]) -> tuple[Flu
     lost = np.array([_number(row.get(f"{band}_extinction")) or 0.0 for band in depth])
     clear = 10 ** (0.4 * lost)
     corrected = fluxes._replace(flux=fluxes.flux * clear, error=fluxes.error * clear)
-    return corrected, redshift, _number(row.get("redshift_error")) or 5e-4
+    error = _number(row.get("redshift_error"))
+    if error is not None and not error > 0:
+        raise ArtifactError(f"{data}: redshift_error: {error:g}, expected above zero")
+    return corrected, redshift, error or _REDSHIFT_ERROR
 
 
 def _number(value: Any) -> float | None:

@@ -102,7 +102,7 @@ class Forward(eqx.Module):
             throughput[row, own] = photons / (photons * _AB * _C / node**2).sum()
             first += len(node)
         low = min(node[0] for node in nodes) / (1 + redshifts[1])
-        high = max(node[-1] for node in nodes) / (1 + redshifts[0])
+        high = max(node[-1] for node in nodes)  # also of light that is not shifted
         seen = np.searchsorted(wavelength, [low, high], side="right") + np.array([-1, 1])
         self.cosmology = cosmology
         self.age = jnp.asarray(populations.age / 1e9)
@@ -149,12 +149,18 @@ class Forward(eqx.Module):
 
     def fluxes(self, galaxy: Galaxy) -> Float[Array, " band"]:
         """In each band, nanomaggies; of a redshift between those of the construction."""
+        return self._through(galaxy, 1 + galaxy.redshift)
+
+    def rest_fluxes(self, galaxy: Galaxy) -> Float[Array, " band"]:
+        """The same as if its light were not shifted: what a K-correction compares with."""
+        return self._through(galaxy, jnp.ones_like(galaxy.redshift))
+
+    def _through(self, galaxy: Galaxy, stretch: Array) -> Float[Array, " band"]:
         seen = slice(*self.seen)
         # Held back, or the compiler works it out anew at every node of the filters.
         light = lax.optimization_barrier(
             self.intrinsic(galaxy, seen) * self.transmitted(galaxy, seen)
         )
-        stretch = 1 + galaxy.redshift
         rest = self.node / stretch
         k = self.interval[rest.astype(jnp.int32)] - seen.start
         wavelength = self.wavelength[seen]

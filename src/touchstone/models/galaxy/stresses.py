@@ -4,8 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 from equinox import tree_at
 
+from touchstone.inference.batches import map_chunks
+from touchstone.inference.problem import simulated
 from touchstone.models.galaxy import dust
-from touchstone.models.galaxy.abduction import Abduction
+from touchstone.models.galaxy.abduction import Abduction, Light
 from touchstone.models.galaxy.observation import Photometry
 
 _QUASAR = 0.5  # slope of the flux with wavelength: nu^-0.5, of the continuum of an active nucleus
@@ -43,7 +45,7 @@ def observe(
     redshift = np.asarray(own.value(jnp.asarray(u[:, place]), {}), float)
     name, what = stress or ("", {})
     if severity and name == "dust_law":
-        clean = _with_law(abduction, what["slope"], severity).fluxes(u)
+        clean = map_chunks(simulated, _with_law(abduction, what["slope"], severity), u)
     clean = np.asarray(clean, float)
     bright = clean[:, n_bands // 2, None]
     if severity and name == "nucleus":
@@ -54,6 +56,8 @@ def observe(
         other = other / other[:, n_bands // 2, None]
         clean = clean + severity * what["part"] * bright * other
     scale = np.sqrt(error**2 + (entry["floor"] * clean) ** 2)
+    if severity and name == "errors_too_small":
+        scale = scale * (1 + severity * (what["factor"] - 1))
     flux = clean + scale * noise.standard_normal((n, n_bands))
     measured = redshift + redshift_error * noise.standard_normal(n)
     if severity and "mag" in what:
@@ -69,11 +73,11 @@ def observe(
     return np.where(seen, flux, 0.0), seen, Photometry(error, measured, redshift_error)
 
 
-def _with_law(abduction: Abduction, slope: float, severity: float) -> Abduction:
-    """The same with a dust law between Calzetti's and a power law."""
+def _with_law(abduction: Abduction, slope: float, severity: float) -> Light:
+    """The light of the same galaxies under a dust law between Calzetti's and a power law."""
     forward = abduction.light.forward
     wavelength = np.asarray(forward.wavelength)
     curve = (1 - severity) * dust.calzetti(wavelength)
     curve = curve + severity * dust.power_law(wavelength, slope)
     other = tree_at(lambda model: model.curve, forward, jnp.asarray(curve, forward.curve.dtype))
-    return Abduction(abduction.graph, other, abduction.noise, abduction.bands, abduction.effective)
+    return Light(other, other.fluxes, abduction.graph)

@@ -28,6 +28,21 @@ class Populations(NamedTuple):
     luminosity: Float[np.ndarray, "metallicity age wavelength"]
 
 
+def path(distribution: str, version: str, file: str, sha256: str) -> Path:
+    """A file of an installed distribution, of which nothing is imported; see `populations`."""
+    wanted = f"galaxy: needs {Path(file).name} of {distribution} {version}"
+    how = "run `uv sync` in the project's folder, or `make setup`"
+    try:
+        found = Path(str(metadata.distribution(distribution).locate_file(file)))
+    except metadata.PackageNotFoundError:
+        raise ArtifactError(f"{wanted}, which is not installed; {how}") from None
+    if not found.is_file():
+        raise ArtifactError(f"{wanted}, and {found} is not there; {how}")
+    if artifacts.sha256(found) != sha256:
+        raise ArtifactError(f"{wanted}, and {found} is another table: its sha256 differs")
+    return found
+
+
 @cache
 def populations(distribution: str, version: str, file: str, sha256: str) -> Populations:
     """The table in an installed distribution, of which nothing is imported.
@@ -40,19 +55,10 @@ def populations(distribution: str, version: str, file: str, sha256: str) -> Popu
     Raises:
         ArtifactError: If the table is not there, or is another one.
     """
-    wanted = f"galaxy: needs {Path(file).name} of {distribution} {version}"
-    how = "run `uv sync` in the project's folder, or `make setup`"
-    try:
-        path = Path(str(metadata.distribution(distribution).locate_file(file)))
-    except metadata.PackageNotFoundError:
-        raise ArtifactError(f"{wanted}, which is not installed; {how}") from None
-    if not path.is_file():
-        raise ArtifactError(f"{wanted}, and {path} is not there; {how}")
-    if artifacts.sha256(path) != sha256:
-        raise ArtifactError(f"{wanted}, and {path} is another table: its sha256 differs")
+    found = path(distribution, version, file, sha256)
     import h5py  # here, since a model is listed without it
 
-    with h5py.File(path) as table:
+    with h5py.File(found) as table:
         log_age = table["age"][:]
         return Populations(
             table["metallicity"][:],

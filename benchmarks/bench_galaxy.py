@@ -1,0 +1,346 @@
+"""What the answers of `galaxy` are worth: coverage of twins, effective draws, speed, real galaxies.
+
+    make bench BENCH=galaxy [ARGS="--twins 200 --real 200"]
+
+Rests on the artefact that answers (`make MODEL=galaxy`, or a checkpoint named by --checkpoint).
+Prints: speed; the part of simulated twins whose 90 % intervals hold the known truth, with 95 %
+intervals, in both modes; effective draws; the bias of an average effect among selected galaxies;
+and of real galaxies (the sample in the wheel of kcorrect) flaws of the data, verdicts, and
+K-corrections and masses beside those of kcorrect, which runs in an environment of its own.
+"""
+
+import argparse
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from scipy.stats import chi2
+
+from touchstone import contract
+from touchstone.inference import nuts
+from touchstone.io import results, settings
+from touchstone.io.artifacts import ArtifactError
+from touchstone.models.galaxy import conservation, counterfactual, observation, tables
+from touchstone.models.galaxy.abduction import Residuals, known
+from touchstone.models.galaxy.observation import Photometry
+from touchstone.reliability.decision import Decision
+from touchstone.reliability.guardrail import wilson
+from touchstone.reliability.signs import signs
+from touchstone.stages import checkpoints
+
+SPECTRUM = (3800.0, 4500.0, 5500.0, 6800.0, 8500.0)  # Å observed, where twins are compared
+DO = "mass=2x, A_V=0.3"
+
+
+def main() -> None:
+    """Print everything that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--twins", type=int, default=200)
+    parser.add_argument("--repetitions", type=int, default=200)
+    parser.add_argument("--nuts", type=int, default=3)
+    parser.add_argument("--real", type=int, default=200)
+    parser.add_argument("--checkpoint", default="")
+    asked = parser.parse_args()
+    model = contract.load_model("galaxy")
+    found = results.Results(results.folder("galaxy"))
+    checkpoints.load(model, found, asked.checkpoint)
+    config = settings.found(contract.folders(), "galaxy")
+    budget = config["galaxy"]["budgets"]["reweighted"]
+    speed(model)
+    if asked.twins:
+        twins(model, budget, asked.twins)
+    if asked.nuts:
+        beside_nuts(model, budget, asked.nuts)
+    if asked.repetitions:
+        average_effects(model, asked.repetitions)
+    if asked.real:
+        real(model, found, budget, asked.real)
+
+
+def rate(inside) -> str:
+    """A part with its 95 % interval and its n."""
+    inside = np.asarray(inside, float).ravel()
+    found = wilson(float(inside.mean()), len(inside))
+    return f"{inside.mean():.3f} [{found.low:.3f}, {found.high:.3f}] (n = {len(inside)})"
+
+
+def speed(model) -> None:
+    """Rates on this machine: by the clock, and by seconds of its cores."""
+    rng = np.random.default_rng(0)
+    u = rng.standard_normal((4096, len(model.quantities))).astype(np.float32)
+    light, graph, actions = model.abduction.light, model.graph, model.graph.actions(DO)
+
+    @jax.jit
+    def pairs(light, u):
+        def one(u):
+            factual = graph.values(light.forward, u)
+            twin = graph.twin(light.forward, u, factual, actions, "total")
+            fluxes = light.fluxes(counterfactual.galaxy_of(factual))
+            return fluxes, light.fluxes(counterfactual.galaxy_of(twin))
+
+        return jax.vmap(one)(u)
+
+    values, _ = counterfactual.twins(graph, model.forward, u, (), "total")
+    _, budget = counterfactual.readings(model.forward, values, model.bands)
+    cases = model.cases(64, rng, rng, {})
+
+    def answers(cases):
+        drawn = model.abduction.propose(cases, jax.random.key(0), 128, 8)
+        jax.block_until_ready(pairs(light, drawn.reshape(-1, drawn.shape[-1])))
+
+    def slices():
+        for first in range(0, len(u), 256):
+            jax.block_until_ready(pairs(light, u[first : first + 256]))
+
+    cosmology = model.config["cosmology"]
+    timed("twin pairs, photometry", slices, len(u))
+    timed("balances of mass, energy, age and sign",
+          lambda: conservation.balances(values, budget, **cosmology), len(u))  # fmt: skip
+    timed("answers of 128 draws by the flow alone", lambda: answers(cases), len(cases.kind))
+
+
+def timed(what: str, function, n: int) -> None:
+    """Print how many a second, warm."""
+    function()
+    wall, cpu = time.perf_counter(), time.process_time()
+    repeats = 3
+    for _ in range(repeats):
+        function()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    print(f"{what}: {repeats * n / wall:,.0f} /s by the clock, "
+          f"{repeats * n / cpu:,.0f} per second of a core", flush=True)  # fmt: skip
+
+
+def twins(model, budget: dict, n: int) -> None:
+    """Coverage of 90 % intervals of twins with known truth, and of effective draws."""
+    streams = (np.random.default_rng(seed) for seed in (11, 12))
+    cases = model.cases(n, *streams, {})
+    wall, cpu = time.perf_counter(), time.process_time()
+    posterior = model.infer(cases, np.random.default_rng(13), method="reweighted", budget=budget)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    effective = posterior.computation.figures["effective_draws"]
+    sound = posterior.computation.sound(n)
+    print(f"{n} posteriors: {n / wall:.1f} /s by the clock, {cpu / n:.3f} s of a core each; "
+          f"effective draws {np.quantile(effective, [0.05, 0.5]).round()} (5 %, median)"
+    )  # fmt: skip
+    print(f"effective draws >= 100: {rate(effective >= 100)}; sound: {rate(sound)}")
+    draws = np.stack([posterior.draws[q.name] for q in model.quantities], axis=-1)
+    for mode in ("total", "direct"):
+        actions, inside = model.graph.actions(DO), {}
+        for k in range(n):
+            both = np.concatenate([cases.truth[k][None], draws[k]]).astype(np.float32)
+            _, after = counterfactual.twins(model.graph, model.forward, both, actions, mode)
+            read, _ = counterfactual.readings(model.forward, after, model.bands)
+            spectra = counterfactual.shown(model.forward, after, np.array(SPECTRUM))
+            columns = {"mass": read["log_mass_surviving"]}
+            columns |= {f"{x:g} Å": spectra[:, i] for i, x in enumerate(SPECTRUM)}
+            columns |= {f"{band} band": read[band] for band in model.bands}
+            for name, column in columns.items():
+                low, high = np.quantile(column[1:], [0.05, 0.95])
+                inside.setdefault(name, []).append(low <= column[0] <= high)
+        print(f"do({DO}), {mode}: 90 % intervals hold the truth")
+        for name, held in inside.items():
+            print(f"  {name}: {rate(held)}; of sound ones {rate(np.array(held)[sound])}")
+
+
+def beside_nuts(model, budget: dict, n: int) -> None:
+    """Means and spreads of exogenous terms beside those of NUTS, in posterior deviations."""
+    cases = model.cases(n, *(np.random.default_rng(seed) for seed in (41, 42)), {})
+    posterior = model.infer(cases, np.random.default_rng(43), method="reweighted", budget=budget)
+    names = [quantity.name for quantity in model.quantities]
+    draws = np.stack([posterior.draws[name] for name in names], axis=-1).astype(float)
+    residuals = Residuals(model.abduction.light, model.config["noise"]["floor"], model.graph)
+    for k in range(n):
+        case = known(cases.take([k]))
+        case = jax.tree.map(lambda leaf: leaf[0], case)
+
+        def log_likelihood(u, case=case):
+            left, log_scale = residuals(case, u)
+            return -(0.5 * left**2 + log_scale).sum()
+
+        factor = np.linalg.cholesky(np.cov(draws[k].T) + 1e-12 * np.eye(len(names)))
+        starts = draws[k][:: len(draws[k]) // 2][:2]
+        chains = nuts.sample(log_likelihood, starts, factor, names=names, n_tune=300,
+                             n_draws=1000, seed=k)  # fmt: skip
+        theirs = chains["posterior"].dataset["z"].values.reshape(-1, len(names))
+        faults = nuts.diagnose(chains).faults
+        spread = theirs.std(0)
+        shift = np.abs(draws[k].mean(0) - theirs.mean(0)) / spread
+        ratio = draws[k].std(0) / spread
+        print(f"case {k}: means differ from NUTS by {shift.max():.2f} sd at most, spreads are "
+              f"{ratio.min():.2f} to {ratio.max():.2f} of theirs; sound: "
+              f"{bool(posterior.computation.sound(n)[k])}; NUTS: "
+              f"{'; '.join(faults) or 'converged'}", flush=True)  # fmt: skip
+
+
+def average_effects(model, repetitions: int, n: int = 2000) -> None:
+    """Average effect of doubling the mass on the colour g - r: of all, of selected galaxies, and of
+    selected ones weighted by the inverse of their probability to be selected."""
+    graph, rng, limit, soft = model.graph, np.random.default_rng(21), 17.77, 0.3
+    actions, place = graph.actions("mass=2x"), [model.bands.index(band) for band in "gr"]
+
+    @jax.jit
+    def colours(light, u):
+        def one(u):
+            factual = graph.values(light.forward, u)
+            twin = graph.twin(light.forward, u, factual, actions, "total")
+            pair = (light.fluxes(counterfactual.galaxy_of(each)) for each in (factual, twin))
+            return tuple(pair)
+
+        return jax.vmap(one)(u)
+
+    def draw(size):
+        u = rng.standard_normal((size, len(graph.names))).astype(np.float32)
+        before, after = (observation.magnitude(np.asarray(each, float)[:, place])
+                         for each in colours(model.abduction.light, u))  # fmt: skip
+        effect = (after[:, 0] - after[:, 1]) - (before[:, 0] - before[:, 1])
+        # Bright galaxies are observed, with a soft limit in r.
+        chance = 1 / (1 + np.exp((before[:, 1] - limit) / soft))
+        return effect, chance
+
+    truth = float(np.mean([draw(10_000)[0].mean() for _ in range(20)]))
+    held = {"all": [], "selected": [], "selected, weighted": []}
+    means = {name: [] for name in held}
+    for _ in range(repetitions):
+        effect, chance = draw(n)
+        chosen = rng.random(n) < chance
+        even = np.ones(n)
+        for name, keep, weight in (
+            ("all", even > 0, even),
+            ("selected", chosen, even),
+            ("selected, weighted", chosen, 1 / np.maximum(chance, 1e-3)),
+        ):
+            x, w = effect[keep], weight[keep] / weight[keep].sum()
+            mean = float(w @ x)
+            error = float(np.sqrt((w**2 * (x - mean) ** 2).sum()))
+            held[name].append(abs(mean - truth) <= 1.645 * error)
+            means[name].append(mean)
+    print(f"average effect of do(mass=2x), total, on g - r: {truth:+.4f} mag "
+          f"({repetitions} samples of {n} galaxies, r < {limit})")  # fmt: skip
+    for name, inside in held.items():
+        bias = np.mean(means[name]) - truth
+        print(f"  {name}: bias {bias:+.4f}, 90 % intervals hold it {rate(inside)}", flush=True)
+
+
+SAMPLE = {
+    "distribution": "kcorrect",
+    "version": "5.1.9",
+    "file": "kcorrect/data/test/gst_tests_small.fits",
+    "sha256": "d7e87e8abc45167e48889a0e824870760a2e6dde20650a6e41a72164859bf578",
+}
+# From SDSS to AB magnitudes: Eisenstein, as kcorrect has it.
+TO_AB = np.array([-0.036, 0.012, 0.010, 0.028, 0.040])
+
+
+def real(model, found, budget: dict, n: int) -> None:
+    """Real galaxies: flaws, verdicts, reasons, and kcorrect's numbers beside ours."""
+    from astropy.table import Table
+
+    table = Table.read(tables.path(**SAMPLE))
+    flux, ivar = (np.asarray(table[name], float) for name in ("MODELFLUX", "MODELFLUX_IVAR"))
+    redshift = np.asarray(table["Z"], float)
+    same = np.column_stack([table["RA"], table["DEC"], redshift])
+    _, first = np.unique(same.round(4), axis=0, return_index=True)
+    twice = np.setdiff1d(np.arange(len(table)), first)
+    flawed = (~(flux > 0)).any(1)
+    print(f"{len(table)} galaxies: {int((~(flux > 0)).sum())} fluxes are not positive, in "
+          f"{int(flawed.sum())} galaxies; {len(twice)} stand there twice (row {twice.tolist()}); "
+          f"redshifts {redshift.min():.3f} to {redshift.max():.3f}")  # fmt: skip
+    clear = 10 ** (0.4 * (np.asarray(table["EXTINCTION"], float) - TO_AB))
+    flux, error = flux * clear, clear / np.sqrt(ivar)
+    low, high = model.graph.mechanisms["redshift"][:2]
+    usable = np.flatnonzero((redshift > low) & (redshift < high))
+    usable = np.setdiff1d(usable, twice)
+    some = np.random.default_rng(31).choice(usable, min(n, len(usable)), replace=False)
+    detail = Photometry(error[some], redshift[some], np.full(len(some), 3e-4))
+    seen = np.isfinite(flux[some]) & np.isfinite(error[some])
+    unknown = np.zeros((len(some), len(model.quantities)))
+    cases = model._cases(unknown, (flux[some], seen, detail), "measurement")
+    posterior = model.infer(cases, np.random.default_rng(32), method="reweighted", budget=budget)
+    verdicts(model, found, cases, posterior, some)
+    beside_kcorrect(model, cases, posterior)
+
+
+def verdicts(model, found, cases, posterior, rows) -> None:
+    """Shares, and the most rejected with the reason."""
+    sound = posterior.computation.sound(len(rows))
+    print(f"computation sound: {rate(sound)}")
+    outside = model.outside_training(cases)
+    print(f"outside of the training: {rate([bool(each) for each in outside])}")
+    try:
+        fitted = checkpoints.guardrail_of(checkpoints.find("galaxy", found))
+        decision = Decision.from_json(fitted["decision"])
+    except ArtifactError:
+        decision = None
+    unusual = signs(model.quantities, model.config["edges"], cases, posterior, model.novelty(cases))
+    if decision is None:
+        misfit = (posterior.prediction.innovation**2 * cases.mask).sum(1)
+        names, score, limit = {"misfit": misfit}, misfit, float(chi2.isf(0.1, 5))
+        print("no guardrail is fitted here: the score is the whitened misfit, limit of 10 %")
+    else:
+        names, score, limit = decision.unusual(unusual), decision.score(unusual), decision.threshold
+    print(f"accepted: {rate((score <= limit) & sound & [not each for each in outside])}; "
+          f"misfit beyond the limit: {rate(score > limit)}")  # fmt: skip
+    for k in np.argsort(-score)[:10]:
+        worst = max(names, key=lambda name: names[name][k])
+        left = posterior.prediction.innovation[k]
+        band = model.bands[int(np.abs(np.where(cases.mask[k], left, 0)).argmax())]
+        print(f"  row {rows[k]}: score {score[k]:.1f} (limit {limit:.1f}), by {worst}, "
+              f"worst in {band}; z {cases.detail.redshift[k]:.3f}")  # fmt: skip
+
+
+def beside_kcorrect(model, cases, posterior) -> None:
+    """K-corrections and masses, median absolute deviations."""
+    k, mass = [], []
+    for draws in zip(*(posterior.draws[q.name] for q in model.quantities), strict=True):
+        u = np.stack(draws, axis=1)[:40].astype(np.float32)
+        values, _ = counterfactual.twins(model.graph, model.forward, u, (), "total")
+        read, _ = counterfactual.readings(model.forward, values, model.bands)
+        rest = counterfactual.rest_magnitudes(model.forward, values)
+        apparent = np.stack([read[band] for band in model.bands], axis=1)
+        k.append(np.median(apparent - rest, axis=0))
+        mass.append(np.median(read["log_mass_surviving"]))
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "in.npz", Path(folder) / "out.npz"
+        seen = cases.mask
+        error = np.hypot(cases.detail.error, 0.02 * cases.observed)
+        ivar = np.where(seen, 1e18 / error**2, 0.0)
+        maggies, redshift = cases.observed * 1e-9, cases.detail.redshift
+        np.savez(source, maggies=maggies, ivar=ivar, redshift=redshift)
+        script = Path(__file__).parent / "galaxy_kcorrect.py"
+        with_ = ["--with", f"{SAMPLE['distribution']}=={SAMPLE['version']}"]
+        command = [
+            os.environ.get("UV", "uv"),
+            "run",
+            "--no-project",
+            *with_,
+            "python",
+            script,
+            source,
+            target,
+        ]
+        try:
+            subprocess.run(command, check=True, cwd=folder, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"kcorrect did not run: {error}")
+            return
+        theirs = dict(np.load(target))
+    off = np.array(k) - theirs["k"]
+    found = np.median(np.abs(off), axis=0)
+    print("K-corrections beside kcorrect, median absolute deviation (mag): "
+          + ", ".join(f"{b} {x:.3f}" for b, x in zip(model.bands, found, strict=True))
+          + f" (n = {len(off)}); medians of the difference "
+          + ", ".join(f"{x:+.3f}" for x in np.median(off, axis=0)))  # fmt: skip
+    off = np.array(mass) - theirs["log_mass"]
+    offset = np.median(off)
+    print(f"surviving mass beside kcorrect: offset {offset:+.3f} dex (their initial mass function "
+          f"and templates are others), median absolute deviation about it "
+          f"{np.median(np.abs(off - offset)):.3f} dex", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
