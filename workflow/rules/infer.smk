@@ -37,12 +37,13 @@ rule infer:
         checkpoint=checkpoint_folder,
         data=lambda wildcards: measurement_paths(wildcards)[0],
         meta=lambda wildcards: measurement_paths(wildcards)[1],
+        escalate=config["measurement"].get("escalate", False),
     message:
         "{wildcards.run}: infer {params.data}"
     shell:
         notebook(
             "-r checkpoint {params.checkpoint:q} -r data {params.data:q} -r meta {params.meta:q}"
-            " -r name {wildcards.name:q}"
+            " -r name {wildcards.name:q} -p escalate {params.escalate}"
         )
 
 
