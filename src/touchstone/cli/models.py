@@ -92,7 +92,7 @@ def predict(
         from touchstone import registry
         from touchstone.io import settings
         from touchstone.io.artifacts import ArtifactError, assert_writable
-        from touchstone.stages import checkpoints, counterfactual, page, predict, records, summary
+        from touchstone.stages import checkpoints, predict, records, summary
 
         if do is None and (observation or mode or out):
             raise ArtifactError("--do: is missing, expected what is done, such as --do mass=2x")
@@ -109,6 +109,8 @@ def predict(
         if do is None:
             report = predict.run(model, judge, own, params)
         else:
+            from touchstone.stages import counterfactual, page  # start a form without them
+
             asked = counterfactual.Asked(do, mode or "", strategy)
             answered = counterfactual.run(model, judge, own, observation or params, asked)
             report = answered.report

@@ -8,14 +8,17 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from touchstone import contract
 from touchstone.contract import Model
 from touchstone.io import reports
 from touchstone.io.artifacts import ArtifactError
-from touchstone.stages import infer, randomness, records
+from touchstone.stages import randomness, records
 from touchstone.stages.checkpoints import Judge
+
+if TYPE_CHECKING:
+    from touchstone.stages.infer import Inference
 
 STRATEGIES = ("strict_physics", "report_only")
 LEVEL = 0.9  # of every interval
@@ -44,7 +47,7 @@ class Answered(NamedTuple):
     """
 
     report: dict
-    inference: infer.Inference
+    inference: "Inference"
 
 
 def run(
@@ -67,6 +70,8 @@ def run(
         ArtifactError: If the model answers no such question, or the observation or the question
             makes no sense.
     """
+    from touchstone.stages import infer  # here: a form that measures nothing starts without it
+
     if not answers(model):
         others = [m for m in contract.folders() if answers(contract.load_model(m))]
         raise ArtifactError(

@@ -12,7 +12,6 @@ from touchstone.models.interface import (
     cohort,
     films,
     findings,
-    oracle,
     prediction,
     regression,
     scarce,
@@ -120,6 +119,8 @@ class Interface(Model[Films]):
         n_first: int | None = None,
     ) -> np.ndarray:
         """Of the best test on each film; see `oracle.power`."""
+        from touchstone.models.interface import oracle  # here: a form is answered without it
+
         entry = (stress, self.config["stresses"][stress])
         drawn = films.draw(self.frozen, self.names, n, rng, noise, entry, severity, quiet=True)
         return oracle.power(self.frozen, drawn, noise)[:n_first]
