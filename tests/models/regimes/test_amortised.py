@@ -62,6 +62,7 @@ def test_training_lowers_the_cross_entropy_of_the_regimes(trained):
     assert trained.losses[-20:].mean() < trained.losses[:10].mean() - 0.03
 
 
+@pytest.mark.nightly
 def test_re_weighted_draws_have_the_posterior_of_gibbs_sampling(learnt, trained):
     model, prior = learnt
     rng = np.random.default_rng(4)
