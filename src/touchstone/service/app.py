@@ -145,7 +145,7 @@ class Service:
         """
         if model_id not in self.pools:
             questions.metadata(model_id)
-            raise ProblemError(409, f"{model_id}: is not served; {_answering(model_id)}")
+            raise ProblemError(409, f"{model_id}: is not served; {checkpoints.answering(model_id)}")
         if version is None:
             return self.pools[model_id]
         known = self.of_versions.get((model_id, version))
@@ -222,7 +222,7 @@ class Service:
         return status | {
             "served": pool is not None,
             "ready": pool is not None and pool.ready,
-            "artefact": facts.get("artefact") or _answering(model_id),
+            "artefact": facts.get("artefact") or checkpoints.answering(model_id),
             "reason": pool.reason if pool else "",
             "counterfactuals": facts.get("counterfactuals"),
         }
@@ -441,10 +441,6 @@ class Service:
                 await self.add_version(model_id, artefact, getpass.getuser(), why)
             ).version
         return made
-
-
-def _answering(model_id: str) -> str:
-    return checkpoints.answering(model_id)
 
 
 def check(settings: Settings) -> dict[str, Any]:
