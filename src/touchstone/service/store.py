@@ -126,13 +126,12 @@ class Store:
 
     # Jobs -----------------------------------------------------------------------------------------
 
-    def accept(self, question: dict[str, Any], token: str = "", number: str = "") -> Job:
+    def accept(self, question: dict[str, Any], token: str = "") -> Job:
         """Keep a question: it is on disk before its client hears of it.
 
         Args:
             question: What is asked.
             token: By which a client says that it asks again and not anew; empty for none.
-            number: Of the job; empty makes one up.
 
         Returns:
             The job; that of before where the token is the same.
@@ -143,7 +142,7 @@ class Store:
         now, text = time.time(), json.dumps(question, sort_keys=True)
         token = hashlib.sha256(token.encode()).hexdigest() if token else ""
         row = {
-            "id": number or secrets.token_hex(16),
+            "id": secrets.token_hex(16),
             "question": text,
             "created": now,
             "status": "waiting",
