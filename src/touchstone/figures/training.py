@@ -30,7 +30,7 @@ def bars(ax: Axes, title: str, rows: Sequence[dict]) -> Axes:
     ax.set_xticks(place, labels, rotation=40, ha="right", fontsize=9)
     ax.set_title(title, fontsize=10)
     ax.margins(y=0.2)  # room for the legend above the bars
-    ax.legend(fontsize=9)
+    ax.legend(fontsize=9, ncols=len(groups), loc="upper center")
     return ax
 
 
