@@ -78,7 +78,10 @@ def roc(ax: Axes, curves: list[dict], alpha: float) -> Axes:
 
 
 def against_severity(ax: Axes, runs: pd.DataFrame, metric: str, ylabel: str) -> Axes:
-    """Median and middle half of a metric of each family as the severity grows."""
+    """Median and middle half of a metric of each family as the severity grows.
+
+    It has no legend, since panels stand beside each other: the figure has one for all.
+    """
     for family, rows in runs.dropna(subset=["family"]).groupby("family", sort=False):
         quartiles = rows.groupby("severity")[metric].quantile(np.array([0.25, 0.5, 0.75])).unstack()
         colour = _family_colour(runs, str(family))
@@ -87,7 +90,6 @@ def against_severity(ax: Axes, runs: pd.DataFrame, metric: str, ylabel: str) -> 
     reference = runs.loc[runs["family"].isna(), metric].median()
     ax.axhline(reference, color=_SPLIT_COLOURS["in_distribution"], ls="--", label="in distribution")
     ax.set(xlabel="Severity (0 = control)", ylabel=ylabel)
-    ax.legend(fontsize=9)
     return ax
 
 
