@@ -38,14 +38,15 @@ def split_table(report: dict) -> list[list[str]]:
 
 
 def control_sentence(report: dict) -> str:
-    """What the control says, with its smallest p-values."""
+    """What the control says, with the p-values of its scores and, smallest, of the rule."""
     stress, rule = report["control"]["stress"], report["control"]["guardrail"]
-    least = min(test["p_adjusted"] for test in stress["tests"])
+    # Artefacts of before the joint test have the adjusted p-values of each alone.
+    of_scores = stress.get("p_value") or min(test["p_adjusted"] for test in stress["tests"])
     of_rule = min(entry["p_value"] for entry in rule)
     verdict = "does not differ from" if stress["passed"] else "DIFFERS from"
     return (
         f"Control: severity 0 {verdict} the training family "
-        f"(smallest adjusted p {least:.2f}; of the rule {of_rule:.2f})."
+        f"(p {of_scores:.2f} of its scores together; {of_rule:.2f} of the rule)."
     )
 
 
