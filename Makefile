@@ -21,7 +21,7 @@ help: ## this list
 run: setup ## the whole workflow, from configuration to verdict ([MODEL=...] ARGS="..." goes to snakemake: --verbose shows what it says)
 	@$(IN) snakemake $(ARGS) $(if $(MODEL),--config "models=[$(MODEL)]")
 
-tiny: setup ## the same in two minutes: shows that everything runs, not that it is any good
+tiny: setup ## the same in eight minutes: shows that everything runs, not that it is any good
 	@$(IN) snakemake --configfile config/test.yaml $(ARGS)
 
 infer: setup ## infer a measurement: make infer [MODEL=ecsfm] TRACE=path [META=path.yaml]
