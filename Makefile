@@ -9,6 +9,8 @@ ARGS ?=
 BENCH ?= simulator
 # PyTensor would keep its cache in the home directory.
 export PYTENSOR_FLAGS ?= base_compiledir=.pytensor
+# A module is compiled once, and not by every process that imports it: that was most of a start.
+unexport PYTHONDONTWRITEBYTECODE
 export MODEL TRACE META
 # MODEL, TRACE and META reach the configuration as JSON, whatever characters the paths hold.
 MEASUREMENT := import json, os; print(json.dumps({k: os.environ[v] for k, v in (("model", "MODEL"), ("data", "TRACE"), ("meta", "META")) if os.environ.get(v)}))
