@@ -508,11 +508,14 @@ def folders() -> dict[str, Path]:
         if str(folder) not in places:
             places.append(str(folder))
     found = {}
-    for folder in places:
-        for file in sorted(Path(folder).glob("*/config.yaml")):
-            if file.parent.name in found:
-                raise ModelsError(f"{file.parent}: there is another model of this name")
-            found[file.parent.name] = file.parent
+    for place in filter(os.path.isdir, places):
+        for name in sorted(os.listdir(place)):
+            if not os.path.isfile(os.path.join(place, name, "config.yaml")):
+                continue
+            folder = Path(place) / name
+            if name in found:
+                raise ModelsError(f"{folder}: there is another model of this name")
+            found[name] = folder
     return found
 
 
