@@ -508,14 +508,13 @@ def folders() -> dict[str, Path]:
         if str(folder) not in places:
             places.append(str(folder))
     found = {}
-    for place in filter(os.path.isdir, places):
-        for name in sorted(os.listdir(place)):
-            if not os.path.isfile(os.path.join(place, name, "config.yaml")):
+    for place in filter(Path.is_dir, map(Path, places)):
+        for folder in sorted(place.iterdir()):
+            if not (folder / "config.yaml").is_file():
                 continue
-            folder = Path(place) / name
-            if name in found:
+            if folder.name in found:
                 raise ModelsError(f"{folder}: there is another model of this name")
-            found[name] = folder
+            found[folder.name] = folder
     return found
 
 
