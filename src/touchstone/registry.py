@@ -270,7 +270,7 @@ def get_model_metadata(model_id: str) -> ModelMetadata:
     Raises:
         ModelsError: If there is no such model, or its folder is broken; the message says why.
     """
-    folder = contract.folders().get(model_id)
+    folder = contract.folder_of(model_id)
     if folder is None:
         raise ModelsError(f"model {model_id!r} is none of {', '.join(get_registry().models)}")
     return _of(folder)
