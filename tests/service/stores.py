@@ -32,44 +32,58 @@ def _await(port: int, process: subprocess.Popen) -> None:
     raise AssertionError(f"nothing listens at port {port}")
 
 
-@contextmanager
-def _ended(process: subprocess.Popen):
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)  # to PostgreSQL: wait for no client
-            process.wait(20)
+class Postgres:
+    """PostgreSQL with an empty database, which can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        programs = sorted(_DEBIAN.glob("*/bin/postgres"))
+        found = shutil.which("postgres") or (programs[-1] if programs else None)
+        if found is None:
+            pytest.skip("no PostgreSQL to keep jobs in")
+        self._folder, self._port = folder, _free_port()
+        self._data = folder / "data"
+        self._data.mkdir(parents=True)
+        self._user: dict = {}
+        if os.geteuid() == 0:  # as which PostgreSQL does not run
+            self._user = {"user": "postgres", "group": "postgres", "extra_groups": []}
+            for place in (folder, *folder.parents):
+                if place.stat().st_uid == 0 and not place.stat().st_mode & 0o001:
+                    place.chmod(place.stat().st_mode | 0o011)
+            shutil.chown(self._data, "postgres", "postgres")
+        secret = folder / "password"
+        secret.write_text(PASSWORD)
+        self._program = Path(found)
+        more = ["-A", "scram-sha-256", "-U", "touchstone", "--pwfile", secret]
+        quick = ["-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"]
+        command = [self._program.with_name("initdb"), "-D", self._data, *more, *quick]
+        said = subprocess.DEVNULL
+        subprocess.run(command, check=True, cwd=self._data, stdout=said, **self._user)
+        self.url = f"postgresql://touchstone:{PASSWORD}@127.0.0.1:{self._port}/postgres"
+        self.start()
+
+    def start(self) -> None:
+        """Listen, with what was committed before."""
+        where = ["-D", self._data, "-p", str(self._port), "-h", "127.0.0.1", "-k", ""]
+        with (self._folder / "log").open("a") as log:
+            self._process = subprocess.Popen(
+                [self._program, *where], cwd=self._data, stdout=log, stderr=log, **self._user
+            )
+        _await(self._port, self._process)
+
+    def kill(self) -> None:
+        """End at once, and every connection with it."""
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(20)
 
 
 @contextmanager
 def postgres(folder: Path):
-    """PostgreSQL with an empty database; yields its URL."""
-    programs = sorted(_DEBIAN.glob("*/bin/postgres"))
-    found = shutil.which("postgres") or (programs[-1] if programs else None)
-    if found is None:
-        pytest.skip("no PostgreSQL to keep jobs in")
-    bin_, data, port = Path(found).parent, folder / "data", _free_port()
-    data.mkdir(parents=True)
-    user: dict = {}
-    if os.geteuid() == 0:  # as which PostgreSQL does not run
-        user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-        for place in (folder, *folder.parents):
-            if place.stat().st_uid == 0 and not place.stat().st_mode & 0o001:
-                place.chmod(place.stat().st_mode | 0o011)
-        shutil.chown(data, "postgres", "postgres")
-    secret = folder / "password"
-    secret.write_text(PASSWORD)
-    more = ["-A", "scram-sha-256", "-U", "touchstone", "--pwfile", secret]
-    quick = ["-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"]
-    command = [bin_ / "initdb", "-D", data, *more, *quick]
-    subprocess.run(command, check=True, cwd=data, stdout=subprocess.DEVNULL, **user)
-    server = [bin_ / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", "", "-F"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(server, cwd=data, stdout=log, stderr=log, **user)
-    with _ended(process):
-        _await(port, process)
-        yield f"postgresql://touchstone:{PASSWORD}@127.0.0.1:{port}/postgres"
+    """A server of PostgreSQL with a password."""
+    server = Postgres(folder)
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 class Redis:

@@ -5,32 +5,40 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
-from serving import MODEL, inside, serving, trained
+from serving import MODEL, TOUCHSTONE, environment, inside, serving, trained
 from stores import PASSWORD, objects, postgres, redis
 from typer.testing import CliRunner
 
+from touchstone import contract
 from touchstone.cli import app
-from touchstone.io import artifacts
+from touchstone.io import artifacts, reports, settings
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.cache import Shared
 from touchstone.io.objects import Bucket
 from touchstone.io.results import Results
 from touchstone.service.store import Job, ReusedError, Store
 from touchstone.service.versions import Versions
-from touchstone.stages import checkpoints
+from touchstone.stages import checkpoints, guardrail, runs
 
 WHO = ("a person", "a reason")
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    with postgres(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
+def server(tmp_path_factory):
+    with postgres(tmp_path_factory.mktemp("postgres")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def database(server):
+    return server.url
 
 
 @pytest.fixture(scope="module")
@@ -381,6 +389,25 @@ def test_versions_of_one_service_are_those_of_the_other_and_of_a_machine_elsewhe
 
 
 @pytest.mark.nightly
+def test_a_database_that_is_gone_for_a_while_costs_no_job(pair, server):
+    first, second = pair
+    pid = first.of(MODEL)
+    os.kill(pid, signal.SIGSTOP)
+    jobs = [first.client.post("/jobs", json=fresh()).json()["job"] for _ in range(3)]
+    server.kill()
+    os.kill(pid, signal.SIGCONT)
+    assert second.client.post("/predict", json=fresh()).status_code == 200
+    for method, path, body in (("POST", "/jobs", fresh()), ("GET", f"/jobs/{jobs[0]}", None)):
+        refused = second.client.request(method, path, json=body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert "the database cannot be reached" in refused.json()["detail"]
+    wait_for(lambda: first.client.get("/health").json()["stores"]["database"] != "reachable")
+    server.start()
+    assert {ended(second.client, job)["status"] for job in jobs} == {"done"}
+    wait_for(lambda: second.client.get("/health").json()["stores"]["database"] == "reachable")
+
+
+@pytest.mark.nightly
 def test_what_a_killed_service_had_accepted_is_done_by_the_other(pair):
     first, second = pair
     pids = [first.client.get("/health").json()["process"], first.of(MODEL)]
@@ -393,6 +420,52 @@ def test_what_a_killed_service_had_accepted_is_done_by_the_other(pair):
     started = time.monotonic()
     assert {ended(second.client, job)["status"] for job in jobs} == {"done"}
     assert time.monotonic() - started < 10
+
+
+# A step of a pipeline -----------------------------------------------------------------------------
+
+EXECUTION = {
+    "PIPELINE_EXECUTION_ID": "arn:aws:states:eu-central-1:1:execution:nightly:7",
+    "EXECUTION_START_TIME": "2026-01-02T03:04:05Z",
+}
+SAID = {"id": EXECUTION["PIPELINE_EXECUTION_ID"], "started": EXECUTION["EXECUTION_START_TIME"]}
+
+
+def test_a_run_names_the_execution_of_the_pipeline_that_made_it(project, monkeypatch):
+    for name, value in EXECUTION.items():
+        monkeypatch.setenv(name, value)
+    with inside(project):
+        results = Results(Path("results") / MODEL)
+        before = artifacts.read_json(results.report("posterior_failure_mode_report"))
+        config = settings.found(contract.folders(), MODEL)
+        guardrail.run(settings.of_stage(config, MODEL, "guardrail"), results)
+        after = reports.read(results.report("posterior_failure_mode_report"))
+        (row,) = [row for row in runs.rows() if row["run"] == MODEL]
+    assert after["lineage"]["execution"] == SAID
+    assert (row["execution"], row["execution_started"]) == tuple(SAID.values())
+    assert reports.reproducible(after) == reports.reproducible(before)
+
+
+@pytest.mark.nightly
+def test_a_pipeline_asks_whether_the_models_are_ready_and_goes_on(project):
+    def asked():
+        variables = environment(project) | EXECUTION | {"EXECUTION_MODE": "step-functions"}
+        command = [TOUCHSTONE, "serve", "--model", MODEL]
+        return subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True)
+
+    done = asked()
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["ready"], said["execution"]) == (True, SAID)
+    file = project / f"results/{MODEL}/reports/posterior_failure_mode_report.json"
+    whole = file.read_text()
+    try:
+        file.write_text(whole.replace('"alpha"', '"beta"', 1))
+        done = asked()
+    finally:
+        file.write_text(whole)
+    assert done.returncode == 1, done.stderr
+    assert not json.loads(done.stdout)["ready"]
 
 
 # What is wrong at the start -----------------------------------------------------------------------
