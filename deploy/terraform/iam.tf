@@ -15,7 +15,7 @@ data "aws_iam_policy_document" "assume" {
   }
 }
 
-# Of ECS, which starts the task: it pulls one image and opens one log.
+# Of ECS, which starts the task: it pulls one image, opens one log, and reads one secret.
 resource "aws_iam_role" "execution" {
   name               = "${var.name}-execution"
   assume_role_policy = data.aws_iam_policy_document.assume.json
@@ -37,6 +37,14 @@ data "aws_iam_policy_document" "execution" {
     actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
     resources = ["${aws_cloudwatch_log_group.service.arn}:*"]
   }
+  dynamic "statement" {
+    for_each = var.stores_secret_arn == null ? [] : [var.stores_secret_arn]
+    content {
+      sid       = "Stores"
+      actions   = ["secretsmanager:GetSecretValue"]
+      resources = [statement.value]
+    }
+  }
 }
 
 resource "aws_iam_role_policy" "execution" {
@@ -45,7 +53,7 @@ resource "aws_iam_role_policy" "execution" {
   policy = data.aws_iam_policy_document.execution.json
 }
 
-# Of the service itself: its artefacts and its file system.
+# Of the service itself: its artefacts, its results and its file system.
 resource "aws_iam_role" "task" {
   name               = "${var.name}-task"
   assume_role_policy = data.aws_iam_policy_document.assume.json
@@ -53,14 +61,19 @@ resource "aws_iam_role" "task" {
 
 data "aws_iam_policy_document" "task" {
   statement {
-    sid       = "ListArtefacts"
+    sid       = "Buckets"
     actions   = ["s3:ListBucket"]
-    resources = [aws_s3_bucket.artefacts.arn]
+    resources = [aws_s3_bucket.artefacts.arn, aws_s3_bucket.gold.arn]
   }
   statement {
     sid       = "Artefacts"
     actions   = ["s3:GetObject", "s3:PutObject"]
     resources = ["${aws_s3_bucket.artefacts.arn}/*"]
+  }
+  statement {
+    sid       = "Gold"
+    actions   = ["s3:PutObject"]
+    resources = ["${aws_s3_bucket.gold.arn}/*"]
   }
   statement {
     sid       = "Key"

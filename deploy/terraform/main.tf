@@ -35,4 +35,5 @@ locals {
   image      = "${data.aws_ecr_repository.image.repository_url}@${var.image_digest}"
   log_group  = "/ecs/${var.name}"
   log_prefix = "alb"
+  stores     = var.stores_secret_arn == null ? [] : ["DATABASE_URL", "CACHE_URL"]
 }

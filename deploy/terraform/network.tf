@@ -66,6 +66,16 @@ resource "aws_vpc_security_group_egress_rule" "service_to_endpoints" {
   to_port           = 443
 }
 
+resource "aws_vpc_security_group_egress_rule" "service_to_stores" {
+  for_each          = length(local.stores) == 0 ? {} : { PostgreSQL = 5432, Redis = 6379 }
+  security_group_id = aws_security_group.service.id
+  description       = "${each.key} in the network"
+  cidr_ipv4         = data.aws_vpc.this.cidr_block
+  ip_protocol       = "tcp"
+  from_port         = each.value
+  to_port           = each.value
+}
+
 data "aws_prefix_list" "s3" {
   name = "com.amazonaws.${var.region}.s3"
 }

@@ -1,4 +1,5 @@
-# One task: its state is SQLite on one file system, so a new task starts after the old one has ended.
+# One task, since SQLite on a file system belongs to one: a new task starts after the old one has ended.
+# Where a database is named there may be several.
 
 resource "aws_ecs_cluster" "this" {
   name = var.name
@@ -36,9 +37,16 @@ resource "aws_ecs_task_definition" "this" {
     user                   = "${local.user}:${local.user}"
     readonlyRootFilesystem = true
     portMappings           = [{ containerPort = local.port, protocol = "tcp" }]
-    environment            = [{ name = "ARTIFACTS_BUCKET", value = aws_s3_bucket.artefacts.id }]
-    linuxParameters        = { initProcessEnabled = true, capabilities = { drop = ["ALL"] } }
-    stopTimeout            = 15
+    environment = [
+      { name = "ARTIFACTS_BUCKET", value = aws_s3_bucket.artefacts.id },
+      { name = "GOLD_BUCKET", value = aws_s3_bucket.gold.id },
+      { name = "AWS_REGION", value = var.region },
+    ]
+    secrets = [
+      for name in local.stores : { name = name, valueFrom = "${var.stores_secret_arn}:${name}::" }
+    ]
+    linuxParameters = { initProcessEnabled = true, capabilities = { drop = ["ALL"] } }
+    stopTimeout     = 15
     mountPoints = [
       { sourceVolume = "results", containerPath = "/app/results", readOnly = false },
       { sourceVolume = "tmp", containerPath = "/tmp", readOnly = false },
@@ -81,11 +89,11 @@ resource "aws_ecs_service" "this" {
   name                               = var.name
   cluster                            = aws_ecs_cluster.this.id
   task_definition                    = aws_ecs_task_definition.this.arn
-  desired_count                      = 1
+  desired_count                      = var.services
   launch_type                        = "FARGATE"
   platform_version                   = "LATEST"
-  deployment_minimum_healthy_percent = 0
-  deployment_maximum_percent         = 100
+  deployment_minimum_healthy_percent = var.services > 1 ? 50 : 0
+  deployment_maximum_percent         = var.services > 1 ? 200 : 100
   health_check_grace_period_seconds  = 900 # the first start compiles every model
   propagate_tags                     = "SERVICE"
 

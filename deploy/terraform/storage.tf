@@ -1,4 +1,5 @@
-# Results on a file system that outlives every task, artefacts in S3; both encrypted by one key.
+# Results on a file system that outlives every task, artefacts and answers of jobs in S3; all encrypted
+# by one key.
 
 resource "aws_kms_key" "this" {
   description             = "Results, artefacts and logs of ${var.name}"
@@ -48,6 +49,12 @@ resource "aws_s3_bucket" "artefacts" {
   bucket_prefix = "${var.name}-artefacts-"
 }
 
+resource "aws_s3_bucket" "gold" {
+  #checkov:skip=CKV_AWS_144:Jobs can be asked again.
+  #checkov:skip=CKV2_AWS_62:Nothing waits for an event of this bucket.
+  bucket_prefix = "${var.name}-gold-"
+}
+
 resource "aws_s3_bucket" "logs" {
   #checkov:skip=CKV_AWS_144:Access logs are for one region.
   #checkov:skip=CKV2_AWS_62:Nothing waits for an event of this bucket.
@@ -57,11 +64,19 @@ resource "aws_s3_bucket" "logs" {
 }
 
 locals {
-  buckets = { artefacts = aws_s3_bucket.artefacts, logs = aws_s3_bucket.logs }
+  buckets = { artefacts = aws_s3_bucket.artefacts, gold = aws_s3_bucket.gold, logs = aws_s3_bucket.logs }
 }
 
 resource "aws_s3_bucket_public_access_block" "artefacts" {
   bucket                  = aws_s3_bucket.artefacts.id
+  block_public_acls       = true
+  block_public_policy     = true
+  ignore_public_acls      = true
+  restrict_public_buckets = true
+}
+
+resource "aws_s3_bucket_public_access_block" "gold" {
+  bucket                  = aws_s3_bucket.gold.id
   block_public_acls       = true
   block_public_policy     = true
   ignore_public_acls      = true
@@ -78,6 +93,13 @@ resource "aws_s3_bucket_public_access_block" "logs" {
 
 resource "aws_s3_bucket_versioning" "artefacts" {
   bucket = aws_s3_bucket.artefacts.id
+  versioning_configuration {
+    status = "Enabled"
+  }
+}
+
+resource "aws_s3_bucket_versioning" "gold" {
+  bucket = aws_s3_bucket.gold.id
   versioning_configuration {
     status = "Enabled"
   }
@@ -101,6 +123,17 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "artefacts" {
   }
 }
 
+resource "aws_s3_bucket_server_side_encryption_configuration" "gold" {
+  bucket = aws_s3_bucket.gold.id
+  rule {
+    bucket_key_enabled = true
+    apply_server_side_encryption_by_default {
+      sse_algorithm     = "aws:kms"
+      kms_master_key_id = aws_kms_key.this.arn
+    }
+  }
+}
+
 resource "aws_s3_bucket_server_side_encryption_configuration" "logs" {
   bucket = aws_s3_bucket.logs.id
   rule {
@@ -112,6 +145,21 @@ resource "aws_s3_bucket_server_side_encryption_configuration" "logs" {
 
 resource "aws_s3_bucket_lifecycle_configuration" "artefacts" {
   bucket = aws_s3_bucket.artefacts.id
+  rule {
+    id     = "old-versions"
+    status = "Enabled"
+    filter {}
+    noncurrent_version_expiration {
+      noncurrent_days = 90
+    }
+    abort_incomplete_multipart_upload {
+      days_after_initiation = 7
+    }
+  }
+}
+
+resource "aws_s3_bucket_lifecycle_configuration" "gold" {
+  bucket = aws_s3_bucket.gold.id
   rule {
     id     = "old-versions"
     status = "Enabled"
@@ -149,9 +197,20 @@ resource "aws_s3_bucket_logging" "artefacts" {
   target_prefix = "s3/"
 }
 
+resource "aws_s3_bucket_logging" "gold" {
+  bucket        = aws_s3_bucket.gold.id
+  target_bucket = aws_s3_bucket.logs.id
+  target_prefix = "s3/"
+}
+
 resource "aws_s3_bucket_policy" "artefacts" {
   bucket = aws_s3_bucket.artefacts.id
   policy = data.aws_iam_policy_document.tls_only["artefacts"].json
+}
+
+resource "aws_s3_bucket_policy" "gold" {
+  bucket = aws_s3_bucket.gold.id
+  policy = data.aws_iam_policy_document.tls_only["gold"].json
 }
 
 resource "aws_s3_bucket_policy" "logs" {

@@ -69,3 +69,19 @@ variable "log_retention_days" {
   type        = number
   default     = 365
 }
+
+variable "stores_secret_arn" {
+  description = "Secret (Secrets Manager) with the keys DATABASE_URL and CACHE_URL, of a PostgreSQL and a Redis in this network; null keeps jobs in SQLite."
+  type        = string
+  default     = null
+}
+
+variable "services" {
+  description = "Tasks that serve; more than one need a database."
+  type        = number
+  default     = 1
+  validation {
+    condition     = var.services == 1 || (var.services > 1 && var.stores_secret_arn != null)
+    error_message = "Several tasks share a database: name stores_secret_arn."
+  }
+}

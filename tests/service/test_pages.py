@@ -226,6 +226,51 @@ def test_a_person_moves_a_version_and_reads_who_did_it_and_why(page):
     assert row.inner_text().split("\t")[1:] == ["1", "Archived", "Ada", "a better one is coming"]
 
 
+def uploading(page, files):
+    """Choose the files of an artefact and send them; returns what the page says of them."""
+    chosen = [
+        {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+        for name, content in files.items()
+    ]
+    page.get_by_label("Files of the artefact").set_input_files(chosen)
+    page.get_by_label("Added by").fill("Ada")
+    page.get_by_label("Reason").fill("from another machine")
+    page.get_by_role("button", name="Upload").click()
+    page.locator("#sent .verdict").wait_for()
+    return page.locator("#sent").inner_text()
+
+
+def test_a_person_reads_why_files_are_no_version(page, server, tmp_path):
+    released = checkpoints.find(MODEL, Results(tmp_path)).checkpoint
+    files = {file.name: file.read_bytes() for file in released.iterdir()}
+    manifest = files.pop(artifacts.MANIFEST)
+    before = server.client.get(f"/models/{MODEL}/versions").json()
+    page.goto(f"/modeling?model={MODEL}")
+    assert "manifest.json is not among them" in uploading(page, files)
+    assert "is no manifest" in uploading(page, {artifacts.MANIFEST: b"[]"})
+    one, *others = files
+    said = uploading(page, {artifacts.MANIFEST: manifest, "x.csv": b"", one: files[one]})
+    assert f"{others[0]}: the manifest lists it" in said
+    assert "x.csv: the manifest does not list it" in said
+    changed = files | {artifacts.MANIFEST: manifest, one: files[one] + b" "}
+    said = uploading(page, changed)
+    assert said.startswith("REFUSED: the artefact is refused: ")
+    assert f"{one}: differs from its sha256" in said
+    assert page.locator("#sending").is_hidden()
+    assert page.get_by_role("button", name="Upload").is_enabled()
+    assert server.client.get(f"/models/{MODEL}/versions").json() == before
+
+
+def test_the_form_of_a_training_has_the_settings_that_are_nested_in_others(page):
+    page.goto("/modeling?model=ecsfm")
+    page.get_by_text("Settings of the training").click()
+    page.get_by_label("surrogate, n steps").fill("-5")
+    with page.expect_request("**/jobs") as sent:
+        page.get_by_role("button", name="Train model").click()
+    assert sent.value.post_data_json["settings"] == {"train.surrogate.n_steps": -5}
+    page.locator("#trainings .verdict", has_text="train.surrogate.n_steps is -5").wait_for()
+
+
 def test_a_person_trains_a_model_watches_it_and_cancels_it(page, server):
     page.goto("/modeling?model=untrained")
     page.get_by_text("Settings of the training").click()
@@ -244,7 +289,7 @@ def test_a_person_trains_a_model_watches_it_and_cancels_it(page, server):
     trainings = page.get_by_role("region", name="Trainings so far")
     trainings.get_by_role("cell", name="cancelled").wait_for()
     (job,) = server.client.get("/jobs").json()["jobs"]
-    assert (job["status"], job["settings"]) == ("cancelled", {"held_out": 0.2})
+    assert (job["status"], job["settings"]) == ("cancelled", {"train.held_out": 0.2})
 
 
 def test_a_person_watches_the_service(page, server):
@@ -355,11 +400,13 @@ def test_a_person_brings_a_release_to_production(page, server, tmp_path):
     manifest = artifacts.read_json(released / artifacts.MANIFEST)
     names = [*manifest["files"], "notes.csv"]
     artifacts.write_manifest(tmp_path / "copy", names, manifest["settings"], manifest["lineage"])
-    files = [("files", (file.name, file.read_bytes())) for file in (tmp_path / "copy").iterdir()]
-    added = server.client.post(f"/models/{MODEL}/versions", files=files)
-    assert added.status_code == 201, added.text
+    page.goto(f"/modeling?model={MODEL}")
+    said = uploading(page, {file.name: file.read_bytes() for file in (tmp_path / "copy").iterdir()})
+    assert said.startswith("ADDED: Version 2 is kept, with the digest ")
+    row = page.get_by_role("region", name="History of stages").locator("tbody tr").first
+    assert row.inner_text().split("\t")[1:] == ["2", "None", "Ada", "from another machine"]
     for stage in ("Staging", "Production"):
         said = move(page, stage, "its certificate passes")
-        assert said == f"MOVED: Version {added.json()['version']} is at {stage} now."
+        assert said == f"MOVED: Version 2 is at {stage} now."
     row = page.get_by_role("region", name="Versions").locator("tbody tr").first
     assert row.inner_text().split("\t")[:3] == ["2", "Production", "production, latest"]

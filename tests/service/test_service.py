@@ -373,7 +373,7 @@ def test_an_answer_from_memory_is_the_same_and_is_counted(server):
     first = server.client.post("/predict", json=asked)
     second = server.client.post("/predict", json=asked)
     assert first.content == second.content
-    line = f'touchstone_cached_answers_total{{model="{MODEL}"}}'
+    line = f'touchstone_cached_answers_total{{model="{MODEL}",where="memory"}}'
     values = dict(each.rsplit(" ", 1) for each in server.client.get("/metrics").text.splitlines())
     assert float(values[line]) >= 1
 

@@ -1,7 +1,12 @@
 """Sizes of a training as a user says them."""
 
-import pytest
+import copy
 
+import pytest
+import yaml
+
+from touchstone import contract
+from touchstone.io import settings
 from touchstone.io.artifacts import ArtifactError
 from touchstone.stages import training_run
 from touchstone.stages.training_run import Sizes, count
@@ -19,11 +24,50 @@ def test_what_is_no_number_of_rows_is_refused(text):
 
 
 def test_epochs_become_steps_of_batches():
-    simulate, train = training_run._sized("galaxy", Sizes(10_000, 100, 64))
-    assert simulate == {"n_chunks": 1, "n_rows": 10_000}
-    assert train["batch_size"] == 64
-    assert train["n_steps"] * 64 == pytest.approx(100 * 9800, rel=1e-3)  # 2 % are held out
-    assert training_run._sized("galaxy", Sizes()) == ({}, {})
+    changes = training_run._sized("galaxy", Sizes(10_000, 100, 64))
+    assert training_run.nested(changes)["simulate"] == {"n_chunks": 1, "n_rows": 10_000}
+    assert changes["batch_size"] == 64
+    assert changes["n_steps"] * 64 == pytest.approx(100 * 9800, rel=1e-3)  # 2 % are held out
+    assert training_run._sized("galaxy", Sizes()) == {}
+
+
+def test_a_setting_is_named_by_its_path_and_the_rest_stays_as_configured(tmp_path):
+    changes = {"held_out": 0.1, "train.surrogate.n_steps": 7, "posterior.width": 9}
+    changes |= {"stress.cases.noise": 0.01, "simulate.n_traces": 100}
+    file = tmp_path / "settings.yaml"
+    file.write_text(training_run._configuration("ecsfm", changes))
+    folders = contract.folders()
+    told = settings.complete(
+        {**settings.found(folders, "ecsfm"), **yaml.safe_load(file.read_text())}, folders
+    )["ecsfm"]
+    usual = settings.defaults(settings.schema(folders["ecsfm"] / "settings.schema.yaml"))
+    expected = copy.deepcopy(usual)
+    expected["train"]["held_out"] = 0.1
+    expected["train"]["surrogate"]["n_steps"] = 7
+    expected["train"]["posterior"]["width"] = 9
+    expected["stress"]["cases"]["noise"] = 0.01
+    expected["simulate"]["n_traces"] = 100
+    assert told == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"train.surrogate.x": 1},
+            "settings.train.surrogate.x: ecsfm has no such setting, only n_",
+        ),
+        ({"train.surrogate.n_steps.x": 1}, "has no such setting, only none"),
+        ({"train": 1}, "settings.train: ecsfm has no such setting"),
+        ({"infer.n_draws": 1}, "settings.infer.n_draws: ecsfm has no such setting"),
+        ({"train.": 1}, "settings.train.: ecsfm has no such setting"),
+        ({"train.surrogate": 1}, "train.surrogate"),
+        ({"train.surrogate.n_steps": -1}, "train.surrogate.n_steps is -1"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        training_run.assert_trainable("ecsfm", changes)
 
 
 @pytest.mark.parametrize(

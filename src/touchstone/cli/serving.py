@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -13,17 +14,26 @@ import typer
 from touchstone.cli.common import app, bad_input, keep_compilations
 
 if TYPE_CHECKING:
+    from touchstone.service import Settings
     from touchstone.service.store import Store
     from touchstone.service.versions import Versions
 
 REGISTRY = Path("results/registry")
+EXECUTION = ("PIPELINE_EXECUTION_ID", "EXECUTION_START_TIME")
 versions = typer.Typer(help="Versions of artefacts: their stages, and who moved them.")
 app.add_typer(versions, name="versions", no_args_is_help=True)
 keys = typer.Typer(help="Keys of those who may ask the service from elsewhere.")
 app.add_typer(keys, name="keys", no_args_is_help=True)
 Database = Annotated[
     str,
-    typer.Option(envvar="DATABASE_URL", help="In place of a file in results/registry."),
+    typer.Option(envvar="DATABASE_URL", help="In place of files in results/registry."),
+]
+Table = Annotated[
+    str,
+    typer.Option(envvar="MODEL_REGISTRY_TABLE", help="Of the index of versions in the database."),
+]
+Artifacts = Annotated[
+    str, typer.Option(envvar="ARTIFACTS_BUCKET", help="S3 bucket that keeps the versions, too.")
 ]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="One of `touchstone models`.")]
 Why = Annotated[str, typer.Option(help="The reason, which is kept.")]
@@ -68,6 +78,14 @@ def serve(
         str, typer.Option(envvar="EXECUTION_START_TIME", help="When that pipeline was started.")
     ] = "",
     database: Database = "",
+    table: Table = "transitions",
+    cache_url: Annotated[
+        str, typer.Option(envvar="CACHE_URL", help="Of a Redis that keeps answers for several.")
+    ] = "",
+    artifacts: Artifacts = "",
+    results: Annotated[
+        str, typer.Option(envvar="GOLD_BUCKET", help="S3 bucket that gets the answers of jobs.")
+    ] = "",
 ) -> None:
     """Serve models over HTTP: the answers of `predict` and `infer`, with their verdicts."""
     keep_compilations()
@@ -83,6 +101,9 @@ def serve(
                         "`touchstone keys add NAME` makes one"
                     )
         said = {"id": execution, "started": started}
+        for name, value in zip(EXECUTION, said.values(), strict=True):
+            if value:
+                os.environ[name] = value  # for what is trained here
         settings = Settings(
             _served(models or []),
             host,
@@ -93,8 +114,13 @@ def serve(
             cache=round(cache * 2**20),
             rate=rate,
             database=database,
+            table=table,
+            cache_url=cache_url,
+            artifacts=artifacts,
+            results=results,
             execution={name: value for name, value in said.items() if value},
         )
+        _assert_stores(settings)
     if mode is Mode.STEP_FUNCTIONS:
         from touchstone.service.app import check
 
@@ -102,6 +128,17 @@ def serve(
         typer.echo(json.dumps(ready, indent=2))
         raise typer.Exit(0 if ready["ready"] else 1)
     run(settings)
+
+
+def _assert_stores(settings: "Settings") -> None:
+    """See that every store that is named is there, before anything is started."""
+    from touchstone.io.cache import Shared
+    from touchstone.service.app import opened
+
+    with _store(settings.database):
+        opened(settings)[0].close()
+    if settings.cache_url and (problem := Shared(settings.cache_url, "").problem):
+        typer.echo(f"touchstone: CACHE_URL: {problem}; the service goes on without it", err=True)
 
 
 def _served(chosen: list[str]) -> tuple[str, ...]:
@@ -171,9 +208,14 @@ def revoke(
 
 
 @versions.command("list")
-def list_versions(model_id: Model) -> None:
+def list_versions(
+    model_id: Model,
+    database: Database = "",
+    table: Table = "transitions",
+    artifacts: Artifacts = "",
+) -> None:
     """List the versions of a model, and every transition."""
-    with bad_input(), _versions(model_id) as found:
+    with bad_input(), _versions(model_id, database, table, artifacts) as found:
         aliases = found.aliases(model_id)
         for each in found.listed(model_id):
             names = [name for name, version in aliases.items() if version == each.version]
@@ -184,10 +226,17 @@ def list_versions(model_id: Model) -> None:
 
 
 @versions.command()
-def add(model_id: Model, why: Why = "added", by: By = None) -> None:
+def add(
+    model_id: Model,
+    why: Why = "added",
+    by: By = None,
+    database: Database = "",
+    table: Table = "transitions",
+    artifacts: Artifacts = "",
+) -> None:
     """Keep the artefact that answers for a model as a version."""
     keep_compilations()
-    with bad_input(), _versions(model_id) as found:
+    with bad_input(), _versions(model_id, database, table, artifacts) as found:
         from touchstone.io.results import Results, folder
         from touchstone.stages import checkpoints
 
@@ -205,10 +254,13 @@ def promote(
     stage: Annotated[str, typer.Option(help="Staging, Production or Archived.")],
     why: Why,
     by: By = None,
+    database: Database = "",
+    table: Table = "transitions",
+    artifacts: Artifacts = "",
 ) -> None:
     """Move a version to another stage, which it has to have earned."""
     keep_compilations()
-    with bad_input(), _versions(model_id) as found:
+    with bad_input(), _versions(model_id, database, table, artifacts) as found:
         from touchstone.io.artifacts import ArtifactError
         from touchstone.service.versions import STAGES
 
@@ -232,12 +284,14 @@ def _store(database: str) -> Generator["Store"]:
 
 
 @contextmanager
-def _versions(model_id: str) -> Generator["Versions"]:
+def _versions(model_id: str, database: str, table: str, artifacts: str) -> Generator["Versions"]:
     from touchstone import registry
+    from touchstone.io.objects import Bucket
     from touchstone.service.versions import Versions
 
     registry.get_model_metadata(model_id)
-    found = Versions(REGISTRY)
+    bucket = Bucket(artifacts, "ARTIFACTS_BUCKET") if artifacts else None
+    found = Versions(REGISTRY, database, table, bucket)
     try:
         yield found
     finally:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,7 +18,9 @@ from touchstone.io.validation import jsonschema
 
 SCHEMA_VERSION = 1
 _PLAIN = (str, int, bool, type(None))
-_VOLATILE = ("timing", "date", "revision")
+_VOLATILE = ("timing", "date", "revision", "execution")
+# Of a pipeline that runs this, which its own records name.
+_EXECUTION = {"id": "PIPELINE_EXECUTION_ID", "started": "EXECUTION_START_TIME"}
 _SCHEMAS = Path(__file__).parent / "schemas"
 
 
@@ -32,7 +35,8 @@ def lineage(settings: dict, seed: int, inputs: Mapping[str, Path | str], **facts
         facts: Anything more that a reader must know (overrides, what was assumed).
 
     Returns:
-        Settings, seed, input digests, versions, revision, date, and the lineages of the inputs.
+        Settings, seed, input digests, versions, revision, date, the execution of a pipeline where
+        the environment names one, and the lineages of the inputs.
     """
     read = {role: _origin(Path(path), *artifacts.state(path)) for role, path in inputs.items()}
     return {
@@ -44,6 +48,7 @@ def lineage(settings: dict, seed: int, inputs: Mapping[str, Path | str], **facts
         "versions": artifacts.versions(),
         "revision": _revision(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **({"execution": execution} if (execution := _execution()) else {}),
         **facts,
         "parents": {
             role: read[role].lineage
@@ -51,6 +56,11 @@ def lineage(settings: dict, seed: int, inputs: Mapping[str, Path | str], **facts
             if Path(path).suffix == ".json"
         },
     }
+
+
+def _execution() -> dict[str, str]:
+    found = {name: os.environ.get(variable, "") for name, variable in _EXECUTION.items()}
+    return {name: value for name, value in found.items() if value}
 
 
 class _Origin(NamedTuple):

@@ -79,7 +79,7 @@ def complete(config: dict, folders: Mapping[str, Path]) -> dict:
     complete = {**copy.deepcopy(config), "models": models}
     for model_id in models:
         own = schema(folders[model_id] / _OWN)
-        block = _merged(defaults(own), config.get(model_id, {}))
+        block = merged(defaults(own), config.get(model_id, {}))
         _check(block, own, model_id)
         _check(block, shared["$defs"]["block"], model_id)
         complete[model_id] = block
@@ -166,15 +166,15 @@ def defaults(node: dict):
     return {name: defaults(child) for name, child in node["properties"].items()}
 
 
-def _merged(base: dict, over: dict) -> dict:
+def merged(base: dict, over: dict) -> dict:
     """A nested dictionary with what another says instead."""
     if not isinstance(over, dict):
         return over
-    merged = dict(base)
+    found = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = _merged(base[key], value) if both else value
-    return merged
+        found[key] = merged(base[key], value) if both else value
+    return found
 
 
 def _check(config: dict, schema: dict, prefix: str = "") -> None:

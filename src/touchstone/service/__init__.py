@@ -6,6 +6,7 @@ What starts and watches the serving process is here, and imports nothing that se
 import contextlib
 import logging
 import multiprocessing
+import secrets
 import signal
 import socket
 import threading
@@ -34,9 +35,14 @@ class Settings(NamedTuple):
         upload: Bytes that an uploaded artefact may have.
         cache: Bytes of answers that are kept in memory.
         rate: Requests a second of one user, in the long run; 0 for no limit.
-        database: URL of the store; empty is a file in the folder.
+        database: URL of the store and the index of versions; empty is files in the folder.
+        table: Of that index.
+        cache_url: Of a server of Redis that keeps answers for several services; empty for none.
+        artifacts: Bucket of the versions; empty for none.
+        results: Bucket that gets the answers of jobs; empty for none.
         folder: Of the service's own files.
         execution: Of a pipeline that started it: `id` and `started`, which logs and jobs repeat.
+        server: By which the serving process knows the jobs that it follows, and the next one too.
     """
 
     models: tuple[str, ...]
@@ -50,8 +56,13 @@ class Settings(NamedTuple):
     cache: int = 64 * 2**20
     rate: float = 0.0
     database: str = ""
+    table: str = "transitions"
+    cache_url: str = ""
+    artifacts: str = ""
+    results: str = ""
     folder: Path = Path("results/registry")
     execution: dict[str, str] = {}  # noqa: RUF012 nobody changes it
+    server: str = ""
 
     @property
     def is_local(self) -> bool:
@@ -64,7 +75,8 @@ def run(settings: Settings) -> None:
 
     The socket belongs to this process, so that requests wait while the next one starts.
     """
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    settings = settings._replace(server=secrets.token_hex(8))
+    _say(settings)
     listening = socket.create_server((settings.host, settings.port), backlog=1024)
     # Connections inherit it; without it, small answers wait for the acknowledgement of others.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -99,12 +111,20 @@ def run(settings: Settings) -> None:
         raise SystemExit(f"touchstone: the serving process ended {failures} times at its start")
 
 
+def _say(settings: Settings) -> None:
+    """Let every line of the log name the execution of the pipeline, if there is one."""
+    said = ", ".join(f"{name} {value}" for name, value in settings.execution.items())
+    named = f"[execution {said}] " if said else ""
+    form = "%(levelname)s: " + named.replace("%", "%%") + "%(message)s"
+    logging.basicConfig(level=logging.INFO, format=form)
+
+
 def _serve(settings: Settings, listening: socket.socket, parent: Any) -> None:
     """What the serving process runs; it ends when the one that started it does."""
     import uvicorn
 
     application = import_module("touchstone.service.routes").create(settings)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    _say(settings)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = uvicorn.Config(
         application, timeout_graceful_shutdown=5, server_header=False, access_log=False

@@ -6,16 +6,22 @@ import getpass
 import hashlib
 import json
 import logging
+import secrets
 import signal
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from touchstone import registry
 from touchstone.contract import ModelsError
 from touchstone.io import artifacts
 from touchstone.io.artifacts import ArtifactError
+from touchstone.io.cache import Memory, Shared
+from touchstone.io.objects import Bucket
 from touchstone.io.results import Results, folder
 from touchstone.io.settings import SettingsError
 from touchstone.service import Settings, questions
@@ -32,33 +38,10 @@ _LOOK = 0.5  # s between looks at a training
 _FAREWELL = 3.0  # s that a training has to end by itself
 _ATTEMPTS = 3  # of a training whose processes vanish
 _POOLS = 2  # of versions that are not the one by default, at a time
-
-
-class Cache:
-    """Answers of pure questions, the one that was asked for longest ago forgotten first.
-
-    Args:
-        most: Bytes of text that are kept.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most, self._size = most, 0
-        self._kept: OrderedDict[str, str] = OrderedDict()
-
-    def get(self, key: str) -> str | None:
-        """The answer of a key."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
-
-    def put(self, key: str, text: str) -> None:
-        """Keep an answer, if it is not as large as a tenth of all."""
-        if key in self._kept or len(text) > self._most / 10:
-            return
-        self._kept[key] = text
-        self._size += len(text)
-        while self._size > self._most:
-            self._size -= len(self._kept.popitem(last=False)[1])
+_BEAT = 1.0  # s between signs of life of this process, and looks for those of others
+_LAPSE = 5.0  # s without one after which another process takes up the jobs
+_REFRESH = 10.0  # s between looks for versions of other machines
+_DELIVERED = 20  # answers of jobs that are handed on at a time
 
 
 class Service:
@@ -75,20 +58,30 @@ class Service:
             for model_id in settings.models
         }
         self.of_versions: OrderedDict[tuple[str, int], Pool] = OrderedDict()
+        self.server = settings.server or secrets.token_hex(8)
         self.store = Store.at(settings.folder, settings.database)
-        self.cache = Cache(settings.cache)
+        self.versions, self.results = opened(settings)
+        self.memory = Memory(settings.cache)
+        self.shared = Shared(settings.cache_url, "touchstone") if settings.cache_url else None
+        self.states: dict[str, str] = {}  # what is wrong with each store; empty where it answers
         self.closing = asyncio.Event()
         self._followed: dict[str, asyncio.Task] = {}
         self._others: set[asyncio.Task] = set()
         self._training = asyncio.Semaphore(1)  # two that learn at a time take longer than in turn
+        self._beats: dict[str, tuple[int, float]] = {}  # of processes, and since when
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Start the workers, take up the jobs of an earlier process, and end in order."""
         for pool in self.pools.values():
             pool.start()
-        for job in self.store.unfinished():
-            self._take_up(job)
+        self._spawn(self._tend("database", self._share_jobs, _BEAT))
+        if self.shared is not None:
+            self._spawn(self._tend("cache", self._look_at_cache, _BEAT))
+        if self.results is not None:
+            self._spawn(self._tend("results", self._deliver, _BEAT))
+        if self.versions.bucket is not None:
+            self._spawn(self._tend("artifacts", self._refresh, _REFRESH))
         self._spawn(self._register_released())
         try:
             yield
@@ -96,22 +89,104 @@ class Service:
             self.closing.set()
             followed = [*self._followed.values(), *self._others]
             for task in followed:
-                task.cancel()
+                _stop(task)
             await asyncio.gather(*followed, return_exceptions=True)
             pools = [*self.pools.values(), *self.of_versions.values()]
             await asyncio.gather(*(pool.close() for pool in pools))
+            with contextlib.suppress(SQLAlchemyError):
+                self.store.leave(self.server)  # so that others take up its jobs at once
+            if self.shared is not None:
+                await self.shared.close()
             self.store.close()
+            self.versions.close()
 
-    def _take_up(self, job: Job) -> None:
-        if job.question["kind"] == "train":
+    # What several processes share -----------------------------------------------------------------
+
+    async def _tend(self, name: str, look: Any, pause: float) -> None:
+        """Look after a store for as long as this process lives, whether the store is there or not.
+
+        Args:
+            name: Of the store.
+            look: What is done each time; it raises where the store does not answer.
+            pause: Seconds between two times.
+        """
+        while True:
+            try:
+                await look()
+                problem = ""
+            except (SQLAlchemyError, ArtifactError, OSError) as error:
+                problem = str(error) if isinstance(error, ArtifactError) else type(error).__name__
+            before = self.states.get(name, "")
+            if problem and not before:
+                _LOG.warning("%s: not reachable, the service goes on without: %s", name, problem)
+            if before and not problem:
+                _LOG.info("%s: reachable again", name)
+            self.states[name] = problem
+            self.metrics.reachable.labels(name).set(not problem)
+            await asyncio.sleep(pause)
+
+    async def _share_jobs(self) -> None:
+        """Say that this process lives, and take up the jobs of those that do not any more."""
+        beats = await asyncio.to_thread(self.store.beat, self.server)
+        now = time.monotonic()
+        for server, beat in beats.items():
+            if self._beats.get(server, (None, 0.0))[0] != beat:
+                self._beats[server] = (beat, now)
+        gone = {each for each in beats if now - self._beats[each][1] > _LAPSE} - {self.server}
+        for server in gone:
+            await asyncio.to_thread(self.store.leave, server, beats[server])
+        living = beats.keys() - gone
+        unfinished = await asyncio.to_thread(self.store.unfinished)
+        for number, server in unfinished.items():
+            if number in self._followed:
+                if server != self.server:  # this process stood still, and another took its place
+                    _stop(self._followed[number])
+            elif server == self.server or server not in living:
+                await self._take_up(number)
+        for number in self._followed.keys() - unfinished.keys():
+            job = await asyncio.to_thread(self.store.find, number)
+            task = self._followed.get(number)
+            if task is not None and (job is None or job.status in ENDED):
+                _stop(task)  # another process ended the job
+
+    async def _take_up(self, number: str) -> None:
+        """Follow a job that no process follows, if this one can."""
+        job = self.store.find(number)
+        if job is None or job.status in ENDED:
+            return
+        is_training = job.question["kind"] == "train"
+        if not is_training and job.question["model_id"] not in self.pools:
+            return  # it waits for a service that has its model
+        if not await asyncio.to_thread(self.store.claim, job, self.server):
+            return
+        if is_training:
             self._follow(job.id, self._train(job))
             return
         try:
             pool = self.pool(job.question["model_id"], job.question["version"])
-        except ProblemError:
-            return  # it waits for a service that has its model
+        except ProblemError as error:
+            self._ended(job.id, "failed", error.detail)
+            return
         answer = pool.ask(job.question, bounded=False)
         self._follow(job.id, self._answer(job.id, job.question, answer))
+
+    async def _look_at_cache(self) -> None:
+        assert self.shared is not None
+        await self.shared.look()
+        if self.shared.problem:
+            raise ArtifactError(self.shared.problem)
+
+    async def _refresh(self) -> None:
+        await asyncio.to_thread(self.versions.refresh)
+
+    async def _deliver(self) -> None:
+        """Hand on the answers of jobs that have ended, in whatever process."""
+        assert self.results is not None
+        for job in await asyncio.to_thread(self.store.undelivered, _DELIVERED):
+            text = told(job, execution=self.settings.execution)
+            name = f"{job.question['model_id']}/{job.id}.json"
+            await asyncio.to_thread(self.results.write, name, text.encode())
+            await asyncio.to_thread(self.store.deliver, job.id)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -126,16 +201,17 @@ class Service:
         for model_id, pool in self.pools.items():
             while pool.facts is None:
                 await asyncio.sleep(_LOOK)
-            with self.versions() as found:
-                if pool.facts["source"] != "pretrained" or found.listed(model_id):
-                    continue
-                by, why = getpass.getuser(), "released with the package"
+            if pool.facts["source"] == "pretrained" and not self.versions.listed(model_id):
+                canary = " ".join(pool.facts["canary"])
                 with contextlib.suppress(ArtifactError):
-                    artefact = checkpoints.find(model_id, Results(folder(model_id)))
-                    canary = " ".join(pool.facts["canary"])
-                    made = found.add(model_id, found.store(artefact, model_id), canary, by, why)
-                    for stage in ("Staging", "Production"):
-                        found.move(model_id, made.version, stage, canary, by, why)
+                    await asyncio.to_thread(self._release, model_id, canary)
+
+    def _release(self, model_id: str, canary: str) -> None:
+        by, why, found = getpass.getuser(), "released with the package", self.versions
+        artefact = checkpoints.find(model_id, Results(folder(model_id)))
+        made = found.add(model_id, found.store(artefact, model_id), canary, by, why)
+        for stage in ("Staging", "Production"):
+            found.move(model_id, made.version, stage, canary, by, why)
 
     def pool(self, model_id: str, version: int | None = None) -> Pool:
         """Workers of a model, those of a version started where there are none.
@@ -150,8 +226,7 @@ class Service:
             return self.pools[model_id]
         known = self.of_versions.get((model_id, version))
         if known is None:
-            with self.versions() as found:
-                place = found.path(self.found(found, model_id, version)).absolute()
+            place = self.place(model_id, version)
             known = Pool(
                 model_id,
                 self.settings.workers,
@@ -169,26 +244,29 @@ class Service:
         self.of_versions.move_to_end((model_id, version))
         return known
 
-    @contextmanager
-    def versions(self):
-        """The versions of artefacts, for as long as they are looked at."""
-        found = Versions(self.settings.folder)
-        try:
-            yield found
-        finally:
-            found.close()
+    def place(self, model_id: str, version: int):
+        """Folder of a version, which is fetched from the bucket where it is not here.
 
-    def found(self, versions: Versions, model_id: str, version: int | str):
+        Raises:
+            ProblemError: If there is none.
+        """
+        try:
+            return self.versions.path(self.found(model_id, version)).absolute()
+        except ArtifactError as error:
+            raise ProblemError(503, str(error), headers={"Retry-After": "5"}) from None
+
+    def found(self, model_id: str, version: int | str) -> Transition:
         """The last transition of a version, which may be named by an alias.
 
         Raises:
             ProblemError: If there is none.
         """
-        number = versions.aliases(model_id).get(version) if isinstance(version, str) else version
+        known = self.versions
+        number = known.aliases(model_id).get(version) if isinstance(version, str) else version
         if number is None:
             raise ProblemError(404, f"{model_id}: no version is called {version} yet")
         try:
-            return versions.find(model_id, number)
+            return known.find(model_id, number)
         except ArtifactError as error:
             raise ProblemError(404, str(error)) from None
 
@@ -200,18 +278,18 @@ class Service:
         Raises:
             ArtifactError: If it is damaged, not what the digest says, or does not answer.
         """
-        with self.versions() as found:
-            made = found.store(artefact, model_id)
-            try:
-                if digest and digest != made:
-                    raise ArtifactError(f"its digest is {made}, expected {digest}")
-                if known := [each for each in found.listed(model_id) if each.digest == made]:
-                    return known[0]
-                place = (self.settings.folder / model_id / made).absolute()
-                canary = " ".join((await examined(model_id, str(place)))["canary"])
-                return found.add(model_id, made, canary, by, why)
-            finally:
-                found.discard(model_id, made)
+        found = self.versions
+        made = await asyncio.to_thread(found.store, artefact, model_id)
+        try:
+            if digest and digest != made:
+                raise ArtifactError(f"its digest is {made}, expected {digest}")
+            if known := [each for each in found.listed(model_id) if each.digest == made]:
+                return known[0]
+            place = (self.settings.folder / model_id / made).absolute()
+            canary = " ".join((await examined(model_id, str(place)))["canary"])
+            return await asyncio.to_thread(found.add, model_id, made, canary, by, why)
+        finally:
+            found.discard(model_id, made)
 
     def listed(self, model_id: str) -> dict[str, Any]:
         """Status of a model: what was made here, and whether a worker would answer."""
@@ -227,7 +305,7 @@ class Service:
             "counterfactuals": facts.get("counterfactuals"),
         }
 
-    def resolved(self, question: Question | Counterfactual) -> dict[str, Any]:
+    async def resolved(self, question: Question | Counterfactual) -> dict[str, Any]:
         """A question as a worker takes it, held against the form of its model.
 
         Raises:
@@ -246,8 +324,8 @@ class Service:
         if isinstance(question, Question):
             questions.checked(question, questions.metadata(model_id))
         if question.version is not None:
-            with self.versions() as found:
-                content["version"] = self.found(found, model_id, question.version).version
+            content["version"] = self.found(model_id, question.version).version
+            await asyncio.to_thread(self.place, model_id, content["version"])
         return content
 
     def counterfactuals(self) -> list[str]:
@@ -255,11 +333,14 @@ class Service:
         facts = {model_id: pool.facts for model_id, pool in self.pools.items()}
         return [model_id for model_id, said in facts.items() if said and said["counterfactuals"]]
 
-    def ask(self, content: dict[str, Any]) -> asyncio.Future[Answer]:
+    async def ask(self, content: dict[str, Any]) -> asyncio.Future[Answer]:
         """Put a question into the queue of its model, unless its answer is known.
 
         Args:
             content: As from `resolved`.
+
+        Returns:
+            The answer, as soon as it is there.
 
         Raises:
             ProblemError: If it cannot be answered now.
@@ -271,8 +352,7 @@ class Service:
             return hashlib.sha256(text.encode()).hexdigest() if pool.identity else None
 
         asked = key()
-        if asked and (text := self.cache.get(asked)) is not None:
-            self.metrics.cached.labels(pool.label).inc()
+        if asked and (text := await self._known(asked, pool.label)) is not None:
             known = asyncio.get_running_loop().create_future()
             known.set_result(Answer("answer", text))
             return known
@@ -285,10 +365,23 @@ class Service:
         def keep(done: asyncio.Future[Answer]) -> None:
             # An artefact that was replaced meanwhile has another key.
             if asked and not done.cancelled() and done.result().kind == "answer" and asked == key():
-                self.cache.put(asked, done.result().text)
+                self.memory.put(asked, done.result().text)
+                if self.shared is not None:
+                    self._spawn(self.shared.put(asked, done.result().text))
 
         answer.add_done_callback(keep)
         return answer
+
+    async def _known(self, key: str, label: str) -> str | None:
+        """An answer that this process remembers, or another one."""
+        text, where = self.memory.get(key), "memory"
+        if text is None and self.shared is not None:
+            text, where = await self.shared.get(key), "redis"
+            if text is not None:
+                self.memory.put(key, text)
+        if text is not None:
+            self.metrics.cached.labels(label, where).inc()
+        return text
 
     # Jobs -----------------------------------------------------------------------------------------
 
@@ -311,7 +404,7 @@ class Service:
         try:
             assert_trainable(training.model_id, training.settings)
         except (ArtifactError, SettingsError, ModelsError) as error:
-            raise ProblemError(422, str(error).replace("--", "settings.")) from None
+            raise ProblemError(422, str(error)) from None
         job = self._kept(training.model_dump() | {"version": None}, token)
         if job.id not in self._followed and job.status not in ENDED:
             self._follow(job.id, self._train(job))
@@ -330,7 +423,7 @@ class Service:
             raise ProblemError(409, f"the job has ended before: it is {job.status}")
         self.store.tell(number, "end", {"status": "cancelled"})
         if (task := self._followed.get(number)) is not None:
-            task.cancel()
+            _stop(task)
             await asyncio.gather(task, return_exceptions=True)
         found = self.store.find(number)
         assert found is not None
@@ -338,7 +431,7 @@ class Service:
 
     def _kept(self, content: dict[str, Any], token: str) -> Job:
         try:
-            return self.store.accept(content, token)
+            return self.store.accept(content, token, self.server)
         except ReusedError as error:
             raise ProblemError(422, str(error)) from None
 
@@ -350,6 +443,8 @@ class Service:
             self._followed.pop(number, None)
             if not done.cancelled() and (error := done.exception()) is not None:
                 _LOG.error("job %s", number, exc_info=error)
+                if isinstance(error, SQLAlchemyError):
+                    return  # it is taken up again once the database answers
                 self._ended(number, "failed", type(error).__name__)
 
         task.add_done_callback(forget)
@@ -441,6 +536,59 @@ class Service:
                 await self.add_version(model_id, artefact, getpass.getuser(), why)
             ).version
         return made
+
+
+def _stop(task: asyncio.Task) -> None:
+    """Cancel a task, once: a second time would cut off what it does in order to end."""
+    if not task.cancelling():
+        task.cancel()
+
+
+def about(job: Job) -> dict[str, Any]:
+    """A job without its answer, as users see it."""
+    question = job.question
+    said = {
+        "job": job.id,
+        "kind": question["kind"],
+        "model_id": question["model_id"],
+        "status": job.status,
+        "created": job.created,
+        "finished": job.finished,
+    }
+    if question["kind"] == "train":
+        said |= {"settings": question["settings"], "until": question["until"]}
+    return said
+
+
+def told(job: Job, **more: Any) -> str:
+    """JSON of a job, with its answer or what is in its place, and whatever more is given."""
+    head = json.dumps(about(job) | more)[:-1]
+    match job.status:
+        case "waiting" | "running":
+            return f"{head}}}"
+        case "done":  # the report's own text, so that its bits are those of a direct answer
+            name = "result" if job.question["kind"] == "train" else "report"
+            return f'{head}, "{name}": {job.answer}}}'
+        case _:
+            return f'{head}, "detail": {json.dumps(job.answer)}}}'
+
+
+def opened(settings: Settings) -> tuple[Versions, Bucket | None]:
+    """The versions of artefacts, and the bucket of results; both are asked whether they are there.
+
+    Raises:
+        ArtifactError: If a database or a bucket is not there, or lets nobody in.
+    """
+    buckets = []
+    for address, variable in (
+        (settings.artifacts, "ARTIFACTS_BUCKET"),
+        (settings.results, "GOLD_BUCKET"),
+    ):
+        bucket = Bucket(address, variable) if address else None
+        if bucket is not None:
+            bucket.assert_there()
+        buckets.append(bucket)
+    return Versions(settings.folder, settings.database, settings.table, buckets[0]), buckets[1]
 
 
 def check(settings: Settings) -> dict[str, Any]:

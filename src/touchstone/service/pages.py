@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 from statistics import NormalDist
@@ -16,11 +17,11 @@ from touchstone.io import artifacts, plain_yaml, reports, settings
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results, folder
 from touchstone.io.validation import jsonschema
-from touchstone.registry import FormField
 from touchstone.service import questions
 from touchstone.service.questions import ProblemError
 from touchstone.service.versions import STAGES, Versions, certified
 from touchstone.stages import checkpoints, summary
+from touchstone.stages.training_run import PARTS
 
 STATIC = Path(__file__).parent / "static"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -53,6 +54,24 @@ class Figure(NamedTuple):
     interval: str
     n: str
     wanted: str
+
+
+class Setting(NamedTuple):
+    """A field of the form of a training.
+
+    Attributes:
+        name: Path of the setting, such as `train.n_steps`.
+        label: What stands beside the field.
+        default: What the configuration says.
+        options: Of a choice; empty for a number.
+        about: What it means.
+    """
+
+    name: str
+    label: str
+    default: Any
+    options: list[str]
+    about: str
 
 
 def register(app: FastAPI, service: Any) -> None:
@@ -111,7 +130,7 @@ def register(app: FastAPI, service: Any) -> None:
             certificate=_certificate(model),
             settings=_settings(model),
             stages=STAGES,
-            **_versions(service.settings.folder, model),
+            **_versions(service.versions, model),
         )
 
     @app.get("/monitor", include_in_schema=False)
@@ -301,34 +320,38 @@ def _share(share: float, n: int) -> tuple[str, str, str]:
     return f"{share:.3f}", f"{middle - half:.3f} to {middle + half:.3f}", str(n)
 
 
-def _settings(model_id: str) -> list[FormField]:
-    """Numbers and choices of a training, with what they are by default; a path is none of them."""
+def _settings(model_id: str) -> dict[str, list[Setting]]:
+    """Numbers and choices that a training has by default, by the part of the settings."""
     folders = contract.folders()
     schema = plain_yaml.load_own(folders[model_id] / "settings.schema.yaml")
-    described = schema["properties"].get("train", {}).get("properties", {})
-    values = settings.found(folders, model_id)[model_id]["train"]
-    fields = []
-    for name, value in values.items():
-        options = described.get(name, {}).get("enum")
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number or options:
-            kind = "select" if options else "integer" if isinstance(value, int) else "float"
-            said = described.get(name, {}).get("description", "")
-            found = {"name": name, "type": kind, "label": name.replace("_", " "), "default": value}
-            more = {"options": options or [], "help_text": said}
-            fields.append(FormField.model_validate(found | more))
-    return fields
+    block = settings.found(folders, model_id)[model_id]
+    parts = ((part, block.get(part), schema["properties"].get(part, {})) for part in PARTS)
+    found = {part: list(_leaves(part, value, said, schema)) for part, value, said in parts}
+    return {part: leaves for part, leaves in found.items() if leaves}
 
 
-def _versions(place: Path, model_id: str) -> dict[str, Any]:
+def _leaves(path: str, value: Any, said: dict, schema: dict) -> Iterator[Setting]:
+    """Settings under a path, each with what its schema says; a path of a file is none of them."""
+    if "$ref" in said:
+        said = schema["$defs"][said["$ref"].removeprefix("#/$defs/")] | said
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(
+                f"{path}.{name}", inner, said.get("properties", {}).get(name, {}), schema
+            )
+        return
+    options = said.get("enum", [])
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number or options:
+        name = path.partition(".")[2]
+        label = name.replace("_", " ").replace(".", ", ")
+        yield Setting(path, label, value, options, said.get("description", ""))
+
+
+def _versions(found: Versions, model_id: str) -> dict[str, Any]:
     """The versions of a model with what they are called, and the history, the newest first."""
-    found = Versions(place)
-    try:
-        aliases = found.aliases(model_id)
-        listed = found.listed(model_id)
-        history = found.history(model_id)[::-1]
-    finally:
-        found.close()
+    aliases, listed = found.aliases(model_id), found.listed(model_id)
+    history = found.history(model_id)[::-1]
     names = {
         each.version: ", ".join(
             name for name, version in aliases.items() if version == each.version

@@ -75,7 +75,18 @@ class Metrics:
             ["model", "law"],
             registry=self.registry,
         )
-        self.cached = Counter(f"{name}cached_answers", "Answers from memory.", **common)
+        self.cached = Counter(
+            f"{name}cached_answers",
+            "Answers that were known, by where: memory, or redis.",
+            ["model", "where"],
+            registry=self.registry,
+        )
+        self.reachable = Gauge(
+            f"{name}store_reachable",
+            "Whether the database, the cache and the buckets answer.",
+            ["store"],
+            registry=self.registry,
+        )
 
 
 def _work(model_id: str, checkpoint: str, connection: socket.socket) -> None:
@@ -173,16 +184,17 @@ class Pool:
 
     @property
     def identity(self) -> list[str] | None:
-        """What decides an answer beside the question: the artefact and the code.
+        """What decides an answer beside the question: the artefact, the code, and the machine.
 
-        None where that is not known, or the files of the artefact were replaced.
+        The answers to the canary stand for the machine: others may round otherwise. None where
+        something of it is not known, or the files of the artefact were replaced.
         """
         facts = self.facts
         if facts is None or facts["sha256"] is None:
             return None
         if any([*artifacts.state(file)] != found for file, found in facts["files"].items()):
             return None
-        return [self.model_id, facts["sha256"], facts["code"]]
+        return [self.model_id, facts["sha256"], facts["code"], *facts["canary"]]
 
     def start(self) -> None:
         """Start the workers."""

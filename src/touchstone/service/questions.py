@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import models_json_schema
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -37,7 +38,8 @@ MODEL_ID = r"^[a-z0-9_]{1,64}$"
 # A browser asks its user for a password, which is the key.
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="touchstone", Basic realm="touchstone"'}
 _MOST_CLIENTS = 10_000  # whose requests are counted
-MOST_INPUTS, MOST_DRAWS = 256, 10_000  # of one request
+MOST_INPUTS, MOST_DRAWS, MOST_SETTINGS = 256, 10_000, 64  # of one request
+_DEEPEST = 4  # levels of settings
 SLOW_BODY = 20.0  # s in which a body has to arrive
 _LARGEST = 2**53  # of an integer that every reader of JSON keeps
 _EXPECTED = "expected a finite number, a text, true, false, null or a list of finite numbers"
@@ -78,6 +80,23 @@ def _setting(value: Any) -> bool | int | float | str:
     raise ValueError("expected a finite number, a short text, true or false")
 
 
+def _flat(value: Any, depth: int = 0) -> Any:
+    """Settings by their path, however they are nested."""
+    if not isinstance(value, dict) or depth > _DEEPEST:
+        return value
+    found: dict[str, Any] = {}
+    for key, each in value.items():
+        inner = _flat(each, depth + 1)
+        if not (isinstance(each, dict) and isinstance(inner, dict)):
+            inner = {"": each}
+        for name, setting in inner.items():
+            path = ".".join(part for part in (key, name) if part)
+            if path in found:
+                raise ValueError(f"{path:.100} is said twice")
+            found[path] = setting
+    return found
+
+
 def _action(value: Any) -> int | float | str:
     if isinstance(value, bool):
         raise ValueError("expected a finite number or a short text")
@@ -89,6 +108,9 @@ type Setting = Annotated[Any, PlainValidator(_setting), WithJsonSchema(_SCALAR)]
 type Action = Annotated[
     Any, PlainValidator(_action), WithJsonSchema(_SCALAR | {"type": ["number", "string"]})
 ]
+_NESTED: dict[str, Any] = {
+    "additionalProperties": {"anyOf": [_SCALAR, {"type": "object", "additionalProperties": True}]}
+}
 type Inputs = dict[str, Value]
 
 
@@ -205,13 +227,17 @@ class Training(_Strict):
 
     Attributes:
         model_id: One of `GET /models`.
-        settings: Of the model's `train`, in place of those of the configuration.
+        settings: In place of those of the configuration: by their path, such as
+            `train.surrogate.n_steps`, or nested; what begins with no part of the settings is of
+            `train`.
         until: The last rule: "guardrail" makes a version that can answer, "train" a checkpoint.
     """
 
     kind: Literal["train"]
     model_id: str = Field(pattern=MODEL_ID)
-    settings: dict[str, Setting] = Field(default={}, max_length=32)
+    settings: Annotated[dict[str, Setting], BeforeValidator(_flat)] = Field(
+        default={}, max_length=MOST_SETTINGS, json_schema_extra=_NESTED
+    )
     until: Literal["train", "guardrail"] = "train"
 
 
@@ -298,6 +324,11 @@ class ProblemError(Exception):
         return JSONResponse(body, self.status, self.headers, media_type=kind)
 
 
+NO_DATABASE = ProblemError(
+    503, "the database cannot be reached; ask again", headers={"Retry-After": "5"}
+)
+
+
 class Gate:
     """What a request passes first: whose it is, what that key may do, how often, and from where.
 
@@ -319,6 +350,9 @@ class Gate:
                 self._admit(scope, Headers(scope=scope))
             except ProblemError as error:
                 await error.response()(scope, receive, send)
+                return
+            except SQLAlchemyError:
+                await NO_DATABASE.response()(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

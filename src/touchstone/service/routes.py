@@ -26,6 +26,7 @@ from fastapi import (
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -33,7 +34,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from touchstone import __version__, registry
 from touchstone.io.artifacts import ArtifactError
 from touchstone.service import Settings, pages, questions
-from touchstone.service.app import Service
+from touchstone.service.app import Service, about, told
 from touchstone.service.pool import Answer, examined
 from touchstone.service.questions import (
     MODEL_ID,
@@ -136,6 +137,11 @@ def _add_problems(app: FastAPI) -> None:
     async def _problem(_: Request, error: ProblemError) -> Response:
         return error.response()
 
+    @app.exception_handler(SQLAlchemyError)
+    async def _no_database(_: Request, error: SQLAlchemyError) -> Response:
+        _LOG.warning("a request failed: the database does not answer (%s)", type(error).__name__)
+        return questions.NO_DATABASE.response()
+
     @app.exception_handler(StarletteException)
     async def _http(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers) if error.headers else None
@@ -180,7 +186,8 @@ def _states(service: Service) -> APIRouter:
     async def health() -> dict[str, Any]:
         """Whether this process is alive."""
         about = {"status": "alive", "version": __version__, "process": os.getpid()}
-        return about | {"execution": service.settings.execution}
+        stores = {name: problem or "reachable" for name, problem in service.states.items()}
+        return about | {"execution": service.settings.execution, "stores": stores}
 
     @router.get("/ready")
     @router.get("/health/ready")
@@ -237,19 +244,18 @@ def _versions(service: Service) -> APIRouter:
     def versions(model_id: ModelId) -> dict[str, Any]:
         """The versions of a model, its aliases, and every transition with who, when and why."""
         questions.metadata(model_id)
-        with service.versions() as found:
-            return {
-                "versions": [_version(each) for each in found.listed(model_id)],
-                "aliases": found.aliases(model_id),
-                "history": [each._asdict() for each in found.history(model_id)],
-            }
+        found = service.versions
+        return {
+            "versions": [_version(each) for each in found.listed(model_id)],
+            "aliases": found.aliases(model_id),
+            "history": [each._asdict() for each in found.history(model_id)],
+        }
 
     @router.get("/models/{model_id}/versions/{number}")
     def version(model_id: ModelId, number: Number, response: Response) -> dict[str, Any]:
         """A version; its ETag is what `If-Match` takes."""
         questions.metadata(model_id)
-        with service.versions() as found:
-            each = service.found(found, model_id, number)
+        each = service.found(model_id, number)
         response.headers["ETag"] = _etag(each)
         return _version(each)
 
@@ -286,9 +292,7 @@ def _versions(service: Service) -> APIRouter:
         """Move a version to another stage, which it has to have earned: 409 says what it lacks."""
         asked = await questions.asked(request, service.settings.body, Move)
         questions.metadata(model_id)
-        with service.versions() as found:
-            known = service.found(found, model_id, number)
-            folder = found.path(known).absolute()
+        known = service.found(model_id, number)
         if not if_match:
             raise ProblemError(428, "If-Match: is missing, expected the ETag of the version")
         if if_match != _etag(known):
@@ -302,14 +306,15 @@ def _versions(service: Service) -> APIRouter:
                 # What answers already is this artefact, or its files are refused all the same.
                 running = service.of_versions.get((model_id, number))
                 known_facts = running.facts if running is not None else None
-                facts = known_facts or await examined(model_id, str(folder))
+                place = await asyncio.to_thread(service.place, model_id, number)
+                facts = known_facts or await examined(model_id, str(place))
                 canary = " ".join(facts["canary"])
             except ArtifactError as error:
                 raise ProblemError(409, what, [str(error)]) from None
         by = _who(request, asked.by)
         try:
-            with service.versions() as found:
-                moved = found.move(model_id, number, asked.stage, canary, by, asked.why)
+            said = (asked.stage, canary, by, asked.why)
+            moved = await asyncio.to_thread(service.versions.move, model_id, number, *said)
         except PromotionError as error:
             raise ProblemError(409, what, error.problems) from None
         except ArtifactError as error:
@@ -368,7 +373,7 @@ def _questions(service: Service) -> APIRouter:
     router = APIRouter(tags=["questions"])
 
     async def answered(content: dict[str, Any], token: str) -> Response:
-        answer = service.ask(content)
+        answer = await service.ask(content)
         try:
             deadline = service.settings.deadline
             found = await asyncio.wait_for(asyncio.shield(answer), deadline)
@@ -388,7 +393,7 @@ def _questions(service: Service) -> APIRouter:
         changes = {"version": _named(version)} if version else {}
         changes |= {"draws": draws} if draws else {}
         question = question.model_copy(update=changes)
-        return await answered(service.resolved(question), token)
+        return await answered(await service.resolved(question), token)
 
     @router.post("/api/inference/counterfactual", openapi_extra=_in_body("Counterfactual"))
     async def counterfactual(
@@ -397,7 +402,8 @@ def _questions(service: Service) -> APIRouter:
         """What an observed system would be, had something about it been otherwise."""
         question = await questions.asked(request, service.settings.body, Counterfactual)
         changes = {"version": _named(version)} if version else {}
-        return await answered(service.resolved(question.model_copy(update=changes)), token)
+        content = await service.resolved(question.model_copy(update=changes))
+        return await answered(content, token)
 
     return router
 
@@ -418,13 +424,13 @@ def _jobs(service: Service) -> APIRouter:
         if isinstance(asked, Training):
             assert_may(request, "promote")
             return _accepted(service.train(asked, token))
-        content = service.resolved(asked)
-        return _accepted(service.accept(content, service.ask(content), token))
+        content = await service.resolved(asked)
+        return _accepted(service.accept(content, await service.ask(content), token))
 
     @router.get("")
     def jobs(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
         """The newest jobs, without their answers."""
-        return {"jobs": [_about(each) for each in service.store.jobs(limit)]}
+        return {"jobs": [about(each) for each in service.store.jobs(limit)]}
 
     @router.get("/{job_id}")
     def state(job_id: JobId) -> Response:
@@ -521,32 +527,8 @@ def _accepted(job: Job) -> Response:
     return Response(content, 202, {"Location": where, "Retry-After": "1"}, "application/json")
 
 
-def _about(job: Job) -> dict[str, Any]:
-    question = job.question
-    about = {
-        "job": job.id,
-        "kind": question["kind"],
-        "model_id": question["model_id"],
-        "status": job.status,
-        "created": job.created,
-        "finished": job.finished,
-    }
-    if question["kind"] == "train":
-        about |= {"settings": question["settings"], "until": question["until"]}
-    return about
-
-
 def _job(job: Job) -> Response:
-    head = json.dumps(_about(job))[:-1]
-    match job.status:
-        case "waiting" | "running":
-            text = f"{head}}}"
-        case "done":  # the report's own text, so that its bits are those of a direct answer
-            name = "result" if job.question["kind"] == "train" else "report"
-            text = f'{head}, "{name}": {job.answer}}}'
-        case _:
-            text = f'{head}, "detail": {json.dumps(job.answer)}}}'
-    return Response(text, media_type="application/json")
+    return Response(told(job), media_type="application/json")
 
 
 def _sent(found: Answer, service: Service) -> Response:

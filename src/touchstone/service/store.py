@@ -1,9 +1,13 @@
-"""What a service keeps on disk: accepted jobs with their events, and the keys of its users."""
+"""What the processes of a service share: accepted jobs with their events, and the users' keys.
+
+All of it stands in one database, by the same statements in SQLite and in PostgreSQL.
+"""
 
 import hashlib
 import hmac
 import json
 import secrets
+import ssl
 import time
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -16,6 +20,8 @@ from sqlalchemy import event, exc
 from touchstone.io.artifacts import ArtifactError
 
 _KEPT = 30 * 86400.0  # s that the answer of a job is kept
+_PATIENCE = 10.0  # s that a database has to answer
+_BUSY = 30  # s that SQLite waits for another writer
 ENDED = ("done", "refused", "failed", "cancelled")
 SCOPES = ("read", "infer", "promote")
 _PREFIX = "touchstone"
@@ -31,6 +37,16 @@ _JOBS = sa.Table(
     sa.Column("finished", sa.Double),
     sa.Column("token", sa.String(64), unique=True),
     sa.Column("digest", sa.String(64)),
+    sa.Column("server", sa.String(32)),
+    sa.Column("told", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("delivered", sa.Integer, nullable=False, server_default="0"),
+)
+# Processes that follow jobs. A number that grows says that one lives, whatever its clock shows.
+_SERVERS = sa.Table(
+    "servers",
+    _TABLES,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("beat", sa.BigInteger, nullable=False),
 )
 _EVENTS = sa.Table(
     "events",
@@ -52,6 +68,9 @@ _KEYS = sa.Table(
 )
 
 
+TABLES = tuple(_TABLES.tables)
+
+
 class Job(NamedTuple):
     """A question or a training that was accepted.
 
@@ -62,6 +81,7 @@ class Job(NamedTuple):
         status: "waiting", "running", or one of `ENDED`.
         answer: JSON of what came of it, or the reason why nothing did.
         finished: When it ended.
+        server: Which process follows it.
     """
 
     id: str
@@ -70,6 +90,7 @@ class Job(NamedTuple):
     status: str
     answer: str | None
     finished: float | None
+    server: str | None
 
 
 class Event(NamedTuple):
@@ -105,14 +126,7 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            self._engine = sa.create_engine(url, pool_pre_ping=True)
-            if self._engine.dialect.name == "sqlite":
-                event.listen(self._engine, "connect", _set_up)
-            _TABLES.create_all(self._engine)
-        except (exc.SQLAlchemyError, ModuleNotFoundError) as error:
-            # What the driver says may hold the password.
-            raise ArtifactError(f"DATABASE_URL: no database ({type(error).__name__})") from None
+        self._engine = connect(url, _TABLES)
 
     @classmethod
     def at(cls, folder: Path, url: str = "") -> "Store":
@@ -126,12 +140,13 @@ class Store:
 
     # Jobs -----------------------------------------------------------------------------------------
 
-    def accept(self, question: dict[str, Any], token: str = "") -> Job:
+    def accept(self, question: dict[str, Any], token: str = "", server: str | None = None) -> Job:
         """Keep a question: it is on disk before its client hears of it.
 
         Args:
             question: What is asked.
             token: By which a client says that it asks again and not anew; empty for none.
+            server: Which process follows it.
 
         Returns:
             The job; that of before where the token is the same.
@@ -140,27 +155,30 @@ class Store:
             ReusedError: If the token came with another question.
         """
         now, text = time.time(), json.dumps(question, sort_keys=True)
-        token = hashlib.sha256(token.encode()).hexdigest() if token else ""
         row = {
             "id": secrets.token_hex(16),
             "question": text,
             "created": now,
             "status": "waiting",
-            "token": token or None,
+            "token": hashlib.sha256(token.encode()).hexdigest() if token else None,
             "digest": hashlib.sha256(text.encode()).hexdigest(),
+            "server": server,
         }
         with self._engine.begin() as connection:
             old = sa.select(_JOBS.c.id).where(_JOBS.c.finished < now - _KEPT)
             connection.execute(sa.delete(_EVENTS).where(_EVENTS.c.job.in_(old)))
             connection.execute(sa.delete(_JOBS).where(_JOBS.c.finished < now - _KEPT))
-            if token:
-                before = connection.execute(sa.select(_JOBS).where(_JOBS.c.token == token)).first()
-                if before is not None:
-                    if before.digest != row["digest"]:
-                        raise ReusedError("the Idempotency-Key came with another request before")
-                    return _job(before)
-            connection.execute(sa.insert(_JOBS).values(row))
-            return _job(connection.execute(_of(row["id"])).one())
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(sa.insert(_JOBS).values(row))
+                return _job(connection.execute(_of(row["id"])).one())
+        except exc.IntegrityError:  # the token is known, in whatever process it came first
+            with self._engine.connect() as connection:
+                named = sa.select(_JOBS).where(_JOBS.c.token == row["token"])
+                before = connection.execute(named).one()
+        if before.digest != row["digest"]:
+            raise ReusedError("the Idempotency-Key came with another request before")
+        return _job(before)
 
     def start(self, number: str) -> None:
         """Say that a job is worked on."""
@@ -187,19 +205,34 @@ class Store:
         with self._engine.connect() as connection:
             return [_job(row) for row in connection.execute(query)]
 
-    def unfinished(self) -> list[Job]:
-        """Jobs that have not ended, the oldest first."""
-        query = sa.select(_JOBS).where(_JOBS.c.status.not_in(ENDED)).order_by(_JOBS.c.created)
+    def unfinished(self) -> dict[str, str | None]:
+        """Ids of the jobs that have not ended, the oldest first, with who follows each."""
+        query = sa.select(_JOBS.c.id, _JOBS.c.server).where(_JOBS.c.status.not_in(ENDED))
+        with self._engine.connect() as connection:
+            return {
+                row.id: row.server for row in connection.execute(query.order_by(_JOBS.c.created))
+            }
+
+    def undelivered(self, most: int) -> list[Job]:
+        """Jobs that have ended, and whose answers were not handed on; the oldest first."""
+        ended = _JOBS.c.status.in_(ENDED) & (_JOBS.c.delivered == 0)
+        query = sa.select(_JOBS).where(ended).order_by(_JOBS.c.finished).limit(most)
         with self._engine.connect() as connection:
             return [_job(row) for row in connection.execute(query)]
 
+    def deliver(self, number: str) -> None:
+        """Say that the answer of a job was handed on."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(_JOBS).where(_JOBS.c.id == number).values(delivered=1))
+
     def tell(self, number: str, name: str, content: dict[str, Any]) -> None:
         """Add an event to a job."""
-        last = sa.select(sa.func.coalesce(sa.func.max(_EVENTS.c.number), 0))
         text = json.dumps(content, allow_nan=False)
+        counted = sa.update(_JOBS).where(_JOBS.c.id == number).values(told=_JOBS.c.told + 1)
         with self._engine.begin() as connection:
-            count = connection.execute(last.where(_EVENTS.c.job == number)).scalar_one()
-            values = {"job": number, "number": count + 1, "name": name, "content": text}
+            # The row of the job is locked first, so that two who tell at once have two numbers.
+            count = connection.execute(counted.returning(_JOBS.c.told)).scalar_one()
+            values = {"job": number, "number": count, "name": name, "content": text}
             connection.execute(sa.insert(_EVENTS).values(values))
 
     def events(self, number: str, after: int) -> list[Event]:
@@ -208,6 +241,34 @@ class Store:
         with self._engine.connect() as connection:
             rows = connection.execute(query.order_by(_EVENTS.c.number))
             return [Event(row.number, row.name, row.content) for row in rows]
+
+    # Processes ------------------------------------------------------------------------------------
+
+    def beat(self, server: str) -> dict[str, int]:
+        """Say that a process lives; the numbers of all that do, or did."""
+        with self._engine.begin() as connection:
+            mine = sa.update(_SERVERS).where(_SERVERS.c.id == server)
+            if not connection.execute(mine.values(beat=_SERVERS.c.beat + 1)).rowcount:
+                connection.execute(sa.insert(_SERVERS).values(id=server, beat=1))
+            return {row.id: row.beat for row in connection.execute(sa.select(_SERVERS))}
+
+    def leave(self, server: str, beat: int | None = None) -> None:
+        """Forget a process that ends, or one whose number does not grow any more."""
+        gone = _SERVERS.c.id == server
+        if beat is not None:
+            gone &= _SERVERS.c.beat == beat
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(_SERVERS).where(gone))
+
+    def claim(self, job: Job, server: str) -> bool:
+        """Let a process follow a job that the one of before follows no more; one alone may."""
+        free = (_JOBS.c.id == job.id) & _JOBS.c.status.not_in(ENDED)
+        free &= _JOBS.c.server.is_(None) if job.server is None else _JOBS.c.server == job.server
+        last = sa.select(sa.func.coalesce(sa.func.max(_EVENTS.c.number), 0))
+        told = last.where(_EVENTS.c.job == job.id).scalar_subquery()  # not kept by earlier releases
+        with self._engine.begin() as connection:
+            claimed = sa.update(_JOBS).where(free).values(server=server, told=told)
+            return connection.execute(claimed).rowcount == 1
 
     # Keys -----------------------------------------------------------------------------------------
 
@@ -259,16 +320,88 @@ class Store:
         return Key(row.id, row.name, tuple(row.scopes.split()), row.created, row.revoked)
 
 
+def connect(url: str, tables: sa.MetaData) -> sa.Engine:
+    """A database in which tables are there.
+
+    Args:
+        url: As SQLAlchemy has it; `postgresql://` takes the driver that is installed here.
+        tables: Made where they are not there, with what those of an earlier release lack.
+
+    Raises:
+        ArtifactError: If there is no such database, or it lets nobody in; without the password.
+    """
+    try:
+        address = sa.make_url(url)
+        engine = _engine(address)
+    except (exc.SQLAlchemyError, ModuleNotFoundError, ValueError) as error:
+        # The text of the error may hold the password.
+        said = f"expected one such as postgresql://USER:PASSWORD@HOST/NAME ({type(error).__name__})"
+        raise ArtifactError(f"DATABASE_URL: is no URL of a database; {said}") from None
+    try:
+        _make(engine, tables)
+    except (exc.SQLAlchemyError, OSError, TypeError) as error:
+        engine.dispose()
+        shown = address.render_as_string(hide_password=True)
+        raise ArtifactError(f"DATABASE_URL: {shown}: {_words(error, address.password)}") from None
+    return engine
+
+
+def _engine(address: sa.URL) -> sa.Engine:
+    if address.get_backend_name() not in ("postgres", "postgresql"):
+        engine = sa.create_engine(address)
+        event.listen(engine, "connect", _set_up)
+        return engine
+    arguments: dict[str, Any] = {"timeout": _PATIENCE}
+    match address.query.get("sslmode", "prefer"):
+        case "disable":
+            arguments["ssl_context"] = False
+        case "require":
+            arguments["ssl_context"] = True
+        case "verify-ca" | "verify-full":
+            arguments["ssl_context"] = ssl.create_default_context()
+    if address.drivername in ("postgres", "postgresql"):
+        address = address.set(drivername="postgresql+pg8000")
+    address = address.difference_update_query(["sslmode"])
+    return sa.create_engine(address, pool_pre_ping=True, connect_args=arguments)
+
+
+def _make(engine: sa.Engine, tables: sa.MetaData) -> None:
+    for attempt in (1, 2, 3):
+        try:
+            tables.create_all(engine)
+            break
+        except exc.DBAPIError:  # another process made a table at the same moment
+            if attempt == 3:
+                raise
+    known = sa.inspect(engine)
+    with engine.begin() as connection:
+        for table in tables.sorted_tables:
+            there = {column["name"] for column in known.get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in there:
+                    made = str(sa.schema.CreateColumn(column).compile(engine))
+                    connection.execute(sa.DDL(f"alter table {table.name} add column {made}"))
+
+
+def _words(error: Exception, password: str | None) -> str:
+    """What a driver says, in one line and without the password."""
+    said: Any = getattr(error, "orig", None) or error
+    said = said.args[0] if said.args else type(said).__name__
+    text = " ".join(str(said.get("M", said) if isinstance(said, dict) else said).split())
+    return text.replace(password, "***") if password else text
+
+
 def _of(number: str) -> sa.Select:
     return sa.select(_JOBS).where(_JOBS.c.id == number)
 
 
 def _job(row: Any) -> Job:
     question = json.loads(row.question)
-    return Job(row.id, question, row.created, row.status, row.answer, row.finished)
+    return Job(row.id, question, row.created, row.status, row.answer, row.finished, row.server)
 
 
 def _set_up(connection: Any, _record: Any) -> None:
     """Of SQLite: readers do not wait for a writer, and what was committed survives a crash."""
-    for pragma in ("journal_mode = wal", "synchronous = full", "busy_timeout = 30000"):
+    pragmas = ("journal_mode = wal", "synchronous = full", f"busy_timeout = {1000 * _BUSY}")
+    for pragma in pragmas:
         connection.execute(f"pragma {pragma}")

@@ -1,7 +1,8 @@
 """Versions of artefacts: which there are, which stage each is at, and who moved it there and why.
 
 A version is a folder named by the digest of its manifest; a transition is a file that is never
-changed. The index beside them is made from these files, and is made again where it is lost.
+changed. Where there is a bucket, both stand there too, and the folder is a copy of what was needed.
+The index in a database is made from these files, and is made again where it is lost.
 """
 
 import hashlib
@@ -9,8 +10,8 @@ import json
 import os
 import re
 import shutil
-import sqlite3
 import tempfile
+import threading
 import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,9 +20,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import sqlalchemy as sa
 
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
+from touchstone.io.objects import Bucket
+from touchstone.service import store
 from touchstone.stages import checkpoints
 
 STAGES = ("None", "Staging", "Production", "Archived")
@@ -36,12 +40,8 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # of a file of an 
 _KINDS = (".json", ".npz", ".eqx", ".nc", ".yaml", ".csv")
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")
 _UNPACKED = 2**31  # bytes that the arrays of a file may have
-_TABLE = """
-create table if not exists transitions (
-    model_id text, sequence integer, version integer, digest text, stage text,
-    by text, why text, date text, canary text, primary key (model_id, sequence)
-) strict
-"""
+TABLE = "transitions"  # of the index
+_TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 class PromotionError(ArtifactError):
@@ -81,31 +81,75 @@ class Transition(NamedTuple):
 
 
 class Versions:
-    """The versions in a folder.
+    """The versions in a folder, and in a bucket where there is one.
 
     Args:
         folder: Such as `results/registry`; made where it is not there.
+        database: URL of the database that has the index; empty is a file in the folder.
+        table: Of the index.
+        bucket: Where versions and transitions stand for all machines.
+
+    Raises:
+        ArtifactError: If the database or the bucket is not there, or both hold other transitions.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, database: str = "", table: str = TABLE, bucket: Bucket | None = None
+    ) -> None:
+        if not _TABLE_NAME.fullmatch(table) or table in store.TABLES:
+            raise ArtifactError(
+                f"MODEL_REGISTRY_TABLE: {table!r:.100} is no name of a table of its own, expected "
+                "lower-case letters, digits and _"
+            )
+        self.folder, self.bucket = folder, bucket
         folder.mkdir(parents=True, exist_ok=True)
-        self._index = sqlite3.connect(folder / "versions.sqlite", isolation_level=None, timeout=30)
-        self._index.execute("pragma journal_mode = wal")
-        self._index.execute(_TABLE)
-        with self._writing():
-            self._replay()
+        texts = (sa.Column(name, sa.Text) for name in ("digest", "stage", "by", "why", "date"))
+        self._table = sa.Table(
+            table,
+            sa.MetaData(),
+            sa.Column("model_id", sa.String(64), primary_key=True),
+            sa.Column("sequence", sa.Integer, primary_key=True),
+            sa.Column("version", sa.Integer),
+            *texts,
+            sa.Column("canary", sa.Text),
+        )
+        file = f"sqlite:///{(folder / 'versions.sqlite').absolute()}"
+        self._engine = store.connect(database or file, self._table.metadata)
+        self._own = threading.local()  # the transaction in which a thread writes
+        self._compared = False
+        try:
+            self.refresh()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the index."""
-        self._index.close()
+        self._engine.dispose()
+
+    def refresh(self) -> None:
+        """Take up what other processes and machines wrote.
+
+        Raises:
+            ArtifactError: If two registries were mixed, or the bucket cannot be read.
+        """
+        self._exchange()
+        with self._writing():
+            self._replay()
 
     def history(self, model_id: str) -> list[Transition]:
         """All transitions of a model, the oldest first."""
-        rows = self._index.execute(
-            "select * from transitions where model_id = ? order by sequence", (model_id,)
-        )
-        return [Transition(*row) for row in rows]
+        here = self._table.c.model_id == model_id
+        return self._rows(self._select().where(here).order_by(self._table.c.sequence))
+
+    def _select(self) -> sa.Select:
+        return sa.select(*(self._table.c[name] for name in Transition._fields))
+
+    def _rows(self, query: sa.Select) -> list[Transition]:
+        if (writer := getattr(self._own, "writer", None)) is not None:
+            return [Transition(*row) for row in writer.execute(query)]
+        with self._engine.connect() as connection:
+            return [Transition(*row) for row in connection.execute(query)]
 
     def listed(self, model_id: str) -> list[Transition]:
         """The last transition of each version, by its number."""
@@ -121,8 +165,34 @@ class Versions:
         return {name: version for name, version in aliases.items() if version is not None}
 
     def path(self, version: Transition) -> Path:
-        """Folder of a version."""
-        return self.folder / version.model_id / version.digest
+        """Folder of a version, which is fetched from the bucket where it is not here.
+
+        Raises:
+            ArtifactError: If it is not in the bucket either, or what is there has another digest.
+        """
+        place = self.folder / version.model_id / version.digest
+        if self.bucket is not None and not place.is_dir():
+            self._fetch(self.bucket, version, place)
+        return place
+
+    def _fetch(self, bucket: Bucket, version: Transition, place: Path) -> None:
+        under = f"{version.model_id}/{version.digest}"
+        place.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".") as temporary:
+            copy = Path(temporary) / "artefact"
+            for name in bucket.names(under):
+                plain = name.removeprefix(f"{under}/")
+                if not PLAIN_NAME.fullmatch(plain):
+                    raise ArtifactError(f"{under}: {plain!r:.110} is no name of a file")
+                bucket.fetch(name, copy / plain)
+            if not copy.is_dir() or _digest(copy) != version.digest:
+                raise ArtifactError(
+                    f"{version.model_id} version {version.version}: the bucket {bucket.name} does "
+                    f"not hold an artefact of the digest {version.digest}"
+                )
+            received(copy)
+            artifacts.verify(copy, [checkpoints.GUARDRAIL])
+            _settle(copy, place)
 
     def find(self, model_id: str, number: int) -> Transition:
         """The last transition of a version.
@@ -170,18 +240,17 @@ class Versions:
                 settings, lineage = manifest["settings"], manifest["lineage"]
                 artifacts.write_manifest(copy, files, settings, lineage)
             artifacts.verify(copy, [checkpoints.GUARDRAIL])  # what was copied, not what was there
-            content = artifacts.read_json(copy / artifacts.MANIFEST)
-            digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-            if not (place / digest).exists():
-                for file in [*copy.iterdir(), copy]:
-                    _sync(file)
-                copy.rename(place / digest)
-                _sync(place)
+            digest = _digest(copy)
+            _settle(copy, place / digest)
         return digest
 
     def add(self, model_id: str, digest: str, canary: str, by: str, why: str) -> Transition:
         """Number a folder that `store` made; one that has a number keeps it."""
+        self._exchange()
+        if self.bucket is not None:
+            self._send(self.bucket, model_id, digest)
         with self._writing():
+            self._replay()
             known = [each for each in self.listed(model_id) if each.digest == digest]
             if known:
                 return known[0]
@@ -212,7 +281,9 @@ class Versions:
         """
         if not why.strip():
             raise ArtifactError(f"{model_id}: a transition needs a reason")
+        self._exchange()
         with self._writing():
+            self._replay()
             version = self.find(model_id, number)
             what = f"{model_id} version {number} from {version.stage} to {stage}"
             if stage not in ALLOWED[version.stage]:
@@ -234,11 +305,9 @@ class Versions:
         """What a version lacks for a stage; nothing is lacking for the archive."""
         if stage == "Archived":
             return []
-        folder = self.path(version)
         try:
-            content = artifacts.read_json(folder / artifacts.MANIFEST)
-            digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-            if digest != version.digest:
+            folder = self.path(version)
+            if _digest(folder) != version.digest:
                 return [f"{folder / artifacts.MANIFEST}: is not the one that was added"]
             artifacts.verify(folder, [checkpoints.GUARDRAIL])
             lacking = [] if canary == version.canary else ["the canary gets another answer"]
@@ -254,39 +323,131 @@ class Versions:
     @contextmanager
     def _writing(self) -> Generator[None]:
         """One writer at a time, in whatever process."""
-        self._index.execute("begin immediate")
-        try:
-            yield
-        except BaseException:
-            self._index.execute("rollback")
-            raise
-        self._index.execute("commit")
+        with self._engine.connect() as connection:
+            if self._engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("begin immediate")
+            else:
+                # Readers go on; who writes waits here, as long as a statement may take.
+                name = self._engine.dialect.identifier_preparer.quote(self._table.name)
+                connection.exec_driver_sql(f"lock table {name} in share row exclusive mode")
+            self._own.writer = connection
+            try:
+                yield
+            except BaseException:
+                connection.rollback()
+                raise
+            finally:
+                self._own.writer = None
+            connection.commit()
 
     def _record(
         self, model_id: str, number: int, digest: str, stage: str, *said: str
     ) -> Transition:
-        """Write a transition: first its file, which counts, then its row."""
+        """Write a transition: first its files, which count, then its row."""
         by, why, canary = said
-        self._replay()  # what a process wrote that died before it had committed
         date = datetime.now(UTC).isoformat(timespec="seconds")
         sequence = 1 + max((each.sequence for each in self.history(model_id)), default=0)
         made = Transition(model_id, sequence, number, digest, stage, by, why, date, canary)
-        file = self.folder / model_id / f"transitions/{sequence:06d}.json"
-        artifacts.write_json(file, made._asdict())
+        name = _file(model_id, sequence)
+        text = json.dumps(made._asdict(), indent=2).encode()
+        if self.bucket is not None and not self.bucket.write(name, text, anew=True):
+            raise ArtifactError(f"{model_id}: another machine moved a version meanwhile; ask again")
+        file = self.folder / name
+        with artifacts.atomic(file) as part:
+            part.write_bytes(text)
         _sync(file)
         _sync(file.parent)
         self._insert(made)
         return made
 
     def _insert(self, made: Transition) -> None:
-        self._index.execute(f"insert into transitions values ({', '.join('?' * 9)})", made)
+        self._own.writer.execute(sa.insert(self._table).values(made._asdict()))
 
     def _replay(self) -> None:
         """Take up the files of transitions that the index does not have."""
-        known = set(self._index.execute("select model_id, sequence from transitions"))
+        known = {(row.model_id, row.sequence): row for row in self._rows(self._select())}
         for file in sorted(self.folder.glob("*/transitions/*.json")):
-            if (file.parents[1].name, int(file.stem)) not in known:
-                self._insert(Transition(**artifacts.read_json(file)))
+            written = _transition(file)
+            row = known.get((written.model_id, written.sequence))
+            if row is None:
+                self._insert(written)
+            elif row != written:
+                raise ArtifactError(
+                    f"{file}: is not what the table {self._table.name} says of version "
+                    f"{row.version}; a database has the versions of one registry"
+                )
+
+    def _exchange(self) -> None:
+        """Bring the transitions of the bucket here, and those that it does not have there."""
+        if self.bucket is None:
+            return
+        kind = re.compile(r"([a-z0-9_]+)/transitions/\d{6}\.json")
+        there = {name for name in self.bucket.names() if kind.fullmatch(name)}
+        here = {
+            file.relative_to(self.folder).as_posix()
+            for file in self.folder.glob("*/transitions/*.json")
+        }
+        for name in sorted(here - there):
+            written = _transition(self.folder / name)
+            self._send(self.bucket, written.model_id, written.digest)
+            self.bucket.write(name, (self.folder / name).read_bytes(), anew=True)
+        for name in sorted(there - here):
+            self.bucket.fetch(name, self.folder / name)
+        if self._compared:
+            return
+        for name in sorted(there & here):  # once: what was written is never changed
+            if self.bucket.read(name) != (self.folder / name).read_bytes():
+                raise ArtifactError(
+                    f"{self.folder / name}: is not what the bucket {self.bucket.name} has; "
+                    "a folder and a bucket have the versions of one registry"
+                )
+        self._compared = True
+
+    def _send(self, bucket: Bucket, model_id: str, digest: str) -> None:
+        """Put a version into the bucket; its manifest comes last, and says that it is whole."""
+        folder = self.folder / model_id / digest
+        manifest = f"{model_id}/{digest}/{artifacts.MANIFEST}"
+        if not folder.is_dir() or manifest in bucket.names(f"{model_id}/{digest}"):
+            return
+        files = sorted(folder.iterdir(), key=lambda file: file.name == artifacts.MANIFEST)
+        for file in files:
+            bucket.write(f"{model_id}/{digest}/{file.name}", file)
+
+
+def _transition(file: Path) -> Transition:
+    """What a file says, which may have come from elsewhere."""
+    try:
+        said = Transition(**artifacts.read_json(file))
+        number = said.model_id == file.parents[1].name and int(file.stem) == said.sequence
+        alright = number and said.version >= 1 and said.stage in STAGES
+        if alright and re.fullmatch(r"[0-9a-f]{64}", said.digest):
+            return said
+    except TypeError:
+        pass
+    raise ArtifactError(f"{file}: is no transition of a version")
+
+
+def _file(model_id: str, sequence: int) -> str:
+    return f"{model_id}/transitions/{sequence:06d}.json"
+
+
+def _digest(folder: Path) -> str:
+    """By which an artefact is named: that of what its manifest says."""
+    content = artifacts.read_json(folder / artifacts.MANIFEST)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _settle(copy: Path, place: Path) -> None:
+    """Let a whole folder take its name, unless one has it."""
+    for file in [*copy.iterdir(), copy]:
+        _sync(file)
+    try:
+        copy.rename(place)
+    except OSError:
+        if not place.is_dir():
+            raise
+        return  # it was there, or another process was first
+    _sync(place.parent)
 
 
 def received(folder: Path) -> checkpoints.Artefact:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from touchstone import __version__, contract, registry
+import touchstone
+from touchstone import contract, registry
 from touchstone.io import artifacts, reports, results, settings
 from touchstone.io.artifacts import ArtifactError
 from touchstone.stages import counterfactual, infer, predict, randomness, records
@@ -164,6 +165,21 @@ def _digest(report: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _code(oracle: Oracle) -> str:
+    """Digest of what decides an answer beside artefact and question: code, packages, settings.
+
+    Services that share answers may run what was built from other sources under one version.
+    """
+    digest = hashlib.sha256()
+    roots = (Path(touchstone.__file__).parent, contract.folders()[oracle.model.model_id])
+    for root in roots:
+        for file in sorted(each for each in root.rglob("*") if each.suffix in (".py", ".yaml")):
+            digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
+    said = [artifacts.versions(), reports.lineage({}, 0, {})["revision"], oracle.settings]
+    digest.update(json.dumps(said, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
 def main(model_id: str, checkpoint: str, connection: socket.socket) -> None:
     """Load, say what was loaded, then answer until the other end is closed.
 
@@ -199,7 +215,7 @@ def main(model_id: str, checkpoint: str, connection: socket.socket) -> None:
             "canary": canary,
             "counterfactuals": counterfactual.answers(oracle.model),
             "files": oracle.stamp,
-            "code": f"{__version__} {reports.lineage({}, 0, {})['revision']}",
+            "code": _code(oracle),
         }
     except Exception as error:  # whatever a model raises, its name is all that helps
         _LOG.exception("%s: cannot be loaded", model_id)

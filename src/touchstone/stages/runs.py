@@ -18,7 +18,8 @@ _PLACES = ("*", "*/override_*", "registry/.jobs/*/results/*")
 _ENDS = {"": "value", "_low": "low", "_high": "high", "_n": "n"}  # of a rate
 _RATES = ("false_alarms", "recall", "wrong")
 _COLUMNS = (
-    *("model_id", "run", "date", "revision", "seed", "settings", "n_rows"),
+    *("model_id", "run", "date", "revision", "execution", "execution_started"),
+    *("seed", "settings", "n_rows"),
     *("coverage_90", "coverage_90_n"),
     *(name + end for name in _RATES for end in _ENDS),
 )
@@ -31,11 +32,12 @@ def rows(root: Path = Path("results")) -> list[dict[str, Any]]:
         root: Folder of all results.
 
     Returns:
-        Of each run its model, folder, date, revision of the code, seed, the `train` settings as
-        JSON, how many rows were learnt from, the part of truths in 90 % intervals with its number
-        of cases, and false alarms, recall and the part of wrong answers among the accepted, each
-        with its 95 % interval and number of cases; None where a run did not come to it. Of runs
-        whose reports were replaced since then, the rates are kept.
+        Of each run its model, folder, date, revision of the code, the execution of a pipeline that
+        made it and when that was started, seed, the `train` settings as JSON, how many rows were
+        learnt from, the part of truths in 90 % intervals with its number of cases, and false
+        alarms, recall and the part of wrong answers among the accepted, each with its 95 % interval
+        and number of cases; None where a run did not come to it. Of runs whose reports were
+        replaced since then, the rates are kept.
     """
     folders = {folder for pattern in _PLACES for folder in root.glob(pattern) if folder.is_dir()}
     made = [row for folder in folders if (row := _row(folder, root)) is not None]
@@ -77,7 +79,9 @@ def _row(folder: Path, root: Path) -> dict[str, Any] | None:
 def _named(report: dict[str, Any]) -> dict[str, Any]:
     lineage = report["lineage"]
     said = {name: lineage[name] for name in ("date", "revision", "seed")}
-    return {"model_id": report["model_id"], **said}
+    execution = lineage.get("execution", {})
+    pipeline = {"execution": execution.get("id"), "execution_started": execution.get("started")}
+    return {"model_id": report["model_id"], **said, **pipeline}
 
 
 def _of_training(report: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from touchstone.stages import runs
 
 EXPERIMENT = "touchstone"
 _KEY = "touchstone.run"  # tag by which a run is known again
-_TEXTS = ("model_id", "run", "date", "revision", "seed", "settings")
+_PIPELINE = ("execution", "execution_started")
+_TEXTS = ("model_id", "run", "date", "revision", "seed", "settings", *_PIPELINE)
 _LONGEST = 6000  # characters of a parameter
 
 
@@ -64,6 +65,7 @@ def _log(client: Any, experiment: str, key: str, row: dict[str, Any], results: R
     """Log one run; it is marked as finished last, so that one which was broken off is seen."""
     begun = round(1000 * datetime.fromisoformat(row["date"]).timestamp())
     tags = {_KEY: key, "model_id": row["model_id"], "revision": row["revision"] or ""}
+    tags |= {name: row[name] for name in _PIPELINE if row[name]}
     run = client.create_run(experiment, start_time=begun, tags=tags, run_name=row["run"])
     number = run.info.run_id
     settings = json.loads(row["settings"] or "{}") | {"seed": row["seed"]}

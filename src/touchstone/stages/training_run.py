@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ _BAR = re.compile(r".*?(\d+)%\|.*\| .*\[.*\]")  # as tqdm draws it
 _CELL = re.compile(r"Executing Cell (\d+)-*")
 _TAIL = 4096  # bytes of a log that are searched for the newest progress
 
+PARTS = ("simulate", "train", "calibration", "stress", "budgets")  # of a model's settings
 # Options of settings that have another name.
 _OPTIONS = {"n_rows": "dataset-size", "n_steps": "epochs", "batch_size": "batch-size"}
 
@@ -70,7 +72,7 @@ def run(
     Args:
         model_id: Of the model.
         data: File that replaces the data of the workflow.
-        changes: Settings of the model's `train` that replace those of the configuration.
+        changes: Settings that replace those of the configuration; see `nested`.
         gpu: Whether JAX computes there; None leaves it to JAX.
         sizes: Which override the configuration, too.
         experiment: Name of a folder of results of its own; see `results.folder`.
@@ -85,9 +87,8 @@ def run(
         ModelsError: If there is no such model.
     """
     registry.get_model_metadata(model_id)
-    simulated, trained = _sized(model_id, sizes)
-    changes = changes | trained
-    assert_trainable(model_id, changes, simulated)
+    changes = changes | _sized(model_id, sizes)
+    assert_trainable(model_id, changes, _option)
     environment = _environment()
     if data is not None:
         if not data.is_file():
@@ -101,7 +102,7 @@ def run(
         environment[results.EXPERIMENT] = experiment
         results.folder_of_experiment(model_id, experiment)
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-        file.write(_configuration(model_id, changes, simulated))
+        file.write(_configuration(model_id, changes))
         file.flush()
         return subprocess.run(_command(file.name, "train"), env=environment, check=False).returncode
 
@@ -245,14 +246,14 @@ def _of_cells(notebook: Path, number: int) -> dict[str, Any]:
 
 
 def assert_trainable(
-    model_id: str, changes: dict[str, Any], simulated: dict[str, Any] | None = None
+    model_id: str, changes: dict[str, Any], name: Callable[[str], str] = "settings.{}".format
 ) -> None:
     """Refuse a training that could not be started.
 
     Args:
         model_id: Of the model.
-        changes: Of the settings of its `train`.
-        simulated: Of those of its `simulate`.
+        changes: Of its settings; see `nested`.
+        name: How a message calls a setting.
 
     Raises:
         ArtifactError: If this is no project, or the model has no such setting.
@@ -262,13 +263,35 @@ def assert_trainable(
     registry.get_model_metadata(model_id)
     if not Path("Snakefile").is_file():
         raise ArtifactError("Snakefile: no such file; run this in the folder of the project")
-    _check(model_id, _parts(changes, simulated))
+    _check(model_id, changes, name)
 
 
-def _parts(changes: dict[str, Any], simulated: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """Changes by the part of a model's settings that they are of."""
-    parts = {"simulate": simulated, "train": changes}
-    return {part: found for part, found in parts.items() if found}
+def nested(changes: dict[str, Any]) -> dict[str, Any]:
+    """Settings by the part of a model's settings that they are of.
+
+    Args:
+        changes: By their path, such as `train.surrogate.n_steps`; what begins with none of `PARTS`
+            is of `train`.
+    """
+    parts: dict[str, Any] = {}
+    for key, value in changes.items():
+        *folders, last = _path(key)
+        place = parts
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[last] = value
+    return parts
+
+
+def _path(key: str) -> list[str]:
+    path = key.split(".")
+    return path if len(path) > 1 and path[0] in PARTS else ["train", *path]
+
+
+def _option(key: str) -> str:
+    """How the command line calls a setting."""
+    last = key.rpartition(".")[2]
+    return f"--{_OPTIONS.get(last, last)}"
 
 
 def _environment() -> dict[str, str]:
@@ -277,12 +300,9 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PATH": programs}
 
 
-def _configuration(
-    model_id: str, changes: dict[str, Any], simulated: dict[str, Any] | None = None
-) -> str:
+def _configuration(model_id: str, changes: dict[str, Any]) -> str:
     """What the rules are told; `--config` would make texts of the numbers in a block."""
-    parts = _parts(changes, simulated)
-    config = {"models": [model_id]} | ({model_id: parts} if parts else {})
+    config = {"models": [model_id]} | ({model_id: nested(changes)} if changes else {})
     return yaml.safe_dump(config)
 
 
@@ -290,40 +310,44 @@ def _command(file: str, until: str) -> list[str]:
     return [sys.executable, "-m", "snakemake", "--until", until, "--configfile", file]
 
 
-def _sized(model_id: str, sizes: Sizes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of `simulate` and of `train` for sizes: steps are epochs of batches."""
+def _sized(model_id: str, sizes: Sizes) -> dict[str, Any]:
+    """Settings for sizes: steps are epochs of batches."""
     block = settings.found(contract.folders(), model_id)[model_id]
     simulate, train = block.get("simulate", {}), block["train"]
-    changed = {} if sizes.dataset is None else {"n_chunks": 1, "n_rows": sizes.dataset}
-    steps = {} if sizes.batch is None else {"batch_size": sizes.batch}
+    changed: dict[str, Any] = {} if sizes.batch is None else {"batch_size": sizes.batch}
+    if sizes.dataset is not None:
+        changed |= {"simulate.n_chunks": 1, "simulate.n_rows": sizes.dataset}
     if sizes.epochs is not None:
         rows = sizes.dataset or simulate.get("n_chunks", 1) * simulate.get("n_rows", 0)
         batch = sizes.batch or train.get("batch_size", 1)
         used = rows * (1 - train.get("held_out", 0.0))
-        steps["n_steps"] = max(1, round(sizes.epochs * used / batch))
-    return changed, steps
+        changed["n_steps"] = max(1, round(sizes.epochs * used / batch))
+    return changed
 
 
-def _check(model_id: str, changes: dict[str, dict[str, Any]]) -> None:
+def _check(model_id: str, changes: dict[str, Any], name: Callable[[str], str]) -> None:
     """Refuse settings that the model does not have, or not with these values.
 
     Raises:
-        ArtifactError: Naming the option, and the settings that there are.
+        ArtifactError: Naming the setting, and those that there are.
         SettingsError: Naming the key, its value and what is allowed.
     """
     folders = contract.folders()
     own = settings.schema(folders[model_id] / "settings.schema.yaml")["properties"]
     config = settings.found(folders, model_id)
-    block = config[model_id]
-    for part, changed in changes.items():
-        known = own.get(part, {}).get("properties", {})
-        if unknown := [f"--{_OPTIONS.get(name, name)}" for name in changed if name not in known]:
+    for key in changes:
+        *above, last = _path(key)
+        known: Any = config[model_id]
+        for folder in above:
+            known = known.get(folder) if isinstance(known, dict) else None
+        if len(above) == 1:  # some of a part have no default
+            known = (known or {}) | own.get(above[0], {}).get("properties", {})
+        if not isinstance(known, dict) or last not in known:
+            there = ", ".join(known or []) if isinstance(known, dict) else ""
             raise ArtifactError(
-                f"{', '.join(unknown)}: {model_id} has no such setting, only "
-                f"{', '.join(known) or 'none'}"
+                f"{name(key)}: {model_id} has no such setting, only {there or 'none'}"
             )
-        block = block | {part: block[part] | changed}
-    config[model_id] = block
+    config[model_id] = settings.merged(config[model_id], nested(changes))
     settings.complete(config, folders)
 
 

@@ -34,6 +34,26 @@ export async function send(method, path, content, headers = {}) {
   }
 }
 
+// Of a form with files; `tell` hears which part of it is sent.
+export function sendForm(path, form, tell) {
+  return new Promise((resolve) => {
+    const request = new XMLHttpRequest(); // fetch tells nothing of what was sent
+    request.upload.onprogress = (event) => event.lengthComputable && tell(event.loaded / event.total);
+    request.onload = () => {
+      let content = { detail: request.responseText };
+      try {
+        content = JSON.parse(request.responseText);
+      } catch {
+        // a proxy that answers in its own words
+      }
+      resolve({ ok: request.status >= 200 && request.status < 300, status: request.status, content });
+    };
+    request.onerror = () => resolve({ ok: false, status: 0, content: { detail: "the service cannot be reached, or ended the transfer" } });
+    request.open("POST", path);
+    request.send(form);
+  });
+}
+
 async function states() {
   const { content } = await send("GET", "/ready");
   for (const cell of document.querySelectorAll("[data-state]")) {

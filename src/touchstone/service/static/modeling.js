@@ -1,6 +1,6 @@
 // Moves a version to another stage, and trains the model while its progress is watched.
 
-import { element, follow, list, send, table, verdict } from "./common.js";
+import { element, follow, list, send, sendForm, table, verdict } from "./common.js";
 
 const model = document.getElementById("model").dataset.model;
 const at = (id) => document.getElementById(id);
@@ -22,13 +22,56 @@ at("promote")?.addEventListener("submit", async (event) => {
   location.reload();
 });
 
-// What was moved is said once the page shows its table anew.
-const moved = sessionStorage.getItem("moved");
-if (moved && at("promoted")) {
-  sessionStorage.removeItem("moved");
-  at("promoted").replaceChildren(verdict(true, "MOVED", moved));
-  at("promoted").scrollIntoView({ block: "center" });
+// What was moved or added is said once the page shows its tables anew.
+for (const [key, heading, place] of [["moved", "MOVED", "promoted"], ["added", "ADDED", "sent"]]) {
+  const said = sessionStorage.getItem(key);
+  if (!said || !at(place)) continue;
+  sessionStorage.removeItem(key);
+  at(place).replaceChildren(verdict(true, heading, said));
+  at(place).scrollIntoView({ block: "center" });
 }
+
+// What an upload lacks is said before anything is sent; whether it is right, the service says.
+async function lacking(files) {
+  const names = files.map((file) => file.name);
+  const manifest = files.find((file) => file.name === "manifest.json");
+  if (!manifest) return ["choose all files of the folder; manifest.json is not among them"];
+  try {
+    const listed = Object.keys(JSON.parse(await manifest.text()).files);
+    const absent = listed.filter((name) => !names.includes(name)).map((name) => `${name}: the manifest lists it, and it was not chosen`);
+    const extra = names.filter((name) => name !== "manifest.json" && !listed.includes(name)).map((name) => `${name}: the manifest does not list it`);
+    return [...absent, ...extra];
+  } catch {
+    return ["manifest.json: is no manifest of an artefact"];
+  }
+}
+
+at("upload").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const files = [...at("files").files];
+  const [place, bar, button] = [at("sent"), at("sending"), event.target.querySelector("button")];
+  const refused = (detail, problems = []) => place.replaceChildren(verdict(false, "REFUSED", detail), list(problems));
+  place.replaceChildren();
+  const problems = await lacking(files);
+  if (problems.length) return refused("These files are no whole artefact.", problems);
+  const form = new FormData();
+  for (const file of files) form.append("files", file, file.name);
+  for (const name of ["why", "by"]) if (value(`added-${name}`)) form.append(name, value(`added-${name}`));
+  button.disabled = true;
+  bar.hidden = false;
+  bar.value = 0;
+  const { ok, content } = await sendForm(`/models/${model}/versions`, form, (part) => {
+    if (part < 1) bar.value = 100 * part;
+    else bar.removeAttribute("value");
+    const said = part < 1 ? `${Math.floor(100 * part)} % is sent.` : "All is sent: the service checks the hashes, loads the artefact and hears it answer.";
+    if (place.textContent !== said) place.replaceChildren(element("p", said));
+  });
+  button.disabled = false;
+  bar.hidden = true;
+  if (!ok) return refused(content.detail, content.problems);
+  sessionStorage.setItem("added", `Version ${content.version} is kept, with the digest ${content.digest}.`);
+  location.reload();
+});
 
 const STATUS = {
   waiting: "It waits for another training to end.",
