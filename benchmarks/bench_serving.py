@@ -13,12 +13,14 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +32,8 @@ from campaign import HOST, MODEL, processes, question, serving
 from touchstone.stages import answers
 
 ROOT = Path(__file__).parents[1]
-_WARM, _SECONDS = 10, 3.0  # calls before any is counted; how long calls follow each other at once
+# Calls before any is counted; for how long, and by how many clients, calls in a second are counted.
+_WARM, _SECONDS, _CLIENTS = 10, 4.0, 4
 _ECHO = """
 import sys
 import fastapi, pydantic, uvicorn
@@ -122,7 +125,9 @@ def _ours(folder: Path, servers: ExitStack) -> list[Kind]:
     os.chdir(here)
     client, known = servers.enter_context(serving(folder)), question()
     ours = [os.getpid(), *processes(client).values()]
-    bare, process = servers.enter_context(_started([sys.executable, "-c", _ECHO], folder))
+    bare, process = servers.enter_context(
+        _started([sys.executable, "-c", _ECHO], folder, "/openapi.json")
+    )
     return [
         Kind("stage", lambda: local.predict(**question()["inputs"]), lambda: ours[:1]),
         Kind("touchstone, new", lambda: _asked(client, question()), lambda: ours),
@@ -135,10 +140,12 @@ def _others(folder: Path, servers: ExitStack) -> list[Kind]:
     """LitServe, and MLServer with its memory of answers on."""
     uv = shutil.which("uv") or str(ROOT / ".uv/bin/uv")
     lit = _environment(uv, folder / "litserve", "litserve")
-    # MLServer wants an older framework, which answers nothing here: the model alone is imported.
-    ml = _environment(uv, folder / "mlserver", "mlserver", "fastapi<0.116")
+    # MLServer wants older ones, which do nothing for the model; with a new uvloop its worker dies.
+    ml = _environment(uv, folder / "mlserver", "mlserver", "fastapi<0.116", "uvloop<0.22")
     (folder / "lit.py").write_text(_LITSERVE)
-    lit_client, lit_process = servers.enter_context(_started([str(lit), "lit.py"], folder))
+    lit_client, lit_process = servers.enter_context(
+        _started([str(lit), "lit.py"], folder, "/health")
+    )
     place = folder / "served"
     place.mkdir()
     (place / "runtime.py").write_text(_MLSERVER)
@@ -152,7 +159,8 @@ def _others(folder: Path, servers: ExitStack) -> list[Kind]:
         return []
 
     command = [str(ml.with_name("mlserver")), "start", "."]
-    ml_client, ml_process = servers.enter_context(_started(command, place, settings))
+    ready = f"/v2/models/{MODEL}/ready"
+    ml_client, ml_process = servers.enter_context(_started(command, place, ready, settings))
     known = question()["inputs"]
 
     def asked(inputs: dict) -> None:
@@ -187,9 +195,12 @@ def _environment(uv: str, folder: Path, package: str, *overrides: str) -> Path:
 
 @contextmanager
 def _started(
-    command: list[str], folder: Path, prepare: Callable[[int], list[str]] = lambda port: [str(port)]
+    command: list[str],
+    folder: Path,
+    ready: str,
+    prepare: Callable[[int], list[str]] = lambda port: [str(port)],
 ) -> Generator[tuple[httpx.Client, subprocess.Popen]]:
-    """A server that answers at a port of its own, and a client of it."""
+    """A server at a port of its own that answers at a path, and a client of it."""
     port = _free()
     with (folder / "server.log").open("a") as log:
         process = subprocess.Popen([*command, *prepare(port)], cwd=folder, stdout=log, stderr=log)
@@ -198,18 +209,21 @@ def _started(
             end = time.monotonic() + 240
             while True:
                 with suppress(httpx.TransportError):
-                    client.get("/")
-                    break
+                    if client.get(ready).status_code == 200:
+                        break
                 if process.poll() is not None or time.monotonic() > end:
                     raise SystemExit((folder / "server.log").read_text()[-3000:])
                 time.sleep(0.1)
             yield client, process
     finally:
+        family = _family(process)
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
 
 
 def _free() -> int:
@@ -219,13 +233,8 @@ def _free() -> int:
 
 
 def _asked(client: httpx.Client, content: dict, path: str = "/predict") -> httpx.Response:
-    """An answer; one that is none ends the run, but while a server loads its model."""
+    """An answer; one that is none ends the run."""
     response = client.post(path, json=content)
-    for _ in range(600):
-        if response.status_code not in (404, 503):
-            break
-        time.sleep(0.1)
-        response = client.post(path, json=content)
     if response.status_code != 200:
         raise SystemExit(f"{path}: {response.status_code} {response.text[:500]}")
     return response
@@ -259,19 +268,33 @@ def _measured(kinds: list[Kind], count: int) -> tuple[np.ndarray, np.ndarray, li
             kind.call()
             seconds[k, number] = time.perf_counter() - started
             work[k, number] = _worked(pids) - before
-    in_turn = []
-    for kind in kinds:
-        started, n = time.perf_counter(), 0
-        while time.perf_counter() - started < _SECONDS:
-            kind.call()
-            n += 1
-        in_turn.append(n / (time.perf_counter() - started))
-    return seconds, work, in_turn
+    # The stage is one loop, which no second caller helps; servers have several clients at a time.
+    rates = [_rate(kind.call, 1 if kind is kinds[0] else _CLIENTS) for kind in kinds]
+    return seconds, work, rates
 
 
-def _show(kinds: list[Kind], seconds: np.ndarray, work: np.ndarray, in_turn: list[float]) -> None:
+def _rate(call: Callable[[], object], n_clients: int) -> float:
+    """Calls in a second, by as many callers, each of which waits for its answer."""
+    end = time.perf_counter() + _SECONDS
+
+    def calls() -> int:
+        return sum(1 for _ in itertools.takewhile(lambda _: time.perf_counter() < end, _each(call)))
+
+    with ThreadPoolExecutor(n_clients) as threads:
+        done = [threads.submit(calls) for _ in range(n_clients)]
+        return sum(each.result() for each in done) / _SECONDS
+
+
+def _each(call: Callable[[], object]) -> Generator[object]:
+    while True:
+        yield call()
+
+
+def _show(kinds: list[Kind], seconds: np.ndarray, work: np.ndarray, rates: list[float]) -> None:
     rng, count = np.random.default_rng(0), seconds.shape[1]
-    print(f"\n  {count} calls of every kind, in ms; a second: calls one after the other")
+    print(
+        f"\n  {count} calls of every kind, in ms; a second: with {_CLIENTS} clients, the stage in a loop"
+    )
     heads = f"{'p50':>7} {'p99':>7} {'processors':>10} {'a second':>9}"
     print(f"  {'':18} {heads} {'added p50 (95 %)':>22}")
     for k, kind in enumerate(kinds):
@@ -282,9 +305,9 @@ def _show(kinds: list[Kind], seconds: np.ndarray, work: np.ndarray, in_turn: lis
         added = f"{np.median(paired):.1f} ({low:.1f} to {high:.1f})" if k else ""
         print(
             f"  {kind.name:18} {p50:7.2f} {p99:7.1f} {1000 * work[k].mean():10.2f} "
-            f"{in_turn[k]:9.1f} {added:>22}"
+            f"{rates[k]:9.1f} {added:>22}"
         )
-    rate = dict(zip((kind.name for kind in kinds), in_turn, strict=True))
+    rate = dict(zip((kind.name for kind in kinds), rates, strict=True))
     cost = dict(zip((kind.name for kind in kinds), work.mean(axis=1), strict=True))
     wanted = {
         ("touchstone, new", "stage"): 0.95,
