@@ -1,6 +1,6 @@
 """Whether every door of a model gives the same answer: to the same records and the same forms.
 
-    python benchmarks/bench_same.py [--records 20] [--model MODEL]
+    python benchmarks/bench_same.py [--records 20] [--model MODEL] [--config FILE]
 
 The doors are the stage, the notebook, the command line, the model in Python, the client, and HTTP.
 Every model that has an artefact here is asked. Reports have to be equal but for times and for the
@@ -25,6 +25,7 @@ from touchstone.io import reports, results, settings
 from touchstone.io.artifacts import ArtifactError
 from touchstone.stages import answers, checkpoints, infer, randomness
 
+ROOT = Path(__file__).parents[1]
 N_NOTEBOOKS, N_COMMANDS = 2, 5  # what starts a process for every answer is asked less
 
 
@@ -32,19 +33,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=20, help="of each model")
     parser.add_argument("--model", help="by default every one that has an artefact")
+    parser.add_argument(
+        "--config", help="its budgets in place of the defaults: config/test.yaml is quick"
+    )
     arguments = parser.parse_args()
     chosen = [arguments.model] if arguments.model else [*registry.get_all_models()]
     with tempfile.TemporaryDirectory(prefix="touchstone-same-") as folder:
-        bad = compared(chosen, arguments.records, Path(folder))
+        bad = compared(chosen, arguments.records, arguments.config, Path(folder))
     print(
         "\n" + ("\n".join(f"WRONG: {each}" for each in bad) or "every door gave the same answers")
     )
     return 1 if bad else 0
 
 
-def compared(chosen: list[str], count: int, folder: Path) -> list[str]:
+def compared(chosen: list[str], count: int, config: str | None, folder: Path) -> list[str]:
     """The same records through every door: reports are equal but for paths and times."""
-    root, bad = Path.cwd(), []
+    here, bad = Path.cwd(), []
     for model_id in chosen:
         try:
             checkpoints.find(model_id, results.Results(results.folder(model_id)))
@@ -53,17 +57,28 @@ def compared(chosen: list[str], count: int, folder: Path) -> list[str]:
             continue
         place = folder / model_id
         place.mkdir()
-        if (root / "results").is_dir():
-            (place / "results").symlink_to(root / "results")
+        if (ROOT / "results").is_dir():
+            (place / "results").symlink_to(ROOT / "results")
+        if config:
+            _configure(place, model_id, yaml.safe_load(Path(config).read_text()))
         os.chdir(place)
         try:
-            bad += _differences(model_id, count, root)
+            bad += _differences(model_id, count)
         finally:
-            os.chdir(root)
+            os.chdir(here)
     return bad
 
 
-def _differences(model_id: str, count: int, root: Path) -> list[str]:
+def _configure(place: Path, model_id: str, config: dict) -> None:
+    """Make a folder a project whose configuration has the budgets of another."""
+    own = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    own[model_id] |= {name: config[model_id][name] for name in ("infer", "budgets")}
+    (place / "Snakefile").touch()
+    (place / "config").mkdir()
+    (place / "config/config.yaml").write_text(yaml.safe_dump(own))
+
+
+def _differences(model_id: str, count: int) -> list[str]:
     """What differs between the doors to one model, in the working directory."""
     model, local = registry.load_model_instance(model_id), answers.load(model_id)
     own = results.Results(Path("stage"))
@@ -77,7 +92,7 @@ def _differences(model_id: str, count: int, root: Path) -> list[str]:
             infer.run(local.model, local.settings, own, Path(name).stem, name).report
             for name in names
         ],
-        "notebook": [_notebook(model_id, Path(name), root) for name in names[:N_NOTEBOOKS]],
+        "notebook": [_notebook(model_id, Path(name)) for name in names[:N_NOTEBOOKS]],
         "touchstone infer": _said("infer", *names, "--model", model_id) if names else [],
         "touchstone.load": [local.infer(name).report for name in names],
     }
@@ -132,7 +147,7 @@ def _forms(model_id: str, count: int) -> list[dict]:
     return forms
 
 
-def _notebook(model_id: str, record: Path, root: Path) -> dict:
+def _notebook(model_id: str, record: Path) -> dict:
     """The report that the notebook writes of a record, as the workflow runs it."""
     own = settings.of_stage(settings.found(contract.folders(), model_id), model_id, "infer")
     line = yaml.safe_dump({"settings": own}, default_flow_style=True, width=float("inf"))
@@ -140,8 +155,8 @@ def _notebook(model_id: str, record: Path, root: Path) -> dict:
     for name in ("reports", "figures"):
         (out / name).mkdir(parents=True, exist_ok=True)
     given = {"model_id": model_id, "folder": here / out, "data": here / record, "name": record.stem}
-    command = [sys.executable, "-m", "papermill", "--kernel", "python3", "--cwd", str(root)]
-    command += ["--no-progress-bar", str(root / "notebooks/5_infer.ipynb"), str(here / "run.ipynb")]
+    command = [sys.executable, "-m", "papermill", "--kernel", "python3", "--cwd", str(ROOT)]
+    command += ["--no-progress-bar", str(ROOT / "notebooks/5_infer.ipynb"), str(here / "run.ipynb")]
     command += ["-y", line.strip()]
     for name, value in given.items():
         command += ["-r", name, str(value)]

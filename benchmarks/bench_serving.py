@@ -292,7 +292,7 @@ def _rate(call: Callable[[], object], n_clients: int) -> float:
 def _show(kinds: list[Kind], seconds: np.ndarray, work: np.ndarray, rates: list[float]) -> None:
     rng, count = np.random.default_rng(0), seconds.shape[1]
     print(
-        f"\n  {count} calls of every kind, in ms; a second: by {_CLIENTS} clients, the stage's by one"
+        f"\n  {count} calls of every kind, in ms; a second: by {_CLIENTS} clients, the stage by one"
     )
     heads = f"{'p50':>7} {'p99':>7} {'processors':>10} {'a second':>9}"
     print(f"  {'':18} {heads} {'added p50 (95 %)':>22}")
