@@ -127,27 +127,27 @@ def test_a_form_is_answered_as_on_the_command_line(server, project):
     assert reports.reproducible(report) == reports.reproducible(said)
 
 
-def test_every_door_gives_the_same_answer_to_a_record(server, project, tmp_path):
+def test_every_door_gives_the_same_answer_to_a_record(server, project):
     """The notebook calls `infer.run`, and shows what it gives."""
     names = [f"same_{number}.csv" for number in range(3)]
     with inside(project):
-        local = touchstone.load(MODEL)
+        local, own = touchstone.load(MODEL), Results(Path("results") / MODEL)
         for number, name in enumerate(names):
             files = Path(name), Path(name).with_suffix(".yaml")
             local.model.example(np.random.default_rng(number), *files)
         of_notebook = [
-            infer.run(local.model, local.settings, Results(tmp_path), Path(name).stem, name).report
+            infer.run(local.model, local.settings, own, Path(name).stem, name).report
             for name in names
         ]
         in_python = [local.infer(name).report for name in names]
         with Client(str(server.client.base_url)) as client:
             of_client = [client.infer(MODEL, record=name).report for name in names]
-        said = command(project, "infer", *names, "--model", MODEL)
         over_http = []
         for name in names:
             meta = Path(name).with_suffix(".yaml").read_text()
             record = {"name": name, "data": Path(name).read_text(), "meta": meta}
             over_http.append(answer(server.client, {"model_id": MODEL, "record": record}))
+    said = command(project, "infer", *names, "--model", MODEL)
     for found in (in_python, of_client, said, over_http):
         assert reports.reproducible(found) == reports.reproducible(of_notebook)
     for report in over_http:
