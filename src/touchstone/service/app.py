@@ -348,8 +348,10 @@ class Service:
         pool = self.pool(content["model_id"], content["version"])
 
         def key() -> str | None:
-            text = json.dumps([pool.identity, content], sort_keys=True)
-            return hashlib.sha256(text.encode()).hexdigest() if pool.identity else None
+            if (identity := pool.identity) is None:
+                return None
+            text = json.dumps([identity, content], sort_keys=True)
+            return hashlib.sha256(text.encode()).hexdigest()
 
         asked = key()
         if asked and (text := await self._known(asked, pool.label)) is not None:
