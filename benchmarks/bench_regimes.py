@@ -112,7 +112,7 @@ def two_regimes(rng: np.random.Generator, truth: np.ndarray, n: int = 480):
 def by_regime(y: np.ndarray, d: np.ndarray, x: np.ndarray, rng: np.random.Generator):
     """Effects as the training finds them; and with labels of the same date."""
     design = np.column_stack([d, x])
-    fitted = switching.fit(y, design, 2, rng, n_starts=1, n_steps=60)
+    fitted = training.fit_regimes(load_model("regimes").config, y, design, rng, n_starts=1)
     plan = effects.folds(len(y), "full")
     soft = training.by_regime(y, d, x, fitted, 0, plan)
     label = np.eye(2)[np.asarray(fitted.states(y, design).smoothed).argmax(1)]

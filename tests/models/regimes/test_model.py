@@ -142,8 +142,8 @@ def test_windows_of_the_training_are_rarely_refused_and_changed_ones_are(trained
 
 
 def test_rounding_is_nothing_new_where_one_control_is_the_lag_of_another():
-    """Of the quarterly series two controls are growth one and two quarters back."""
-    design = series.design(series.macrodata(), series.MACRO)
+    """Of the monthly series three controls are growth one, two and three months back."""
+    design = series.design(*series.monthly())
     controls = (design.controls - design.controls.mean(0)) / design.controls.std(0)
     memory, innovations = economy.autoregression(controls)
     fields = dict.fromkeys(economy.Economy.__dataclass_fields__, np.zeros(0))
@@ -254,8 +254,9 @@ def test_the_example_has_the_features_of_the_default_training(tmp_path, monkeypa
     monkeypatch.delenv("REGIMES_DATASET", raising=False)
     model.example(np.random.default_rng(1), data, meta)
     assert meta.read_text(encoding="utf-8").startswith("# simulated")
-    assert series.read_recipe(meta) == series.MACRO
-    assert len(series.design(series.read_csv(data, series.MACRO), series.MACRO).dates) == 157
+    _, recipe = series.monthly()
+    assert series.read_recipe(meta) == recipe
+    assert len(series.design(series.read_csv(data, recipe), recipe).dates) == 156
 
 
 def test_both_methods_infer_cases_of_the_family(trained):

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.regimes import refusals
+from touchstone.models.regimes import refusals, responses
 from touchstone.models.regimes.economy import REGIMES, Economy
 
 _NINETY = 1.6448536  # standard deviations from the mean to the end of a 90 % interval
@@ -170,7 +170,7 @@ def answer(economy: Economy, values: dict) -> dict:
     rows = refusals.Rows(asked.treatment, asked.controls, q)
     refused = refusals.of_rows(economy, rows)
     every = list(dict.fromkeys(words for each in refused for words in each))
-    unit = economy.sd[0] / economy.sd[1]
+    unit, names = economy.sd[0] / economy.sd[1], list(enumerate(responses.NUMBERS))
     effects = {
         name: dict(zip(("estimate", "se", "low", "high"), (unit * row).tolist(), strict=True))
         for name, row in zip(("average", *REGIMES), economy.effect, strict=True)
@@ -192,10 +192,13 @@ def answer(economy: Economy, values: dict) -> dict:
         "outside_training": every,
         "causal_effects": {treatment: effects["average"]},
         "effects_by_regime": {name: effects[name] for name in REGIMES},
-        "effects_by_horizon": [
-            dict(zip(("estimate", "low", "high", "joint_low", "joint_high"), row, strict=True))
-            for row in (unit * economy.projections).tolist()
-        ],
+        "effects_by_horizon": {
+            str(outcome): {
+                group: {name.replace(" ", "_"): numbers[:, k].tolist() for k, name in names}
+                for group, numbers in zip(responses.GROUPS, of_outcome, strict=True)
+            }
+            for outcome, of_outcome in zip(economy.outcomes, economy.responses, strict=True)
+        },
         "model_type": "hybrid_causal_model",
         "n_samples": int(economy.n_rows),
         "n_features": len(economy.controls),

@@ -19,7 +19,7 @@ from touchstone.models.regimes.series import Design
 from touchstone.models.regimes.switching import Switching
 
 ARRAYS, META = "economy.npz", "model_meta.json"
-VERSION = 2
+VERSION = 3
 REGIMES = ("calm", "turbulent")
 _BURN_IN = 40  # dates
 _STRETCH = 8  # dates, whose innovations of the controls stay together
@@ -111,8 +111,9 @@ class Economy:
             regime, in standard deviations, shape (3, 4).
         pivots: Of the effects in the regimes, in economies of the training's length, shape
             (2, series).
-        projections: Estimate, low, high, joint low and joint high of the average effect at each
-            horizon from 0 on, in standard deviations, shape (horizon, 5).
+        outcomes: Names of all outcomes, that of the regimes first, shape (outcome,).
+        responses: Of each outcome at each horizon from 0 on to a unit of the treatment, in its own
+            unit; see `responses`.
         robustness: Robustness values of the average effect: of its estimate, of its sign at 90 %.
         n_rows: Rows trained on.
         horizon: Rows from the treatment to the outcome.
@@ -144,7 +145,8 @@ class Economy:
     now: Float[np.ndarray, " regime"]
     effect: Float[np.ndarray, "effect number"]
     pivots: Float[np.ndarray, "regime series"]
-    projections: Float[np.ndarray, "horizon number"]
+    outcomes: np.ndarray
+    responses: Float[np.ndarray, "outcome group horizon number"]
     robustness: Float[np.ndarray, " 2"]
     n_rows: Int[np.ndarray, ""]
     horizon: Int[np.ndarray, ""]

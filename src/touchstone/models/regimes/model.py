@@ -110,7 +110,7 @@ class Regimes(Model[Window]):
         return self._cases(window, parameters, "economy")
 
     def example(self, rng: np.random.Generator, data: Path, meta: Path) -> None:
-        """Write quarters that are simulated in the manner of the default data.
+        """Write months that are simulated in the manner of the default data.
 
         Where the environment names data of another kind, these are the example: no other series
         have their features.
@@ -121,9 +121,9 @@ class Regimes(Model[Window]):
             series.write_csv(data, series.read_csv(given, recipe), recipe.date)
             series.write_recipe(meta, recipe, "the series that were trained on")
             return
-        table = series.imitate(series.macrodata(), rng, _EXAMPLE_DATES)
-        series.write_csv(data, table)
-        series.write_recipe(meta, series.MACRO, "simulated")
+        table, recipe = series.monthly()
+        series.write_csv(data, series.imitate(table, rng, _EXAMPLE_DATES), recipe.date)
+        series.write_recipe(meta, recipe, "simulated")
 
     def read(self, data: Path, meta: Path) -> tuple[Cases[Window], list[str]]:
         """Series of dates, whose features have to be those of the training."""
@@ -179,13 +179,16 @@ class Regimes(Model[Window]):
         folder: Path,
         lineage: dict,
     ) -> Fit:
-        """Learn from a CSV of series; else from the quarterly ones that come with statsmodels."""
+        """Learn from a CSV of series; else from the monthly ones that come with the model."""
         comparisons = []
         if data[0].suffix == ".npz":
             drawn = synthetic.load(data[0])
-            known = training.recovered(drawn.table, synthetic.RECIPE, synthetic.EFFECT, rng)
-            comparisons.append(known)
-            table, recipe = series.macrodata(), series.MACRO
+            comparisons.append(
+                training.recovered(
+                    drawn.table, synthetic.RECIPE, self.config, synthetic.EFFECT, rng
+                )
+            )
+            table, recipe = series.monthly()
         else:
             meta = settings["meta"] or data[0].with_suffix(".yaml")
             table, recipe = _read(data, Path(meta))

@@ -14,6 +14,7 @@ from touchstone.models.regimes import (
     effects,
     gibbs,
     refusals,
+    responses,
     sensitivity,
     series,
     switching,
@@ -27,8 +28,8 @@ from touchstone.models.regimes.switching import Switching
 _GRID = (0.0, 0.25, 0.5, 0.7, 0.85)  # dependence of the series that calibrate the intervals
 _OWN_YEARS, _LAG_YEARS = 2, 3  # of the lags of outcome and treatment
 _LAG_DATES = 4  # dates for each lag, fewer of which shorten both
-_LARGEST = 0.05  # of the treatments, without which the response is shown, too
-_FEW = 0.6  # part of a response, less than which is left without these: few dates carry it
+_STRETCH_YEARS = 3  # of the largest treatments, without which the response is shown, too
+_FEW = 0.7  # part of a response, less than which is left without these: they carry it
 _N_PLACEBOS = 40
 _N_QUICK = 40  # steps of the fit to a simulated series
 _UNLIKELY = 0.05  # p-value of the placebos below which it is said
@@ -72,6 +73,20 @@ def by_regime(
     return effects.partially_linear(y, d, features, effects.ridge(), plan, weight)
 
 
+def fit_regimes(
+    config: dict,
+    outcome: Float[np.ndarray, " row"],
+    design: Float[np.ndarray, "row regressor"],
+    rng: np.random.Generator,
+    **sizes: int,
+) -> Switching:
+    """Two regimes that last as long as the prior lets expect, where the data do not say otherwise:
+    the mode of the posterior; see `switching.fit`."""
+    stay, leave = (np.array(config["prior"][key], float) - 1 for key in ("stay", "leave"))
+    counted = np.array([[stay[0], leave[0]], [leave[1], stay[1]]])
+    return switching.fit(outcome, design, 2, rng, counted=counted, **sizes)
+
+
 def learn(
     table: Table, recipe: Recipe, config: dict, settings: dict, rng: np.random.Generator
 ) -> Learnt:
@@ -105,7 +120,7 @@ def learn(
         switching.fit(y, np.column_stack([d, x]), k, rng)
         for k in range(1, settings["n_regimes"] + 1)
     ]
-    regimes = fits[1]
+    regimes = fit_regimes(config, y, np.column_stack([d, x]), rng)
     states = regimes.states(y, np.column_stack([d, x]))
     bare = Economy(
         names=np.array([recipe.outcome, recipe.treatment, *whole.names]),
@@ -126,7 +141,8 @@ def learn(
         now=np.exp(np.asarray(states.filtered)[-1]) @ regimes.transition,
         effect=np.array([[regimes.slope[0], 0, 0, 0]]),
         pivots=np.zeros((2, 0)),
-        projections=np.zeros((0, 5)),
+        outcomes=np.array(recipe.outcomes),
+        responses=np.zeros((0, 0, 0, 0)),
         robustness=np.zeros(2),
         n_rows=np.array(n),
         horizon=np.array(recipe.horizon),
@@ -147,10 +163,11 @@ def learn(
         settings["n_warmup"], settings["n_draws"],
     )  # fmt: skip
     draws = np.concatenate([np.reshape(a[0], (len(a[0]), -1)) for a in sampled.parameters], axis=1)
-    projections = _projections(table, recipe, n_held, mean, sd, settings, rng)
-    keys = ("median", "low", "high", "joint low", "joint high")
-    horizons = np.array([[row[key] for key in keys] for row in projections.rows])
-    found = _with(found, draws=draws, projections=horizons)
+    known = regimes.ahead(np.asarray(states.filtered), recipe.horizon + 1)
+    rows = responses.Rows(fitted.dates, fitted.treatment, x, known, regimes.variance)
+    n_horizons, n_series = settings["n_horizons"], settings["n_series"]
+    shown = responses.by_horizon(table, recipe, rows, n_horizons, _GRID, n_series, rng)
+    found = _with(found, draws=draws, responses=shown)
     held_out = found.window(whole.take(slice(n, None)))
     found = _with(found, break_p=np.array(refusals.break_since(found, held_out)))
     placebos = _placebos(found, pivots, y, d, x, rng)
@@ -162,7 +179,7 @@ def learn(
         )
     tables = [
         *effect_tables,
-        projections,
+        *_responses(found, recipe),
         _posterior(found, prior_of(config, found), rng),
         _evidence(fits, n),
         _sensitivity(found, y, d, x),
@@ -178,51 +195,107 @@ def learn(
     said.append(f"R-hat of the posterior of the training is {sampled.r_hat[0]:.3f}")
     comparisons = [_held_out(regimes, every, n, of_outcome)]
     figures = _drawings(found, recipe, fitted, every[:n], sampled, tables)
-    level, sentence = _level(table, recipe, fitted.dates[-1], rng)
+    level, sentence = _level(table, recipe, rng)
     figures.insert(1, level)
-    said.append(sentence)
+    said = [*_answers(found, recipe), sentence, *said]
     return Learnt(found, n_held, comparisons, tables, said, figures)
 
 
-def _level(
-    table: Table, recipe: Recipe, last: np.datetime64, rng: np.random.Generator
-) -> tuple[Drawing, str]:
-    """Response of the sum of the outcome, with and without the largest treatments."""
-    rows = table.dates <= last
-    both = np.stack([table.column(recipe.outcome), table.column(recipe.treatment)])[:, rows]
-    both = both[:, np.isfinite(both).all(0)]
-    in_a_year = 365.25 / float(np.median(np.diff(table.dates).astype(int)))
-    # As Romer and Romer (2004) have it, where there are enough dates.
-    years = min(1.0, both.shape[1] / (_LAG_DATES * (_OWN_YEARS + _LAG_YEARS) * in_a_year))
+def _responses(found: Economy, recipe: Recipe) -> list[Comparison]:
+    """Responses of each outcome at every sixth horizon, as tables."""
+    n_horizons = found.responses.shape[2]
+    horizons = range(0, n_horizons, max(n_horizons // 6, 1))
+    total = "sum of " if recipe.cumulative else ""
+    return [
+        Comparison(
+            f"Response of {total}{outcome} to one unit of {recipe.treatment} (90 %)",
+            [
+                {
+                    "name": f"{group}, {h} rows later", "n": int(found.n_rows),
+                    **dict(zip(responses.NUMBERS, of_group[h].tolist(), strict=True)),
+                }
+                for group, of_group in zip(responses.GROUPS, of_outcome, strict=True)
+                for h in horizons
+            ],
+        )
+        for outcome, of_outcome in zip(recipe.outcomes, found.responses, strict=True)
+    ]  # fmt: skip
+
+
+def _answers(found: Economy, recipe: Recipe) -> list[str]:
+    """What the responses say, in a sentence for each outcome."""
+    total = "the sum of " if recipe.cumulative else ""
+    said = []
+    for outcome, (average, calm, turbulent, apart) in zip(
+        recipe.outcomes, found.responses, strict=True
+    ):
+        h = int(np.abs(average[:, 0]).argmax())
+
+        def interval(rows: np.ndarray, h: int = h) -> str:
+            return f"{rows[h, 0]:.2g} ({rows[h, 1]:.2g} to {rows[h, 2]:.2g})"
+
+        low, high = apart[h, 1:3]
+        differ = "regimes differ" if low > 0 or high < 0 else "the data do not tell regimes apart"
+        joint = average[:, 3:5]
+        clear = np.flatnonzero((joint[:, 0] > 0) | (joint[:, 1] < 0))
+        together = "at no horizon"
+        if len(clear):
+            together = f"from {clear[0]} to {clear[-1]} rows"
+        said.append(
+            f"a unit of {recipe.treatment} moves {total}{outcome} by {interval(average)} on "
+            f"average after {h} rows, where it is farthest from zero; by {interval(calm)} after "
+            f"calm and by {interval(turbulent)} after turbulent dates: {differ} (90 % intervals of "
+            f"this horizon). The joint band of the average leaves zero {together}"
+        )
+    return said
+
+
+def _level(table: Table, recipe: Recipe, rng: np.random.Generator) -> tuple[Drawing, str]:
+    """Response of the sum of the outcome, with and without the years of the largest treatments."""
+    both = np.stack([table.column(recipe.outcome), table.column(recipe.treatment)])
+    inside = np.isfinite(both[0])
+    both, dates = both[:, inside], table.dates[inside]
+    known = np.flatnonzero(np.isfinite(both[1]))
+    in_a_year = 365.25 / float(np.diff(dates).astype(int).mean())
+    # As Romer and Romer (2004) have it, where there are enough dates; before the first treatment
+    # that is known there was none.
+    years = min(1.0, len(known) / (_LAG_DATES * (_OWN_YEARS + _LAG_YEARS) * in_a_year))
     n_own, n_lags = (max(round(y * years * in_a_year), 1) for y in (_OWN_YEARS, _LAG_YEARS))
-    limit = np.quantile(np.abs(both[1]), 1 - _LARGEST)
-    treatments = {
-        "all treatments": both[1],
-        f"without the largest {_LARGEST:.0%} of them": np.where(
-            np.abs(both[1]) > limit, 0.0, both[1]
-        ),
-    }
-    responses = {
+    chosen = slice(max(known[0] - n_lags, 0), known[-1] + 1)
+    both, dates = np.nan_to_num(both[:, chosen]), dates[chosen]
+    length = min(round(_STRETCH_YEARS * in_a_year), len(dates) // 4)
+    start = int(np.convolve(both[1] ** 2, np.ones(length), "valid").argmax())
+    away = slice(start, start + length)
+    years = " to ".join(str(dates[k].astype("datetime64[M]")) for k in (start, start + length - 1))
+    rest = both[1].copy()
+    rest[away] = 0.0
+    treatments = {"all treatments": both[1], f"without those of {years}": rest}
+    answers = {
         name: effects.distributed_lags(both[0], treatment, n_own, n_lags, 4 * n_lags // 3 + 1, rng)
         for name, treatment in treatments.items()
     }
-    ours, without = (each.estimate for each in responses.values())
+    ours, without = (each.estimate for each in answers.values())
     far = int(np.abs(ours).argmax())
+    least = int(np.abs(without).argmax())
     drawing = Drawing(
         "level",
-        f"The sum of {recipe.outcome} since a unit of {recipe.treatment}, by distributed lags "
-        f"(Romer and Romer 2004: {n_own} of the outcome, {n_lags} of the treatment), with 90 % "
-        "intervals. It is an effect if the treatment depends on no outcome, as a shock does.",
-        partial(drawings.level, responses=responses, label=f"sum of {recipe.outcome}"),
+        f"The sum of {recipe.outcome} since a unit of {recipe.treatment}, by distributed lags of "
+        f"all dates (Romer and Romer 2004: {n_own} of the outcome, {n_lags} of the treatment), "
+        "with 90 % intervals. It is an effect if the treatment depends on no outcome, as a shock "
+        f"does. The dates of the largest treatments are those of {years}.",
+        partial(drawings.level, responses=answers, label=f"sum of {recipe.outcome}"),
     )
+    whole = answers["all treatments"]
     sentence = (
-        f"the sum of {recipe.outcome} is farthest from zero {far} rows after a unit of "
-        f"{recipe.treatment}, at {ours[far]:.3g} ({responses['all treatments'].low[far]:.3g} to "
-        f"{responses['all treatments'].high[far]:.3g}); without the largest {_LARGEST:.0%} of the "
-        f"treatments it is {without[far]:.3g} there"
+        f"by distributed lags the sum of {recipe.outcome} is farthest from zero {far} rows after a "
+        f"unit of {recipe.treatment}, at {ours[far]:.3g} ({whole.low[far]:.3g} to "
+        f"{whole.high[far]:.3g}); without the treatments of {years}, {length} of {len(dates)} "
+        f"dates, it is {without[least]:.3g} at most, {least} rows after"
     )
-    if without[far] * np.sign(ours[far]) < _FEW * abs(ours[far]):
-        sentence += ": few dates carry it"
+    if without[least] * np.sign(ours[far]) < _FEW * abs(ours[far]):
+        sentence += (
+            ": much of the effect is that of these dates, and says little of treatments at others"
+        )
     return drawing, sentence
 
 
@@ -237,20 +310,25 @@ def _drawings(
     """Effects by horizon and by regime, history, and sensitivity, in the units of the data."""
     unit = float(found.sd[0] / found.sd[1])
     per = f"{recipe.outcome} per unit of {recipe.treatment}"
-    of_regimes, by_horizon = tables[0].rows, tables[1].rows
+    total = "sum of " if recipe.cumulative else ""
+    labels = [f"{total}{name}" for name in recipe.outcomes]
+    of_regimes = tables[0].rows
     y, d, x = standard[:, 0], standard[:, 1], standard[:, 2:]
     least = sensitivity.regress(y, np.column_stack([d, x]))
     causes = sensitivity.benchmarks(y, d, x, found.controls)
     return [
         Drawing(
             "effect_by_horizon",
-            f"Effect of {recipe.treatment} on {recipe.outcome} by local projections. The dark "
-            "band holds at each horizon, the light one at all of them together, with 90 %.",
-            partial(drawings.by_horizon, rows=by_horizon, unit=unit, label=per),
+            f"Response to one unit of {recipe.treatment} by local projections: on average, and "
+            "after calm and turbulent dates. Dark bands hold at each horizon, light ones at all of "
+            "them together, with 90 %.",
+            partial(drawings.by_horizon, responses=found.responses, labels=labels),
+            2.9 * len(labels) + 0.5,
         ),
         Drawing(
             "effect_by_regime",
-            f"The same {recipe.horizon} rows after the treatment, on average and in each regime. "
+            f"Effect of {recipe.treatment} on {recipe.outcome} {recipe.horizon} rows after it, on "
+            "average and in each regime. "
             "Blue intervals are as wide as simulated series of this length and dependence need "
             "for 90 %; grey ones are those of theory.",
             partial(drawings.by_regime, rows=of_regimes, unit=unit, label=per),
@@ -388,7 +466,7 @@ def _regime_pivots(
     window = economies.draw(bare, parameters, n, rng, rng)
     rows = []
     for k, (y, d, x) in enumerate(zip(*window[:3], strict=True)):
-        own = switching.fit(y, np.column_stack([d, x]), 2, rng, n_starts=1, n_steps=_N_QUICK)
+        own = fit_regimes(config, y, np.column_stack([d, x]), rng, n_starts=1, n_steps=_N_QUICK)
         for regimes in (bare.switching, own):
             found = by_regime(y, d, x, regimes, int(bare.horizon), plan)
             rows.append((found.estimate - parameters.effect[k]) / found.se)
@@ -396,55 +474,15 @@ def _regime_pivots(
     return fixed, fitted
 
 
-def _projections(
-    table: Table,
-    recipe: Recipe,
-    n_held: int,
-    mean: np.ndarray,
-    sd: np.ndarray,
-    settings: dict,
-    rng: np.random.Generator,
-) -> Comparison:
-    """Average effect on the outcome at each horizon (Jorda 2005), with a joint band.
-
-    The band holds at all horizons together by Bonferroni's inequality.
-    """
-    n_horizons, rows = settings["n_horizons"], []
-    pivots: Pivots | None = None
-    for horizon in range(n_horizons):
-        found = series.design(table, recipe._replace(horizon=horizon))
-        ours = found.take(slice(0, len(found.dates) - n_held))
-        columns = np.column_stack([ours.outcome, ours.treatment, ours.controls])
-        y, d, *x = ((columns - mean) / sd).T
-        controls, n = np.column_stack(x), len(y)
-        plan = effects.folds(n, "full")
-        got = effects.partially_linear(y, d, controls, effects.ridge(), plan)
-        if pivots is None:
-            pivots = effects.linear_calibration(
-                n, len(x), effects.ridge(), plan, _GRID, settings["n_series"], rng
-            )
-        estimate, se = float(got.estimate[0]), float(got.se[0])
-        measured = effects.measured_dependence(got)
-        low, high = pivots.interval(estimate, se, measured, _LEVEL)
-        joint = pivots.interval(estimate, se, measured, 1 - (1 - _LEVEL) / n_horizons)
-        rows.append(
-            {
-                "name": f"horizon {horizon}", "n": n, "median": estimate, "low": low, "high": high,
-                "joint low": joint[0], "joint high": joint[1],
-            }
-        )  # fmt: skip
-    return Comparison("Effect by horizon, in sd of the outcome, with a joint band (90 %)", rows)
-
-
 def recovered(
-    table: Table, recipe: Recipe, truth: np.ndarray, rng: np.random.Generator
+    table: Table, recipe: Recipe, config: dict, truth: np.ndarray, rng: np.random.Generator
 ) -> Comparison:
     """Effects by regime in series whose effects are known, beside these."""
     found = series.design(table, recipe)
     columns = np.column_stack([found.outcome, found.treatment, found.controls])
     y, d, *x = ((columns - columns.mean(0)) / columns.std(0)).T
     controls, n = np.column_stack(x), len(y)
-    regimes = switching.fit(y, np.column_stack([d, controls]), 2, rng)
+    regimes = fit_regimes(config, y, np.column_stack([d, controls]), rng)
     plan = effects.folds(n, "full")
     got = by_regime(y, d, controls, regimes, recipe.horizon, plan)
     unit = columns[:, 0].std() / columns[:, 1].std()
