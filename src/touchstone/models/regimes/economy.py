@@ -109,8 +109,10 @@ class Economy:
         now: Probability of each regime after the last row, shape (2,).
         effect: Estimate, standard error, low and high of the average effect, then of those in each
             regime, in standard deviations, shape (3, 4).
-        pivots: Of the effects in the regimes, in economies of the training's length, shape
-            (2, series).
+        inflation: Errors of the effects in the regimes in windows, over their standard errors, root
+            mean square, shape (2,).
+        errors: Truths of such windows less their shrunk estimates, in standard deviations of these,
+            shape (2, series); see `effects.shrink`.
         outcomes: Names of all outcomes, that of the regimes first, shape (outcome,).
         responses: Of each outcome at each horizon from 0 on to a unit of the treatment, in its own
             unit; see `responses`.
@@ -144,7 +146,8 @@ class Economy:
     draws: Float[np.ndarray, "draw column"]
     now: Float[np.ndarray, " regime"]
     effect: Float[np.ndarray, "effect number"]
-    pivots: Float[np.ndarray, "regime series"]
+    inflation: Float[np.ndarray, " regime"]
+    errors: Float[np.ndarray, "regime series"]
     outcomes: np.ndarray
     responses: Float[np.ndarray, "outcome group horizon number"]
     robustness: Float[np.ndarray, " 2"]

@@ -315,17 +315,19 @@ class Regimes(Model[Window]):
         return np.array(values), Prediction(*rows), evidence, np.array(k_hats)
 
     def _scores(self, window: Window, rng: np.random.Generator, budget: dict):
-        """Effects by orthogonal scores with the errors of simulated economies; all else from the
-        prior, and a prediction by least squares."""
+        """Effects given their orthogonal scores, whose errors are those of simulated economies; all
+        else from the prior, and a prediction by least squares."""
         n, n_dates = window.outcome.shape
         n_draws, learnt = budget["n_draws"], self.economy
+        prior = training.prior_of(self.config, learnt)
         values = self._prior_values(n * n_draws, rng).reshape(n, n_draws, -1)
         plan = scores.folds(n_dates, "full")
         rows = []
         for k, (y, d, x) in enumerate(zip(*window[:3], strict=True)):
             found = training.by_regime(y, d, x, learnt.switching, int(learnt.horizon), plan)
-            pivot = learnt.pivots[:, rng.integers(learnt.pivots.shape[1], size=n_draws)]
-            values[k, :, :2] = found.estimate - found.se * pivot.T
+            shrunk = scores.shrink(found, learnt.inflation, prior.effect)
+            errors = learnt.errors[:, rng.integers(learnt.errors.shape[1], size=n_draws)]
+            values[k, :, :2] = shrunk.mean + shrunk.sd * errors.T
             rows.append(np.concatenate([_least_squares(y, d, x), _least_squares(d, x)], axis=1))
         prediction = Prediction(*np.moveaxis(np.array(rows), 1, 0))
         return values, prediction, np.full(n, np.nan), np.ones(n)

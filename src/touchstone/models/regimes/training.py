@@ -1,5 +1,6 @@
 """From a table of series to an economy: regimes, effects with intervals, sensitivity, posterior."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ _OWN_YEARS, _LAG_YEARS = 2, 3  # of the lags of outcome and treatment
 _LAG_DATES = 4  # dates for each lag, fewer of which shorten both
 _STRETCH_YEARS = 3  # of the largest treatments, without which the response is shown, too
 _FEW = 0.7  # part of a response, less than which is left without these: they carry it
+_MORE_WINDOWS = 3  # times the series of other intervals: windows are drawn by these, not judged
 _N_PLACEBOS = 40
 _N_QUICK = 40  # steps of the fit to a simulated series
 _UNLIKELY = 0.05  # p-value of the placebos below which it is said
@@ -140,7 +142,8 @@ def learn(
         draws=np.zeros((0, 0)),
         now=np.exp(np.asarray(states.filtered)[-1]) @ regimes.transition,
         effect=np.array([[regimes.slope[0], 0, 0, 0]]),
-        pivots=np.zeros((2, 0)),
+        inflation=np.ones(2),
+        errors=np.zeros((2, 0)),
         outcomes=np.array(recipe.outcomes),
         responses=np.zeros((0, 0, 0, 0)),
         robustness=np.zeros(2),
@@ -394,7 +397,7 @@ def _effects(
     pivots = effects.linear_calibration(n, j, effects.ridge(), plan, _GRID, n_series, rng)
     measured = effects.measured_dependence(average)
     regimes = by_regime(y, d, x, bare.switching, int(bare.horizon), plan)
-    fixed, fitted = _regime_pivots(bare, config, plan, n, n_series, rng)
+    fitted = _regime_pivots(bare, config, plan, n, n_series, rng)
     rows, numbers, prior = [], [], float(config["prior"]["effect"])
     estimates, errors = np.r_[average.estimate, regimes.estimate], np.r_[average.se, regimes.se]
     for k, (estimate, se) in enumerate(zip(estimates, errors, strict=True)):
@@ -424,7 +427,11 @@ def _effects(
     least = sensitivity.regress(y, np.column_stack([d, x]))
     t_value = least.slope[0] / least.se[0]
     values = [sensitivity.robustness(t_value, least.dof, level=v) for v in (None, _LEVEL)]
-    found = _with(bare, effect=np.array(numbers), pivots=fixed, robustness=np.array(values))
+    inflation, errors = _window_errors(bare, config, n_series, rng)
+    found = _with(
+        bare, effect=np.array(numbers), inflation=inflation, errors=errors,
+        robustness=np.array(values),
+    )  # fmt: skip
     said = [
         f"the plan of folds is {chosen.name}: {chosen.why}",
         f"dependence of what is left of treatment and outcome is {measured:.2f}; intervals are "
@@ -451,6 +458,23 @@ def _doubly_robust(
     }  # fmt: skip
 
 
+def _simulated(
+    bare: Economy,
+    config: dict,
+    n: int,
+    plan: list[Fold],
+    choose: Callable[[np.ndarray, np.ndarray], Switching],
+    n_series: int,
+    rng: np.random.Generator,
+) -> Iterator[tuple[Effects, Float[np.ndarray, " regime"]]]:
+    """Estimates of effects by regime in economies of the prior, and the truths."""
+    parameters = economies.draw_parameters(prior_of(config, bare), bare, rng, n_series)
+    window = economies.draw(bare, parameters, n, rng, rng)
+    for y, d, x, truth in zip(*window[:3], parameters.effect, strict=True):
+        regimes = choose(y, np.column_stack([d, x]))
+        yield by_regime(y, d, x, regimes, int(bare.horizon), plan), truth
+
+
 def _regime_pivots(
     bare: Economy,
     config: dict,
@@ -458,20 +482,29 @@ def _regime_pivots(
     n: int,
     n_series: int,
     rng: np.random.Generator,
-) -> tuple[Float[np.ndarray, "regime series"], Float[np.ndarray, "regime series"]]:
-    """Errors of effects by regime over standard errors, in economies of known effects: with the
-    regimes of the training, as later windows have them; and with regimes that are fitted to each
-    economy, as those of the training were."""
-    parameters = economies.draw_parameters(prior_of(config, bare), bare, rng, n_series)
-    window = economies.draw(bare, parameters, n, rng, rng)
-    rows = []
-    for k, (y, d, x) in enumerate(zip(*window[:3], strict=True)):
-        own = fit_regimes(config, y, np.column_stack([d, x]), rng, n_starts=1, n_steps=_N_QUICK)
-        for regimes in (bare.switching, own):
-            found = by_regime(y, d, x, regimes, int(bare.horizon), plan)
-            rows.append((found.estimate - parameters.effect[k]) / found.se)
-    fixed, fitted = np.array(rows).reshape(n_series, 2, 2).transpose(1, 2, 0)
-    return fixed, fitted
+) -> Float[np.ndarray, "regime series"]:
+    """Errors of effects by regime over standard errors, in economies of the training's length with
+    regimes that are fitted to each economy, as those of the training were."""
+    own = partial(fit_regimes, config, rng=rng, n_starts=1, n_steps=_N_QUICK)
+    every = _simulated(bare, config, n, plan, own, n_series, rng)
+    return np.array([(found.estimate - truth) / found.se for found, truth in every]).T
+
+
+def _window_errors(
+    bare: Economy, config: dict, n_series: int, rng: np.random.Generator
+) -> tuple[Float[np.ndarray, " regime"], Float[np.ndarray, "regime series"]]:
+    """How far off effects are in windows whose regimes are those of the training: errors over
+    standard errors, root mean square; and truths less their shrunk estimates, in sds of these."""
+    n, sd = config["n_dates"], prior_of(config, bare).effect
+    plan = effects.folds(n, "full")
+    n_windows = _MORE_WINDOWS * n_series
+    every = list(_simulated(bare, config, n, plan, lambda *_: bare.switching, n_windows, rng))
+    inflation = np.sqrt(
+        np.mean([((found.estimate - truth) / found.se) ** 2 for found, truth in every], axis=0)
+    )
+    shrunk = [effects.shrink(found, inflation, sd) for found, _ in every]
+    errors = [(truth - s.mean) / s.sd for s, (_, truth) in zip(shrunk, every, strict=True)]
+    return inflation, np.array(errors).T
 
 
 def recovered(
