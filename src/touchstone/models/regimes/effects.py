@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.signal import lfilter
 from scipy.stats import t as student
 from sklearn.base import BaseEstimator, clone
 
@@ -411,9 +412,7 @@ def simulate_linear(
     Controls act on both with coefficients that fall as 1/j; everything has unit innovations.
     """
     every = rng.standard_normal((n + 50, n_controls + 2))
-    scale = np.sqrt(1 - dependence**2)
-    for t in range(1, len(every)):
-        every[t] = dependence * every[t - 1] + scale * every[t]
+    every = lfilter([np.sqrt(1 - dependence**2)], [1, -dependence], every, axis=0)
     x, v, u = every[50:, :-2], every[50:, -2], every[50:, -1]
     slope = 1 / np.arange(1, n_controls + 1)
     d = x @ slope + v

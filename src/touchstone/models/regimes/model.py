@@ -267,10 +267,15 @@ class Regimes(Model[Window]):
 
     def _switching(self, window: Window, rng: np.random.Generator, budget: dict):
         """Draws, prediction, log evidence and R-hat by Gibbs sampling."""
-        prior = training.prior_of(self.config, self.economy)
+        prior, n_cases = training.prior_of(self.config, self.economy), len(window.outcome)
+        # One program serves for all batches: a last one that is short is filled up.
+        filled = window
+        if n_cases > 1:
+            filled = Window(*(values[np.arange(_BATCH) % n_cases] for values in window))
         found = gibbs.sample(
-            self.economy, prior, window, rng, budget["n_warmup"], budget["n_draws"]
+            self.economy, prior, filled, rng, budget["n_warmup"], budget["n_draws"]
         )
+        found = jax.tree.map(lambda values: values[:n_cases], found)
         n, n_draws = found.parameters.variance.shape[:2]
         flat = Parameters(*(a.reshape(n * n_draws, *a.shape[2:]) for a in found.parameters))
         values = flat.quantities.reshape(n, n_draws, -1)

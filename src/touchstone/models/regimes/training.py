@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
 from touchstone.contract import Comparison, Drawing
@@ -33,6 +32,7 @@ _STRETCH_YEARS = 3  # of the largest treatments, without which the response is s
 _FEW = 0.7  # part of a response, less than which is left without these: they carry it
 _MORE_WINDOWS = 3  # times the series of other intervals: windows are drawn by these, not judged
 _N_PLACEBOS = 40
+_N_CONTROLS = 99  # simulated series that have as many placebos each
 _N_QUICK = 40  # steps of the fit to a simulated series
 _UNLIKELY = 0.05  # p-value of the placebos below which it is said
 _LEVEL = 0.9
@@ -174,11 +174,12 @@ def learn(
     held_out = found.window(whole.take(slice(n, None)))
     found = _with(found, break_p=np.array(refusals.break_since(found, held_out)))
     placebos = _placebos(found, pivots, y, d, x, rng)
-    beyond = round(placebos.rows[0]["part"] * _N_PLACEBOS)
-    if binomtest(beyond, _N_PLACEBOS, 1 - _LEVEL, "greater").pvalue < _UNLIKELY:
+    row = placebos.rows[0]
+    if row["p-value"] < _UNLIKELY:
         said.append(
-            f"treatments of other dates have an effect beyond {_LEVEL:.0%} intervals in {beyond} "
-            f"of {_N_PLACEBOS} placebos: these data vary more than the intervals allow for"
+            f"treatments of other dates have an effect beyond {_LEVEL:.0%} intervals in "
+            f"{row['part']:.0%} of {_N_PLACEBOS} placebos, as many as in {row['p-value']:.0%} of "
+            "series without any: these data vary more than the intervals allow for"
         )
     tables = [
         *effect_tables,
@@ -623,11 +624,23 @@ def _placebos(
 
     n, plan = len(y), effects.folds(len(y), "full")
     shifts = rng.choice(np.arange(n // 4, 3 * n // 4), _N_PLACEBOS, replace=False)
-    beyond = []
-    for shift in shifts:
-        got = effects.partially_linear(y, np.roll(d, shift), x, effects.ridge(), plan)
-        low, high = interval(got)
-        beyond.append(not low <= 0 <= high)
+
+    def part(y: np.ndarray, d: np.ndarray, x: np.ndarray) -> float:
+        ends = [
+            interval(effects.partially_linear(y, np.roll(d, k), x, effects.ridge(), plan))
+            for k in shifts
+        ]
+        return float(np.mean([not low <= 0 <= high for low, high in ends]))
+
+    ours = part(y, d, x)
+    # Placebos of one series are not independent of each other: series like it say how often so many
+    # go beyond.
+    average = effects.partially_linear(y, d, x, effects.ridge(), plan)
+    dependence = effects.measured_dependence(average)
+    theirs = [
+        part(*effects.simulate_linear(n, x.shape[1], dependence, rng)) for _ in range(_N_CONTROLS)
+    ]
+    p_value = (1 + sum(each >= ours for each in theirs)) / (1 + _N_CONTROLS)
     ahead = int(found.horizon) + 1
     now, later = np.column_stack([x, d])[:-ahead], d[ahead:]
     lead = effects.partially_linear(
@@ -637,7 +650,10 @@ def _placebos(
     return Comparison(
         "Placebos: other dates' treatments (part beyond 90 %), and the treatment that came later",
         [
-            {"name": "treatments of other dates", "n": _N_PLACEBOS, "part": float(np.mean(beyond))},
+            {
+                "name": "treatments of other dates", "n": _N_PLACEBOS, "part": ours,
+                "p-value": p_value,
+            },
             {
                 "name": "the treatment after the outcome", "n": len(later),
                 "median": float(lead.estimate[0]),
