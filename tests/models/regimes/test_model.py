@@ -82,6 +82,9 @@ def test_clients_of_causal_models_find_their_keys(trained):
     assert sum(found["uncertainty"].values()) == pytest.approx(1.0)
     assert (found["verdict"], found["refusals"]) == ("accept", [])
     assert found["assumed"].keys() == set(synthetic.RECIPE.controls)
+    by_horizon = found["effects_by_horizon"]
+    assert by_horizon["horizons"] == [0, 1]
+    assert by_horizon["output"]["turbulent"].keys() == {"estimate", "low", "high"}
 
 
 def test_a_feature_out_of_its_range_is_refused_by_its_name(trained):

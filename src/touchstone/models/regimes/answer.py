@@ -170,7 +170,7 @@ def answer(economy: Economy, values: dict) -> dict:
     rows = refusals.Rows(asked.treatment, asked.controls, q)
     refused = refusals.of_rows(economy, rows)
     every = list(dict.fromkeys(words for each in refused for words in each))
-    unit, names = economy.sd[0] / economy.sd[1], list(enumerate(responses.NUMBERS))
+    unit = economy.sd[0] / economy.sd[1]
     effects = {
         name: dict(zip(("estimate", "se", "low", "high"), (unit * row).tolist(), strict=True))
         for name, row in zip(("average", *REGIMES), economy.effect, strict=True)
@@ -192,13 +192,7 @@ def answer(economy: Economy, values: dict) -> dict:
         "outside_training": every,
         "causal_effects": {treatment: effects["average"]},
         "effects_by_regime": {name: effects[name] for name in REGIMES},
-        "effects_by_horizon": {
-            str(outcome): {
-                group: {name.replace(" ", "_"): numbers[:, k].tolist() for k, name in names}
-                for group, numbers in zip(responses.GROUPS, of_outcome, strict=True)
-            }
-            for outcome, of_outcome in zip(economy.outcomes, economy.responses, strict=True)
-        },
+        "effects_by_horizon": _by_horizon(economy),
         "model_type": "hybrid_causal_model",
         "n_samples": int(economy.n_rows),
         "n_features": len(economy.controls),
@@ -206,6 +200,25 @@ def answer(economy: Economy, values: dict) -> dict:
         "robustness_value": float(economy.robustness[0]),
         "verdict": "escalate" if every else "accept",
         "n_rows": len(q),
+    }
+
+
+def _by_horizon(economy: Economy) -> dict:
+    """Responses of each outcome at some horizons, on average and in each regime."""
+    horizons = responses.shown(economy.responses.shape[2])
+    return {
+        "horizons": list(horizons),
+        **{
+            outcome: {
+                group: dict(
+                    zip(("estimate", "low", "high"), rows[horizons].T.tolist(), strict=False)
+                )
+                for group, rows in zip(responses.GROUPS[:-1], of_outcome, strict=False)
+            }
+            for outcome, of_outcome in zip(
+                economy.outcomes.tolist(), economy.responses, strict=True
+            )
+        },
     }
 
 

@@ -21,7 +21,13 @@ GROUPS = ("average", *REGIMES, "turbulent less calm")
 NUMBERS = ("estimate", "low", "high", "joint low", "joint high")
 _LEVEL = 0.9
 _NINETY = 1.6449  # standard deviations from the mean to the end of a 90 % interval
+_N_SHOWN = 6  # horizons in a table
 _N_DRAWS = 4000  # of the largest deviation over horizons
+
+
+def shown(n_horizons: int) -> range:
+    """Horizons of a table, as many as can be read."""
+    return range(0, n_horizons, max(n_horizons // _N_SHOWN, 1))
 
 
 class Rows(NamedTuple):

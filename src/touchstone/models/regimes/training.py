@@ -207,8 +207,7 @@ def learn(
 
 def _responses(found: Economy, recipe: Recipe) -> list[Comparison]:
     """Responses of each outcome at every sixth horizon, as tables."""
-    n_horizons = found.responses.shape[2]
-    horizons = range(0, n_horizons, max(n_horizons // 6, 1))
+    horizons = responses.shown(found.responses.shape[2])
     total = "sum of " if recipe.cumulative else ""
     return [
         Comparison(
