@@ -340,6 +340,10 @@ def _observe(
     size, late = stress.severity * stress.size, np.arange(n_dates) >= n_dates // 2
     sd = np.sqrt(parameters.variance)[every, state]
     t_sd = np.sqrt(parameters.treatment_variance)[:, None]
+    if stress.name == "confounding":
+        # Part of both errors is a cause that nobody observed; each is as large as without it.
+        cause = noise.standard_normal(e.shape)
+        e, v = ((part + size * cause) / np.sqrt(1 + size**2) for part in (e, v))
     effect = parameters.effect[every, state]
     level = parameters.intercept[every, state]
     if stress.name == "break_effect":
@@ -372,9 +376,6 @@ def _observe(
         shown = np.arange(n_dates)
         shown = np.where((shown >= start) & (shown < start + length), start - 1, shown)
         y, d, x = y[every, shown], d[every, shown], x[every, shown]
-    elif stress.name == "confounding":
-        cause = noise.standard_normal(y.shape)
-        d, y = d + size * t_sd * cause, y + size * sd * cause
     elif stress.name == "look_ahead":
         # The last control holds part of the outcome, as if it were dated before it was known.
         x = x.copy()

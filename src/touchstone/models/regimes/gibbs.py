@@ -6,8 +6,8 @@ turbulent variance is the larger one is kept by refusing draws that break it, wh
 Metropolis step whose proposal is the conditional.
 
 Parameters that are drawn given a path stay near it. After the warmup each sweep therefore ends with
-a Metropolis step that knows no path, since the forward recursion sums over all of them: to a draw
-of a t distribution with the moments of the warmup, or along the difference of two draws of it (ter
+Metropolis steps that know no path, since the forward recursion sums over all of them: to a draw of
+a t distribution with the moments of the warmup, or along the difference of two draws of it (ter
 Braak and Vrugt 2008), which leads from one mode to another.
 """
 
@@ -30,6 +30,7 @@ _N_STARTS = 100  # draws of the prior that chains start from
 _THIN = 2  # sweeps for each draw
 _N_TRIES = 8  # draws of the variances, of which the last that is in order counts
 _N_TOGETHER = 50  # sweeps between two looks, so that one program runs for any number of them
+_N_STEPS = 2  # without a path, at the end of each sweep
 _N_KEPT = 200  # draws of the warmup that steps are made of
 _DOF = 5  # of the t distribution
 _FAR = 2.38  # times the difference of two draws, over the root of twice the number of parameters
@@ -183,7 +184,12 @@ def _advance(keys, states, outcome, treatment, controls, centre, prior, moves):
             state, sums = carry
             first, second = jax.random.split(key)
             new, said = _sweep(first, state, y=y, d=d, x=x, centre=centre, prior=prior)
-            new = _step(second, new, y, d, x, centre[0], prior, moves)
+            steps = jax.random.split(second, _N_STEPS)
+            new, _ = jax.lax.scan(
+                lambda old, key: (_step(key, old, y, d, x, centre[0], prior, moves), None),
+                new,
+                steps,
+            )
             return (new, jax.tree.map(jnp.add, sums, said)), new
 
         shapes = jax.eval_shape(
