@@ -91,20 +91,15 @@ def by_horizon(
 
 def _fitted(target: Float[np.ndarray, " row"], rows: Rows) -> Effects:
     """All of `GROUPS` at one horizon, side by side."""
-    n, plan = len(target), effects.folds(len(target), "full")
+    plan = effects.folds(len(target), "full")
     x, w = rows.controls, rows.weight
     average = effects.partially_linear(target, rows.treatment, x, effects.ridge(), plan)
     features = np.column_stack([x, w[:, 1], x * w[:, 1:]])
-    regimes = effects.partially_linear(
-        target, rows.treatment, features, effects.ridge(), plan, w[:n]
-    )
-    both = (
-        np.r_[one, two, two[1] - two[0]] for one, two in ((average.estimate, regimes.estimate),)
-    )
-    influence = np.column_stack(
-        [average.influence, regimes.influence, np.diff(regimes.influence, axis=1)]
-    )
-    return Effects(next(both), influence, average.residual, average.unexplained)
+    regimes = effects.partially_linear(target, rows.treatment, features, effects.ridge(), plan, w)
+    estimate = np.r_[average.estimate, regimes.estimate, np.diff(regimes.estimate)]
+    apart = np.diff(regimes.influence, axis=1)
+    influence = np.column_stack([average.influence, regimes.influence, apart])
+    return Effects(estimate, influence, average.residual, average.unexplained)
 
 
 def _part(found: Effects, group: int) -> Effects:
