@@ -259,7 +259,7 @@ def test_the_example_has_the_features_of_the_default_training(tmp_path, monkeypa
     assert meta.read_text(encoding="utf-8").startswith("# simulated")
     _, recipe = series.monthly()
     assert series.read_recipe(meta) == recipe
-    assert len(series.design(series.read_csv(data, recipe), recipe).dates) == 156
+    assert len(series.design(series.read_csv(data, recipe), recipe).dates) == 157
 
 
 def test_both_methods_infer_cases_of_the_family(trained):

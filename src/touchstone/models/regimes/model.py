@@ -122,7 +122,9 @@ class Regimes(Model[Window]):
             series.write_recipe(meta, recipe, "the series that were trained on")
             return
         table, recipe = series.monthly()
-        series.write_csv(data, series.imitate(table, rng, _EXAMPLE_DATES), recipe.date)
+        series.write_csv(
+            data, series.imitate(table, recipe.treatment, rng, _EXAMPLE_DATES), recipe.date
+        )
         series.write_recipe(meta, recipe, "simulated")
 
     def read(self, data: Path, meta: Path) -> tuple[Cases[Window], list[str]]:

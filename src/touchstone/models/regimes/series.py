@@ -292,11 +292,11 @@ def monthly() -> tuple[Table, Recipe]:
     return read_csv(MONTHLY, recipe), recipe
 
 
-def imitate(table: Table, rng: np.random.Generator, n_dates: int) -> Table:
+def imitate(table: Table, treatment: str, rng: np.random.Generator, n_dates: int) -> Table:
     """Dates that are simulated in the manner of a table, as far apart as its own, after its last.
 
     All series follow their vector autoregression, with stretches of its innovations, so that calm
-    and turbulent years stay together.
+    and turbulent years stay together; innovations of the treatment are normal.
     """
     values = table.values[np.isfinite(table.values).all(1)]
     full = np.column_stack([np.ones(len(values) - 1), values[:-1]])
@@ -304,6 +304,8 @@ def imitate(table: Table, rng: np.random.Generator, n_dates: int) -> Table:
     errors = values[1:] - full @ slope
     starts = rng.integers(len(errors) - _TOGETHER + 1, size=(-(-n_dates // _TOGETHER), 1))
     stretches = errors[(starts + np.arange(_TOGETHER)).ravel()[:n_dates]]
+    which = table.names.index(treatment)
+    stretches[:, which] = errors[:, which].std() * rng.standard_normal(n_dates)
     now, rows = values.mean(0), []
     for error in stretches:
         now = np.clip(np.r_[1.0, now] @ slope + error, values.min(0), values.max(0))
