@@ -309,8 +309,16 @@ def normal_states(left: np.ndarray) -> switching.Switching:
     )  # fmt: skip
 
 
+def calibration_error(p: np.ndarray, state: np.ndarray, n_bins: int = 10) -> float:
+    """Mean distance, over dates, of the part that is turbulent from the probability that was said,
+    in bins of equally many dates."""
+    bins = np.array_split(np.argsort(p), n_bins)
+    return sum(len(b) * abs(p[b].mean() - state[b].mean()) for b in bins) / len(p)
+
+
 def states(n_series: int, rng: np.random.Generator) -> None:
-    """Brier scores of filtered probabilities, in the prior and in its outer part."""
+    """Brier scores of filtered probabilities, in the prior and in its outer part; and how far
+    these are from the part of the dates that is turbulent."""
     prior, n_dates = family(), 160
     pool = amortised.coordinates(draw(prior, rng, 20_000))
     started = time.perf_counter()
@@ -319,7 +327,7 @@ def states(n_series: int, rng: np.random.Generator) -> None:
     far = outlying(pool, pool)
     for name, chosen in (("prior", pool[~far | far]), ("outer part of the prior", pool[far])):
         scores: dict[str, list[float]] = {}
-        n_failed = 0
+        n_failed, said_of, known = 0, [], []
         for u in chosen[rng.choice(len(chosen), n_series, replace=False)]:
             y, d, state = series_of(u, rng, n_dates)
             try:
@@ -340,6 +348,8 @@ def states(n_series: int, rng: np.random.Generator) -> None:
             for method, ask in said.items():
                 scores.setdefault(method, []).append(float(np.mean((ask() - state) ** 2)))
             scores.setdefault("effective part of the draws", []).append(found.effective)
+            said_of.append(found.filtered)
+            known.append(state)
         table = np.array([scores[k] for k in ("re-weighted", "statsmodels", "hmmlearn")])
         n = table.shape[1]
         again = table[:, rng.integers(n, size=(2000, n))].mean(2)
@@ -348,6 +358,14 @@ def states(n_series: int, rng: np.random.Generator) -> None:
         means = "; ".join(f"{k} {np.mean(v):.4f}" for k, v in scores.items())
         print(f"{name}, {n} series of {n_dates} dates: {means}")
         print(f"  left out, since statsmodels failed: {n_failed}")
+        p, turbulent = np.array(said_of), np.array(known)
+        ours = calibration_error(p.ravel(), turbulent.ravel())
+        resampled = []
+        for _ in range(500):
+            k = rng.integers(n, size=n)
+            resampled.append(calibration_error(p[k].ravel(), turbulent[k].ravel()))
+        low, high = np.quantile(resampled, [0.025, 0.975])
+        print(f"  calibration error of the re-weighted {ours:.4f} [{low:.4f}, {high:.4f}]")
         print(
             f"  re-weighted over the better of the others: "
             f"{table[0].mean() / table[1:].mean(1).min():.3f} [{low:.3f}, {high:.3f}]",
