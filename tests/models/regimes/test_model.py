@@ -44,6 +44,21 @@ def test_the_effects_of_an_economy_lie_in_their_intervals(trained):
         assert found[name]["low"] < truth < found[name]["high"]
 
 
+def test_placebos_of_an_economy_of_the_family_are_as_those_of_simulated_series(trained):
+    (placebos,) = (t for t in trained[1].tables if t.title.startswith("Placebos"))
+    assert 0.01 < placebos.rows[0]["p-value"] <= 1
+    assert placebos.rows[0]["part"] < 0.4
+
+
+def test_what_was_found_is_said_first(trained):
+    """What the treatment does to the outcome, in each regime, before how it was found."""
+    first = trained[1].findings[0]
+    assert first.startswith("a unit of shock moves output by -")
+    assert "after turbulent dates" in first
+    names = [each.name for each in trained[1].drawings]
+    assert names[:2] == ["effect_by_horizon", "level"]
+
+
 def test_nothing_that_was_held_out_changes_the_scaler(trained, tmp_path):
     model, _, folder = trained
     learnt = model.economy
