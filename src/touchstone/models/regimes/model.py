@@ -299,7 +299,8 @@ class Regimes(Model[Window]):
             u, slope = np.asarray(found.u, float)[chosen], np.asarray(found.slope)[chosen]
             said = amortised.parameters(u)
             of_treatment = _least_squares(d, x)
-            shape = prior.treatment_shape + len(d) / 2
+            # Slopes take as many dates' worth of what is left.
+            shape = prior.treatment_shape + (len(d) - 1 - x.shape[1]) / 2
             scale = prior.treatment_scale + of_treatment[1, 0] ** 2 * len(d) / 2
             t_variance = scale / rng.gamma(shape, size=len(u))
             sizes = np.sqrt(said.variance)
