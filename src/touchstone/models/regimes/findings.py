@@ -3,7 +3,7 @@
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from touchstone.contract import Comparison, Drawing
 from touchstone.models.regimes import (
@@ -41,18 +41,26 @@ def answers(found: Economy, recipe: Recipe) -> list[str]:
 
         low, high = apart[h, 1:3]
         differ = "regimes differ" if low > 0 or high < 0 else "the data do not tell regimes apart"
-        joint = average[:, 3:5]
-        clear = np.flatnonzero((joint[:, 0] > 0) | (joint[:, 1] < 0))
-        together = "at no horizon"
-        if len(clear):
-            together = f"from {clear[0]} to {clear[-1]} rows"
+        apart_from_zero = (average[:, 3] > 0) | (average[:, 4] < 0)
         said.append(
             f"a unit of {recipe.treatment} moves {total}{outcome} by {interval(average)} on "
             f"average after {h} rows, where it is farthest from zero; by {interval(calm)} after "
             f"calm and by {interval(turbulent)} after turbulent dates: {differ} (90 % intervals of "
-            f"this horizon). The joint band of the average leaves zero {together}"
+            f"this horizon). The joint band of the average is apart from zero "
+            f"{_when(apart_from_zero)}"
         )
     return said
+
+
+def _when(inside: Bool[np.ndarray, " horizon"]) -> str:
+    """Stretches of horizons, in words."""
+    edges = np.flatnonzero(np.diff(np.r_[0, inside.astype(int), 0])).reshape(-1, 2)
+    if not len(edges):
+        return "at no horizon"
+    stretches = [
+        f"{start}" if end == start + 1 else f"{start} to {end - 1}" for start, end in edges.tolist()
+    ]
+    return f"after {', '.join(stretches)} rows"
 
 
 def by_horizon(found: Economy, recipe: Recipe) -> list[Comparison]:
@@ -171,9 +179,10 @@ def figures(
         ),
         Drawing(
             "sensitivity",
-            "What the average effect would be if a cause of both treatment and outcome had been "
-            "omitted, by how much of each it explains. On the red line nothing is left of the "
-            "effect. Dots: a cause as strong as each control.",
+            f"What the average effect {recipe.horizon} rows after the treatment would be if a "
+            "cause of both treatment and outcome had been omitted, by how much of each it "
+            "explains. On the red line nothing is left of the effect. Dots: a cause as strong as "
+            "each control.",
             partial(
                 drawings.contour, estimate=unit * float(least.slope[0]),
                 se=unit * float(least.se[0]), dof=least.dof, causes=causes,
