@@ -244,6 +244,16 @@ def _first_row(economy: Economy, asked: Question, after: Outcomes, effects: dict
         }
         for name, row in effects.items()
     ]
+    for name, of_outcome in zip(economy.outcomes.tolist(), economy.responses, strict=True):
+        h = int(np.abs(of_outcome[0, :, 0]).argmax())  # where the average is farthest from zero
+        estimates += [
+            {
+                "name": f"response of {name}", "unit": f"{name} per {treatment}",
+                "meaning": f"{group}, {h} rows later", "median": row[0], "low": row[1],
+                "high": row[2],
+            }
+            for group, row in zip(responses.GROUPS, of_outcome[:3, h].tolist(), strict=False)
+        ]  # fmt: skip
     estimates.append(
         {
             "name": outcome, "unit": "", "meaning": "after the treatment",
