@@ -200,6 +200,8 @@ def plain(value: Any) -> Any:
     """Arrays and numpy scalars as JSON values; what is not finite becomes None."""
     if type(value) in _PLAIN:  # most of a report: no more is asked of it
         return value
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

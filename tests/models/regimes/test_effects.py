@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 
 from touchstone.models.regimes import effects
 from touchstone.reliability.guardrail import wilson
@@ -45,6 +45,13 @@ def test_effects_and_errors_are_those_of_doubleml_on_the_same_folds():
     found = effects.interactive(y + 1.0 * treated, treated, x, *arms, plan)
     np.testing.assert_allclose(found.estimate[0], 1.7546307953300917, rtol=0, atol=1e-8)
     np.testing.assert_allclose(found.se_iid[0], 0.12432421184417251, rtol=0, atol=1e-8)
+
+
+def test_the_default_nuisance_is_the_ridge_regression_of_scikit_learn():
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((60, 9)), rng.standard_normal((60, 2))
+    theirs = Ridge(alpha=1.0).fit(x, y).predict(x)
+    np.testing.assert_allclose(effects.ridge().fit(x, y).predict(x), theirs, rtol=0, atol=1e-13)
 
 
 @pytest.mark.nightly

@@ -40,6 +40,10 @@ def test_probabilities_of_the_regime_are_calibrated(inferred):
         assert turbulent[inside].mean() == pytest.approx(p[inside].mean(), abs=error)
 
 
+def test_chains_agree_in_nearly_all_cases(inferred):
+    assert np.mean(inferred[2].r_hat < 1.1) > 0.92
+
+
 def test_innovations_of_the_family_are_nearly_standard_normal(inferred):
     innovation = inferred[2].innovation
     assert innovation.mean() == pytest.approx(0, abs=0.05)

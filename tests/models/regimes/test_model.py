@@ -44,6 +44,21 @@ def test_the_effects_of_an_economy_lie_in_their_intervals(trained):
         assert found[name]["low"] < truth < found[name]["high"]
 
 
+def test_placebos_of_an_economy_of_the_family_are_as_those_of_simulated_series(trained):
+    (placebos,) = (t for t in trained[1].tables if t.title.startswith("Placebos"))
+    assert 0.01 < placebos.rows[0]["p-value"] <= 1
+    assert placebos.rows[0]["part"] < 0.4
+
+
+def test_what_was_found_is_said_first(trained):
+    """What the treatment does to the outcome, in each regime, before how it was found."""
+    first = trained[1].findings[0]
+    assert first.startswith("a unit of shock moves output by -")
+    assert "after turbulent dates" in first
+    names = [each.name for each in trained[1].drawings]
+    assert names[:2] == ["effect_by_horizon", "level"]
+
+
 def test_nothing_that_was_held_out_changes_the_scaler(trained, tmp_path):
     model, _, folder = trained
     learnt = model.economy
@@ -82,6 +97,9 @@ def test_clients_of_causal_models_find_their_keys(trained):
     assert sum(found["uncertainty"].values()) == pytest.approx(1.0)
     assert (found["verdict"], found["refusals"]) == ("accept", [])
     assert found["assumed"].keys() == set(synthetic.RECIPE.controls)
+    by_horizon = found["effects_by_horizon"]
+    assert by_horizon["horizons"] == [0, 1]
+    assert by_horizon["output"]["turbulent"].keys() == {"estimate", "low", "high"}
 
 
 def test_a_feature_out_of_its_range_is_refused_by_its_name(trained):
@@ -142,8 +160,8 @@ def test_windows_of_the_training_are_rarely_refused_and_changed_ones_are(trained
 
 
 def test_rounding_is_nothing_new_where_one_control_is_the_lag_of_another():
-    """Of the quarterly series two controls are growth one and two quarters back."""
-    design = series.design(series.macrodata(), series.MACRO)
+    """Of the monthly series three controls are growth one, two and three months back."""
+    design = series.design(*series.monthly())
     controls = (design.controls - design.controls.mean(0)) / design.controls.std(0)
     memory, innovations = economy.autoregression(controls)
     fields = dict.fromkeys(economy.Economy.__dataclass_fields__, np.zeros(0))
@@ -254,8 +272,9 @@ def test_the_example_has_the_features_of_the_default_training(tmp_path, monkeypa
     monkeypatch.delenv("REGIMES_DATASET", raising=False)
     model.example(np.random.default_rng(1), data, meta)
     assert meta.read_text(encoding="utf-8").startswith("# simulated")
-    assert series.read_recipe(meta) == series.MACRO
-    assert len(series.design(series.read_csv(data, series.MACRO), series.MACRO).dates) == 157
+    _, recipe = series.monthly()
+    assert series.read_recipe(meta) == recipe
+    assert len(series.design(series.read_csv(data, recipe), recipe).dates) == 157
 
 
 def test_both_methods_infer_cases_of_the_family(trained):

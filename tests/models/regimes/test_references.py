@@ -11,7 +11,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from touchstone.models.regimes import effects, sensitivity
+from touchstone.models.regimes import effects, sensitivity, series
 
 STATSMODELS = Path(statsmodels.__file__).parent / "tsa"
 
@@ -41,6 +41,16 @@ def monetary():
     months = pd.date_range("1967-01-01", "1996-12-01", freq="MS")
     shocks = shocks.groupby(shocks.index.to_period("M").to_timestamp()).sum()
     return growth_of_industrial_production().reindex(months), shocks.reindex(months, fill_value=0.0)
+
+
+def test_the_series_of_the_model_are_these(monetary):
+    table, _ = series.monthly()
+    months = table.dates.astype("datetime64[M]") - np.timedelta64(1, "M")  # dated after their month
+    for name, known in zip(("fred_INDPRO_growth", "romer_shock"), monetary, strict=True):
+        ours = pd.Series(table.column(name), index=months.astype("datetime64[ns]")).dropna()
+        both = pd.concat([ours, known], axis=1, join="inner")
+        assert len(both) > 320
+        np.testing.assert_allclose(both.iloc[:, 0], both.iloc[:, 1], atol=1e-6)
 
 
 def response(growth, shocks):

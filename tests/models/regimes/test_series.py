@@ -106,25 +106,27 @@ def test_a_table_that_cannot_be_learnt_from_is_refused(change, said, tmp_path):
 
 def test_every_problem_of_a_recipe_is_said_at_once(tmp_path):
     file = tmp_path / "series.yaml"
-    file.write_text("date: date\noutcome: 3\ncontrols: x\nhorizon: -1\nlag: 2\n", encoding="utf-8")
+    text = "date: date\noutcome: 3\ncontrols: x\nhorizon: -1\nlag: 2\ncumulative: 1\n"
+    file.write_text(text + "further_outcomes: [1]\n", encoding="utf-8")
     with pytest.raises(ArtifactError) as error:
         series.read_recipe(file)
-    for key in ("outcome: 3", "treatment: None", "controls: 'x'", "horizon: -1", "lag: is unknown"):
+    for key in (
+        "outcome: 3", "treatment: None", "controls: 'x'", "horizon: -1", "lag: is unknown",
+        "cumulative: 1", "further_outcomes: [1]",
+    ):  # fmt: skip
         assert key in str(error.value)
 
 
-def test_the_series_of_statsmodels_are_dated_after_their_quarter():
-    table = series.macrodata()
-    found = series.design(table, series.MACRO)
-    assert str(table.dates[0]) == "1959-04-01"
-    assert str(table.dates[-1]) == "2009-10-01"
-    assert len(found.dates) == 199
-    # The fourth quarter of 2008: output fell by 5.4 % a year (BEA, July 2009).
-    k = list(table.dates.astype(str)).index("2009-01-01")
-    assert 100 * np.expm1(table.column("growth")[k] / 100) == pytest.approx(-5.4, abs=0.05)
-    # Quarters are 90, 91 or 92 days long.
-    growth = table.column("growth")
-    first = list(table.dates).index(found.dates[0])
-    for row, lag in ((0, 1), (1, 2)):
+def test_the_monthly_series_are_dated_after_their_month():
+    table, recipe = series.monthly()
+    found = series.design(table, recipe)
+    assert (str(found.dates[0]), str(found.dates[-1])) == ("1969-04-01", "1997-01-01")
+    # Of December 1974: the deepest fall of the recession, while core prices rose by 0.8 %.
+    k = list(table.dates.astype(str)).index("1975-01-01")
+    assert table.column("fred_INDPRO_growth").argmin() == k
+    assert table.column("fred_CPILFESL_growth")[k] == pytest.approx(0.77, abs=0.05)
+    # Months have 28 to 31 days: features lie one, two and three of them back.
+    growth, first = table.column("fred_INDPRO_growth"), list(table.dates).index(found.dates[0])
+    for row, lag in ((0, 1), (1, 2), (2, 3)):
         before = growth[first - lag : first - lag + len(found.dates)]
         np.testing.assert_array_equal(found.controls[:, row], before)

@@ -189,3 +189,19 @@ def test_probabilities_ahead_use_nothing_later_and_end_in_the_long_run():
     np.testing.assert_array_equal(later[:63], model.ahead(states.filtered, 3)[:63])
     far = model.ahead(states.filtered, 500)
     np.testing.assert_allclose(far, np.tile(switching.stationary(model.transition), (120, 1)))
+
+
+def test_transitions_that_are_counted_besides_move_the_fit_as_a_prior_does():
+    """Enough of them decide; a few move the estimate towards them; none leave it as it is."""
+    rng = np.random.default_rng(8)
+    state = np.repeat([0, 1, 0, 1, 0], 30)
+    y = np.where(state == 1, 3.0, 0.5) * rng.standard_normal(150)
+    none = np.zeros((150, 0))
+    counts = np.array([[1.0, 1.0], [1.0, 1.0]])
+    plain, few, many = (
+        switching.fit(y, none, 2, np.random.default_rng(9), counted=c * counts)
+        for c in (1e-3, 3.0, 1e5)
+    )
+    np.testing.assert_allclose(many.transition, 0.5, atol=1e-3)
+    assert (np.diag(few.transition) < np.diag(plain.transition)).all()
+    assert (np.diag(few.transition) > 0.7).all()

@@ -57,6 +57,15 @@ def parameters(u: Float[np.ndarray, "economy 8"]) -> "Values":
     return Values(u[:, :2], u[:, 2:4], variance, 1 / (1 + np.exp(-u[:, 6:])))
 
 
+def coordinates_of(now: Parameters) -> Float[Array, " 8"]:
+    """Coordinates of one economy; see `coordinates`."""
+    calm, turbulent = jnp.log(now.variance)
+    stay = jnp.clip(now.stay, _LEAST_STAY, 1 - _LEAST_STAY)
+    larger = jnp.log(jnp.expm1(jnp.maximum(turbulent - calm, 1e-6)))
+    both = jnp.concatenate([now.effect, now.intercept])
+    return jnp.concatenate([both, jnp.stack([calm, larger]), jnp.log(stay / (1 - stay))])
+
+
 class Values(NamedTuple):
     """Parameters by regime, shape (2,) each, of one economy, or of many."""
 

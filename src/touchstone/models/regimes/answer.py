@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.regimes import refusals
+from touchstone.models.regimes import refusals, responses
 from touchstone.models.regimes.economy import REGIMES, Economy
 
 _NINETY = 1.6448536  # standard deviations from the mean to the end of a 90 % interval
@@ -192,10 +192,7 @@ def answer(economy: Economy, values: dict) -> dict:
         "outside_training": every,
         "causal_effects": {treatment: effects["average"]},
         "effects_by_regime": {name: effects[name] for name in REGIMES},
-        "effects_by_horizon": [
-            dict(zip(("estimate", "low", "high", "joint_low", "joint_high"), row, strict=True))
-            for row in (unit * economy.projections).tolist()
-        ],
+        "effects_by_horizon": _by_horizon(economy),
         "model_type": "hybrid_causal_model",
         "n_samples": int(economy.n_rows),
         "n_features": len(economy.controls),
@@ -203,6 +200,25 @@ def answer(economy: Economy, values: dict) -> dict:
         "robustness_value": float(economy.robustness[0]),
         "verdict": "escalate" if every else "accept",
         "n_rows": len(q),
+    }
+
+
+def _by_horizon(economy: Economy) -> dict:
+    """Responses of each outcome at some horizons, on average and in each regime."""
+    horizons = responses.shown(economy.responses.shape[2])
+    return {
+        "horizons": list(horizons),
+        **{
+            outcome: {
+                group: dict(
+                    zip(("estimate", "low", "high"), rows[horizons].T.tolist(), strict=False)
+                )
+                for group, rows in zip(responses.GROUPS[:-1], of_outcome, strict=False)
+            }
+            for outcome, of_outcome in zip(
+                economy.outcomes.tolist(), economy.responses, strict=True
+            )
+        },
     }
 
 
@@ -228,6 +244,16 @@ def _first_row(economy: Economy, asked: Question, after: Outcomes, effects: dict
         }
         for name, row in effects.items()
     ]
+    for name, of_outcome in zip(economy.outcomes.tolist(), economy.responses, strict=True):
+        h = int(np.abs(of_outcome[0, :, 0]).argmax())  # where the average is farthest from zero
+        estimates += [
+            {
+                "name": f"response of {name}", "unit": f"{name} per {treatment}",
+                "meaning": f"{group}, {h} rows later", "median": row[0], "low": row[1],
+                "high": row[2],
+            }
+            for group, row in zip(responses.GROUPS, of_outcome[:3, h].tolist(), strict=False)
+        ]  # fmt: skip
     estimates.append(
         {
             "name": outcome, "unit": "", "meaning": "after the treatment",

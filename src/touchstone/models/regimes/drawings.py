@@ -14,28 +14,34 @@ _TURBULENT = "C3"
 _LIKELY = 0.5  # probability of the turbulent regime, from which on dates are shaded
 
 
-def by_horizon(figure: FigureBase, rows: Sequence[dict], unit: float, label: str) -> None:
-    """Effect at each horizon from 0 on, with its interval and the joint band.
+def by_horizon(
+    figure: FigureBase,
+    responses: Float[np.ndarray, "outcome group horizon number"],
+    labels: Sequence[str],
+) -> None:
+    """Response of each outcome on average (left) and in each regime (right), with both bands.
 
     Args:
         figure: Where to draw.
-        rows: `median`, `low`, `high`, `joint low` and `joint high` each, in standard deviations.
-        unit: What makes an effect of them.
-        label: Of the effect.
+        responses: Estimate, low, high, joint low and joint high, on average, calm and turbulent.
+        labels: Of the outcomes.
     """
-    ax = figure.subplots()
-    column = {
-        key: unit * np.array([row[key] for row in rows], float) for key in rows[0] if key != "name"
-    }
-    x = np.arange(len(rows))
-    ax.fill_between(
-        x, column["joint low"], column["joint high"], color="0.9", label="90 % of all together"
-    )
-    ax.fill_between(x, column["low"], column["high"], color="C0", alpha=0.35, label="90 % of each")
-    ax.plot(x, column["median"], "o-", color="C0", ms=4, label="estimate")
-    ax.axhline(0, color="black", lw=0.8)
-    ax.set(xlabel="Rows after the treatment", ylabel=label)
-    ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes = figure.subplots(len(labels), 2, sharex=True, squeeze=False)
+    shown = (("average", 0, "C0"), ("calm", 1, "C0"), ("turbulent", 2, _TURBULENT))
+    for row, of_outcome, label in zip(axes, responses, labels, strict=True):
+        for name, group, color in shown:
+            ax: Axes = row[min(group, 1)]
+            estimate, low, high, joint_low, joint_high = of_outcome[group].T
+            x = np.arange(len(estimate))
+            ax.fill_between(x, joint_low, joint_high, color=color, alpha=0.12, lw=0)
+            ax.fill_between(x, low, high, color=color, alpha=0.3, lw=0)
+            ax.plot(x, estimate, color=color, label=name)
+        for ax in row:
+            ax.axhline(0, color="black", lw=0.8)
+            ax.legend(fontsize=9)
+        row[0].set_ylabel(label)
+    for ax in axes[-1]:
+        ax.set_xlabel("Rows after the treatment")
 
 
 def level(figure: FigureBase, responses: dict[str, Response], label: str) -> None:

@@ -19,7 +19,7 @@ from touchstone.models.regimes.series import Design
 from touchstone.models.regimes.switching import Switching
 
 ARRAYS, META = "economy.npz", "model_meta.json"
-VERSION = 2
+VERSION = 3
 REGIMES = ("calm", "turbulent")
 _BURN_IN = 40  # dates
 _STRETCH = 8  # dates, whose innovations of the controls stay together
@@ -109,10 +109,13 @@ class Economy:
         now: Probability of each regime after the last row, shape (2,).
         effect: Estimate, standard error, low and high of the average effect, then of those in each
             regime, in standard deviations, shape (3, 4).
-        pivots: Of the effects in the regimes, in economies of the training's length, shape
-            (2, series).
-        projections: Estimate, low, high, joint low and joint high of the average effect at each
-            horizon from 0 on, in standard deviations, shape (horizon, 5).
+        inflation: Errors of the effects in the regimes in windows, over their standard errors, root
+            mean square, shape (2,).
+        errors: Truths of such windows less their shrunk estimates, in standard deviations of these,
+            shape (2, series); see `effects.shrink`.
+        outcomes: Names of all outcomes, that of the regimes first, shape (outcome,).
+        responses: Of each outcome at each horizon from 0 on to a unit of the treatment, in its own
+            unit; see `responses`.
         robustness: Robustness values of the average effect: of its estimate, of its sign at 90 %.
         n_rows: Rows trained on.
         horizon: Rows from the treatment to the outcome.
@@ -143,8 +146,10 @@ class Economy:
     draws: Float[np.ndarray, "draw column"]
     now: Float[np.ndarray, " regime"]
     effect: Float[np.ndarray, "effect number"]
-    pivots: Float[np.ndarray, "regime series"]
-    projections: Float[np.ndarray, "horizon number"]
+    inflation: Float[np.ndarray, " regime"]
+    errors: Float[np.ndarray, "regime series"]
+    outcomes: np.ndarray
+    responses: Float[np.ndarray, "outcome group horizon number"]
     robustness: Float[np.ndarray, " 2"]
     n_rows: Int[np.ndarray, ""]
     horizon: Int[np.ndarray, ""]
@@ -335,6 +340,10 @@ def _observe(
     size, late = stress.severity * stress.size, np.arange(n_dates) >= n_dates // 2
     sd = np.sqrt(parameters.variance)[every, state]
     t_sd = np.sqrt(parameters.treatment_variance)[:, None]
+    if stress.name == "confounding":
+        # Part of both errors is a cause that nobody observed; each is as large as without it.
+        cause = noise.standard_normal(e.shape)
+        e, v = ((part + size * cause) / np.sqrt(1 + size**2) for part in (e, v))
     effect = parameters.effect[every, state]
     level = parameters.intercept[every, state]
     if stress.name == "break_effect":
@@ -367,9 +376,6 @@ def _observe(
         shown = np.arange(n_dates)
         shown = np.where((shown >= start) & (shown < start + length), start - 1, shown)
         y, d, x = y[every, shown], d[every, shown], x[every, shown]
-    elif stress.name == "confounding":
-        cause = noise.standard_normal(y.shape)
-        d, y = d + size * t_sd * cause, y + size * sd * cause
     elif stress.name == "look_ahead":
         # The last control holds part of the outcome, as if it were dated before it was known.
         x = x.copy()

@@ -4,9 +4,13 @@ Each sweep draws the path of regimes from its exact joint posterior, then every 
 from its conditional: coefficients are normal, variances inverse gamma, transitions beta. That the
 turbulent variance is the larger one is kept by refusing draws that break it, which is a
 Metropolis step whose proposal is the conditional.
+
+Parameters that are drawn given a path stay near it. After the warmup each sweep therefore ends with
+Metropolis steps that know no path, since the forward recursion sums over all of them: to a draw of
+a t distribution with the moments of the warmup, or along the difference of two draws of it (ter
+Braak and Vrugt 2008), which leads from one mode to another.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,7 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.scipy.stats import norm
+from jaxtyping import Float
 
+from touchstone.models.regimes import amortised
 from touchstone.models.regimes.economy import Economy, Parameters, Prior, Window, draw_parameters
 from touchstone.models.regimes.sequential import Known, innovations
 from touchstone.models.regimes.switching import forward, sample_path
@@ -23,6 +29,27 @@ N_CHAINS = 4
 _N_STARTS = 100  # draws of the prior that chains start from
 _THIN = 2  # sweeps for each draw
 _N_TRIES = 8  # draws of the variances, of which the last that is in order counts
+_N_TOGETHER = 50  # sweeps between two looks, so that one program runs for any number of them
+_N_STEPS = 2  # without a path, at the end of each sweep
+_N_KEPT = 200  # draws of the warmup that steps are made of
+_DOF = 5  # of the t distribution
+_FAR = 2.38  # times the difference of two draws, over the root of twice the number of parameters
+
+
+class Moves(NamedTuple):
+    """What steps without a path are made of, of each case.
+
+    Attributes:
+        kept: Draws of the warmup in the coordinates of `amortised`, then slopes; shape
+            (case, kept, K).
+        middle, root: Their mean, and the root of their covariance; shapes (case, K), (case, K, K).
+        use: Whether steps are made at all, shape (case,).
+    """
+
+    kept: Float[np.ndarray, "case kept k"]
+    middle: Float[np.ndarray, "case k"]
+    root: Float[np.ndarray, "case k k"]
+    use: np.ndarray
 
 
 class Sampled(NamedTuple):
@@ -67,25 +94,35 @@ def sample(
         prior: Of the parameters.
         window: The cases.
         rng: For starts and draws.
-        n_warmup: Sweeps of each chain before its draws.
+        n_warmup: Sweeps of each chain before its draws, at least.
         n_draws: Of each case, shared among the chains.
     """
     n, n_keep = len(window.outcome), -(-n_draws // N_CHAINS)
     # Each chain starts at one of many draws of the prior, by their likelihoods: where the posterior
     # has several modes, chains are shared among these about as it is.
-    starts = draw_parameters(prior, economy, rng, n * _N_STARTS)
-    starts = Parameters(*(a.reshape(n, _N_STARTS, *a.shape[1:]) for a in starts))
-    keys = jax.random.split(jax.random.key(int(rng.integers(2**31))), (n, N_CHAINS))
+    candidates = draw_parameters(prior, economy, rng, n * _N_STARTS)
+    candidates = Parameters(*(a.reshape(n, _N_STARTS, *a.shape[1:]) for a in candidates))
+    data = window.outcome, window.treatment, window.controls
+    key = jax.random.key(int(rng.integers(2**31)))
+    n_warm, n_after = -(-n_warmup // _N_TOGETHER), -(-_THIN * n_keep // _N_TOGETHER)
+    first, *keys = jax.random.split(key, 1 + n_warm + n_after)
+    now = _starts(jax.random.split(first, (n, N_CHAINS)), candidates, *data)
     centre = jnp.asarray(economy.slope), jnp.asarray(economy.treatment_slope)
-    draws, sums = _run(
-        keys, starts, window.outcome, window.treatment, window.controls, centre, prior,
-        n_warmup, n_warmup + _THIN * n_keep,
-    )  # fmt: skip
-    draws = Parameters(*(np.asarray(a, float)[:, :, n_warmup::_THIN] for a in draws))
+    moves, drawn, totals = _no_moves(n, 8 + len(economy.slope)), [], []
+    for number, each in enumerate(keys):
+        if number == n_warm:
+            moves, drawn = _moves(drawn[n_warm // 2 :]), []
+        split = jax.random.split(each, (n, N_CHAINS))
+        now, draws, sums = _advance(split, now, *data, centre, prior, moves)
+        drawn.append(Parameters(*(np.asarray(a, float) for a in draws)))
+        if number >= n_warm:
+            totals.append([np.asarray(total, float).mean(1) for total in sums])
+    draws = _joined(drawn)
+    draws = Parameters(*(a[:, :, ::_THIN] for a in draws))
     r_hat = _r_hat(draws)
     flat = Parameters(*(a.reshape(n, -1, *a.shape[3:])[:, :n_draws] for a in draws))
     mean, square, cdf, density, turbulent, filtered = (
-        np.asarray(total, float).mean(1) / (_THIN * n_keep) for total in sums
+        np.mean(each, axis=0) / _N_TOGETHER for each in zip(*totals, strict=True)
     )
     sd = np.sqrt(np.maximum(square - mean**2, 1e-12))
     known = Known(flat.variance.mean(1), flat.stay.mean(1), flat.treatment_variance.mean(1))
@@ -100,32 +137,108 @@ def sample(
     )  # fmt: skip
 
 
-@partial(jax.jit, static_argnames="n_sweeps")
-def _run(keys, starts, outcome, treatment, controls, centre, prior, n_warmup, n_sweeps):
-    """Chains of all cases side by side: every draw, and sums over those after the warmup."""
+def _joined(parts: list[Parameters]) -> Parameters:
+    """Draws one after the other, shape (case, chain, draw, ...)."""
+    return Parameters(*(np.concatenate(each, axis=2) for each in zip(*parts, strict=True)))
 
-    def chain(key, candidates, y, d, x):
-        first, second = jax.random.split(key)
+
+def _no_moves(n: int, k: int) -> Moves:
+    root = np.tile(np.eye(k), (n, 1, 1))
+    return Moves(np.zeros((n, _N_KEPT, k)), np.zeros((n, k)), root, np.zeros(n))
+
+
+def _moves(drawn: list[Parameters]) -> Moves:
+    """Of the draws of the warmup, all chains together."""
+    draws = _joined(drawn)
+    n, n_chains, n_each = draws.variance.shape[:3]
+    flat = Parameters(*(a.reshape(-1, *a.shape[3:]) for a in draws))
+    theta = np.column_stack([amortised.coordinates(flat), flat.slope]).reshape(
+        n, -1, 8 + flat.slope.shape[1]
+    )
+    kept = theta[:, np.linspace(0, n_chains * n_each - 1, _N_KEPT).astype(int)]
+    middle = theta.mean(1)
+    apart = theta - middle[:, None]
+    covariance = np.einsum("nik,nil->nkl", apart, apart) / theta.shape[1]
+    root = np.linalg.cholesky(covariance + 1e-6 * np.eye(theta.shape[2]))
+    return Moves(kept, middle, root, np.ones(n))
+
+
+@jax.jit
+def _starts(keys, candidates, outcome, treatment, controls):
+    """One of the candidates for each chain, by their likelihoods."""
+
+    def start(key, candidates, y, d, x):
         log_density = jax.vmap(lambda each: _forward(each, y, d, x)[-1])(candidates)
-        chosen = jax.random.categorical(first, log_density)
-        start = jax.tree.map(lambda values: values[chosen], candidates)
-        ahead = partial(_sweep, y=y, d=d, x=x, centre=centre, prior=prior)
+        chosen = jax.random.categorical(key, log_density, shape=(N_CHAINS,))
+        return jax.tree.map(lambda values: values[chosen], candidates)
 
-        def step(carry, number_and_key):
+    return jax.vmap(start)(keys[:, 0], candidates, outcome, treatment, controls)
+
+
+@jax.jit
+def _advance(keys, states, outcome, treatment, controls, centre, prior, moves):
+    """Chains of all cases side by side: their states, every draw, and sums over these sweeps."""
+
+    def chain(key, state, y, d, x, moves):
+        def step(carry, key):
             state, sums = carry
-            number, step_key = number_and_key
-            new, said = ahead(step_key, state)
-            sums = jax.tree.map(lambda a, b: a + jnp.where(number < n_warmup, 0, b), sums, said)
-            return (new, sums), new
+            first, second = jax.random.split(key)
+            new, said = _sweep(first, state, y=y, d=d, x=x, centre=centre, prior=prior)
+            steps = jax.random.split(second, _N_STEPS)
+            new, _ = jax.lax.scan(
+                lambda old, key: (_step(key, old, y, d, x, centre[0], prior, moves), None),
+                new,
+                steps,
+            )
+            return (new, jax.tree.map(jnp.add, sums, said)), new
 
-        shapes = jax.eval_shape(lambda: ahead(second, start)[1])
+        shapes = jax.eval_shape(
+            lambda: _sweep(key, state, y=y, d=d, x=x, centre=centre, prior=prior)[1]
+        )
         nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
-        numbers = jnp.arange(n_sweeps), jax.random.split(second, n_sweeps)
-        (_, sums), draws = jax.lax.scan(step, (start, nothing), numbers)
-        return draws, sums
+        keys = jax.random.split(key, _N_TOGETHER)
+        (state, sums), draws = jax.lax.scan(step, (state, nothing), keys)
+        return state, draws, sums
 
-    of_case = jax.vmap(chain, (0, None, None, None, None))
-    return jax.vmap(of_case)(keys, starts, outcome, treatment, controls)
+    of_case = jax.vmap(chain, (0, 0, None, None, None, None))
+    return jax.vmap(of_case)(keys, states, outcome, treatment, controls, moves)
+
+
+def _step(key, now: Parameters, y, d, x, centre, prior: Prior, moves: Moves) -> Parameters:
+    """A Metropolis step of all that the outcome depends on; see the head of this file."""
+    keys = jax.random.split(key, 6)
+    k = moves.middle.shape[0]
+
+    def log_target(theta):
+        u, slope = theta[:8], theta[8:]
+        evidence = amortised.run_filter(u, y - x @ slope, d)[1]
+        of_slope = -0.5 * (((slope - centre) / prior.slope) ** 2).sum()
+        return evidence + amortised.log_prior(prior, u) + of_slope
+
+    def log_proposal(theta):
+        z = jax.scipy.linalg.solve_triangular(moves.root, theta - moves.middle, lower=True)
+        return -0.5 * (_DOF + k) * jnp.log1p((z**2).sum() / _DOF)
+
+    u = amortised.coordinates_of(now)
+    old = jnp.concatenate([u, now.slope])
+    chi = (jax.random.normal(keys[0], (_DOF,)) ** 2).mean()
+    normal = jax.random.normal(keys[1], (k,))
+    drawn = moves.middle + moves.root @ normal / jnp.sqrt(chi)
+    pair = moves.kept[jax.random.randint(keys[2], (2,), 0, len(moves.kept))]
+    size = jnp.where(jax.random.bernoulli(keys[3]), 1.0, _FAR / np.sqrt(2 * k))
+    along = old + size * (pair[0] - pair[1])
+    independent = jax.random.bernoulli(keys[4])
+    new = jnp.where(independent, drawn, along)
+    back = jnp.where(independent, log_proposal(old) - log_proposal(new), 0.0)
+    before, after = jax.vmap(log_target)(jnp.stack([old, new]))
+    gain = after - before + back
+    log_uniform = -jax.random.exponential(keys[5])
+    accepted = (moves.use > 0) & (log_uniform < gain)
+    chosen = jnp.where(accepted, new, old)
+    found = amortised.values(chosen[:8])
+    stay = jnp.clip(found.stay, 1e-4, 1 - 1e-4)
+    of_outcome = found.intercept, found.effect, chosen[8:], found.variance, stay
+    return Parameters._make((*of_outcome, now.treatment_slope, now.treatment_variance))
 
 
 def _forward(now: Parameters, y, d, x):

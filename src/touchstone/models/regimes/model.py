@@ -110,7 +110,7 @@ class Regimes(Model[Window]):
         return self._cases(window, parameters, "economy")
 
     def example(self, rng: np.random.Generator, data: Path, meta: Path) -> None:
-        """Write quarters that are simulated in the manner of the default data.
+        """Write months that are simulated in the manner of the default data.
 
         Where the environment names data of another kind, these are the example: no other series
         have their features.
@@ -121,9 +121,11 @@ class Regimes(Model[Window]):
             series.write_csv(data, series.read_csv(given, recipe), recipe.date)
             series.write_recipe(meta, recipe, "the series that were trained on")
             return
-        table = series.imitate(series.macrodata(), rng, _EXAMPLE_DATES)
-        series.write_csv(data, table)
-        series.write_recipe(meta, series.MACRO, "simulated")
+        table, recipe = series.monthly()
+        series.write_csv(
+            data, series.imitate(table, recipe.treatment, rng, _EXAMPLE_DATES), recipe.date
+        )
+        series.write_recipe(meta, recipe, "simulated")
 
     def read(self, data: Path, meta: Path) -> tuple[Cases[Window], list[str]]:
         """Series of dates, whose features have to be those of the training."""
@@ -179,13 +181,16 @@ class Regimes(Model[Window]):
         folder: Path,
         lineage: dict,
     ) -> Fit:
-        """Learn from a CSV of series; else from the quarterly ones that come with statsmodels."""
+        """Learn from a CSV of series; else from the monthly ones that come with the model."""
         comparisons = []
         if data[0].suffix == ".npz":
             drawn = synthetic.load(data[0])
-            known = training.recovered(drawn.table, synthetic.RECIPE, synthetic.EFFECT, rng)
-            comparisons.append(known)
-            table, recipe = series.macrodata(), series.MACRO
+            comparisons.append(
+                training.recovered(
+                    drawn.table, synthetic.RECIPE, self.config, synthetic.EFFECT, rng
+                )
+            )
+            table, recipe = series.monthly()
         else:
             meta = settings["meta"] or data[0].with_suffix(".yaml")
             table, recipe = _read(data, Path(meta))
@@ -264,10 +269,15 @@ class Regimes(Model[Window]):
 
     def _switching(self, window: Window, rng: np.random.Generator, budget: dict):
         """Draws, prediction, log evidence and R-hat by Gibbs sampling."""
-        prior = training.prior_of(self.config, self.economy)
+        prior, n_cases = training.prior_of(self.config, self.economy), len(window.outcome)
+        # One program serves for all batches: a last one that is short is filled up.
+        filled = window
+        if n_cases > 1:
+            filled = Window(*(values[np.arange(_BATCH) % n_cases] for values in window))
         found = gibbs.sample(
-            self.economy, prior, window, rng, budget["n_warmup"], budget["n_draws"]
+            self.economy, prior, filled, rng, budget["n_warmup"], budget["n_draws"]
         )
+        found = jax.tree.map(lambda values: values[:n_cases], found)
         n, n_draws = found.parameters.variance.shape[:2]
         flat = Parameters(*(a.reshape(n * n_draws, *a.shape[2:]) for a in found.parameters))
         values = flat.quantities.reshape(n, n_draws, -1)
@@ -289,7 +299,8 @@ class Regimes(Model[Window]):
             u, slope = np.asarray(found.u, float)[chosen], np.asarray(found.slope)[chosen]
             said = amortised.parameters(u)
             of_treatment = _least_squares(d, x)
-            shape = prior.treatment_shape + len(d) / 2
+            # Slopes take as many dates' worth of what is left.
+            shape = prior.treatment_shape + (len(d) - 1 - x.shape[1]) / 2
             scale = prior.treatment_scale + of_treatment[1, 0] ** 2 * len(d) / 2
             t_variance = scale / rng.gamma(shape, size=len(u))
             sizes = np.sqrt(said.variance)
@@ -312,17 +323,19 @@ class Regimes(Model[Window]):
         return np.array(values), Prediction(*rows), evidence, np.array(k_hats)
 
     def _scores(self, window: Window, rng: np.random.Generator, budget: dict):
-        """Effects by orthogonal scores with the errors of simulated economies; all else from the
-        prior, and a prediction by least squares."""
+        """Effects given their orthogonal scores, whose errors are those of simulated economies; all
+        else from the prior, and a prediction by least squares."""
         n, n_dates = window.outcome.shape
         n_draws, learnt = budget["n_draws"], self.economy
+        prior = training.prior_of(self.config, learnt)
         values = self._prior_values(n * n_draws, rng).reshape(n, n_draws, -1)
         plan = scores.folds(n_dates, "full")
         rows = []
         for k, (y, d, x) in enumerate(zip(*window[:3], strict=True)):
             found = training.by_regime(y, d, x, learnt.switching, int(learnt.horizon), plan)
-            pivot = learnt.pivots[:, rng.integers(learnt.pivots.shape[1], size=n_draws)]
-            values[k, :, :2] = found.estimate - found.se * pivot.T
+            shrunk = scores.shrink(found, learnt.inflation, prior.effect)
+            errors = learnt.errors[:, rng.integers(learnt.errors.shape[1], size=n_draws)]
+            values[k, :, :2] = shrunk.mean + shrunk.sd * errors.T
             rows.append(np.concatenate([_least_squares(y, d, x), _least_squares(d, x)], axis=1))
         prediction = Prediction(*np.moveaxis(np.array(rows), 1, 0))
         return values, prediction, np.full(n, np.nan), np.ones(n)

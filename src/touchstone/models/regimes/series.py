@@ -19,7 +19,7 @@ from touchstone.io import artifacts, plain_yaml
 from touchstone.io.artifacts import ArtifactError
 
 _FEATURE = re.compile(r"(?P<series>.+)_lag_(?P<days>\d+)d")
-_TOGETHER = 8  # quarters of a simulated series whose innovations are those of as many of the table
+_TOGETHER = 8  # dates of a simulated series whose innovations are those of as many of the table
 _LEAST_DATES = 60  # of a table to learn from
 _MOST_GAP = 1.6  # times the median distance of dates, beyond which dates are missing
 
@@ -38,6 +38,9 @@ class Recipe(NamedTuple):
         controls: Features that are held fixed.
         publication_lags: Days after its date at which a value of a series is known.
         horizon: Rows from the treatment to the outcome.
+        further_outcomes: Series whose responses to the treatment are shown beside the outcome's.
+        cumulative: Whether outcomes are changes, such as growth, whose sums since the treatment are
+            what is asked about by horizon.
     """
 
     date: str
@@ -46,6 +49,13 @@ class Recipe(NamedTuple):
     controls: tuple[str, ...]
     publication_lags: dict[str, int]
     horizon: int = 0
+    further_outcomes: tuple[str, ...] = ()
+    cumulative: bool = False
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """All outcomes, that of the regimes first."""
+        return (self.outcome, *self.further_outcomes)
 
     @classmethod
     def of(cls, content: object, source: str) -> "Recipe":
@@ -60,9 +70,11 @@ class Recipe(NamedTuple):
         for key in ("date", "outcome", "treatment"):
             if not isinstance(content.get(key), str):
                 problems.append(f"{key}: {content.get(key)!r}, expected the name of a column")
-        controls = content.get("controls")
-        if not isinstance(controls, list) or not all(isinstance(c, str) for c in controls):
-            problems.append(f"controls: {controls!r}, expected a list of features")
+        lists = {"controls": "features", "further_outcomes": "columns"}
+        for key, what in lists.items():
+            given = content.get(key, [] if key in cls._field_defaults else None)
+            if not isinstance(given, list) or not all(isinstance(c, str) for c in given):
+                problems.append(f"{key}: {given!r}, expected a list of {what}")
         lags = content.get("publication_lags", {})
         if not isinstance(lags, dict) or not all(
             type(days) is int and days >= 0 for days in lags.values()
@@ -71,10 +83,14 @@ class Recipe(NamedTuple):
         horizon = content.get("horizon", 0)
         if type(horizon) is not int or not 0 <= horizon <= 24:
             problems.append(f"horizon: {horizon!r}, expected a whole number of rows, 0 to 24")
+        cumulative = content.get("cumulative", False)
+        if not isinstance(cumulative, bool):
+            problems.append(f"cumulative: {cumulative!r}, expected true or false")
         if problems:
             raise ArtifactError(f"{source}: {'; '.join(problems)}")
         names = (content[key] for key in ("date", "outcome", "treatment"))
-        return cls(*names, tuple(content["controls"]), lags, horizon)
+        controls, further = (tuple(content.get(key, [])) for key in lists)
+        return cls(*names, controls, lags, horizon, further, cumulative)
 
 
 class Table(NamedTuple):
@@ -196,7 +212,7 @@ def parts(feature: str) -> tuple[str, int]:
 def _series_of(recipe: Recipe) -> tuple[str, ...]:
     """All series that a recipe needs, each once."""
     controls = (parts(feature)[0] for feature in recipe.controls)
-    return tuple(dict.fromkeys([recipe.outcome, recipe.treatment, *controls]))
+    return tuple(dict.fromkeys([*recipe.outcomes, recipe.treatment, *controls]))
 
 
 def assert_known(recipe: Recipe) -> None:
@@ -267,65 +283,46 @@ def design(table: Table, recipe: Recipe) -> Design:
 
 # What comes with the package ----------------------------------------------------------------------
 
-# The shortest quarter has 90 days, two of them 181: a feature of so many is always one, or two,
-# quarters back.
-MACRO = Recipe(
-    "date",
-    "growth",
-    "rate_change",
-    ("growth_lag_90d", "growth_lag_181d", "infl_lag_90d", "unemp_lag_90d", "rate_lag_90d"),
-    {"growth": 30, "infl": 15, "unemp": 7, "rate": 1},
-    1,
-)
+MONTHLY = Path(__file__).with_name("data") / "monthly.csv"
 
 
-def macrodata() -> Table:
-    """The quarterly series of the United States that come with statsmodels, 1959 to 2009.
+def monthly() -> tuple[Table, Recipe]:
+    """Monetary shocks, industrial production and prices of the United States, by month."""
+    recipe = read_recipe(MONTHLY.with_suffix(".yaml"))
+    return read_csv(MONTHLY, recipe), recipe
 
-    Growth of real output, in per cent a year; inflation; the rate of unemployment; the rate of
-    three-month Treasury bills, and its change, which is the treatment. Each value is dated at the
-    first day of the quarter after its own.
+
+def imitate(table: Table, treatment: str, rng: np.random.Generator, n_dates: int) -> Table:
+    """Dates that are simulated in the manner of a table, as far apart as its own, after its last.
+
+    All series follow their vector autoregression, with stretches of its innovations, so that calm
+    and turbulent years stay together; innovations of the treatment are normal.
     """
-    from statsmodels.datasets import macrodata as source  # it takes a second to import
-
-    frame = source.load_pandas().data
-    month = (frame["year"].astype(int) - 1970) * 12 + frame["quarter"].astype(int) * 3
-    dates = month.to_numpy().astype("datetime64[M]").astype("datetime64[D]")
-    rate = frame["tbilrate"].to_numpy(float)
-    growth = 400 * np.diff(np.log(frame["realgdp"].to_numpy(float)), prepend=np.nan)
-    change = np.diff(rate, prepend=np.nan)
-    values = [growth, change, frame["infl"].to_numpy(float), frame["unemp"].to_numpy(float), rate]
-    names = ("growth", "rate_change", "infl", "unemp", "rate")
-    return Table(dates, names, np.stack(values, axis=1))
-
-
-def imitate(table: Table, rng: np.random.Generator, n_dates: int) -> Table:
-    """Quarters that are simulated in the manner of `macrodata`, dated from 2010 on.
-
-    Growth, inflation, unemployment and the rate follow the vector autoregression of the table, with
-    stretches of its innovations, so that calm and turbulent years stay together.
-    """
-    names = ("growth", "infl", "unemp", "rate")
-    values = np.stack([table.column(name) for name in names], axis=1)[1:]
+    values = table.values[np.isfinite(table.values).all(1)]
     full = np.column_stack([np.ones(len(values) - 1), values[:-1]])
     slope = np.linalg.lstsq(full, values[1:])[0]
     errors = values[1:] - full @ slope
     starts = rng.integers(len(errors) - _TOGETHER + 1, size=(-(-n_dates // _TOGETHER), 1))
     stretches = errors[(starts + np.arange(_TOGETHER)).ravel()[:n_dates]]
+    which = table.names.index(treatment)
+    stretches[:, which] = errors[:, which].std() * rng.standard_normal(n_dates)
     now, rows = values.mean(0), []
     for error in stretches:
         now = np.clip(np.r_[1.0, now] @ slope + error, values.min(0), values.max(0))
         rows.append(now)
-    growth, infl, unemp, rate = np.array(rows).T
-    change = np.diff(rate, prepend=rate[0])
-    months = np.datetime64("2010-01") + 3 * np.arange(n_dates)
-    columns = np.stack([growth, change, infl, unemp, rate], axis=1)
-    return Table(months.astype("datetime64[D]"), table.names, columns)
+    months = table.dates.astype("datetime64[M]")
+    step = int(np.median(np.diff(months).astype(int)))
+    dates = months[-1] + step * np.arange(1, n_dates + 1)
+    return Table(dates.astype("datetime64[D]"), table.names, np.array(rows))
 
 
 def write_recipe(file: Path, recipe: Recipe, note: str) -> None:
     """Write a recipe as YAML, below a line that says what it is."""
-    content = recipe._asdict() | {"controls": list(recipe.controls)}
+    content = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in recipe._asdict().items()
+        if value != Recipe._field_defaults.get(key)
+    }
     with artifacts.atomic(file) as temporary:
         text = f"# {note}\n" + yaml.safe_dump(content, sort_keys=False)
         temporary.write_text(text, encoding="utf-8")

@@ -15,7 +15,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Float
 
 _LEAST_VARIANCE = 1e-3  # of a regime, in variances of the outcome: less than that fits single dates
-_LEAST_STAY = 1e-3  # probability of any transition, so that no regime is left for ever
+_LEAST_STAY = 1e-3  # transitions that are counted besides, so that no regime is left for ever
 _DONE = 1e-7  # gain of the log likelihood for each date, below which the fit has converged
 
 
@@ -168,6 +168,7 @@ def fit(
     rng: np.random.Generator,
     n_starts: int = 4,
     n_steps: int = 200,
+    counted: Float[np.ndarray, "state state"] | float = _LEAST_STAY,
 ) -> Switching:
     """Maximum likelihood by expectation maximisation (Hamilton 1990), the best of several starts.
 
@@ -178,16 +179,24 @@ def fit(
         rng: For the starts.
         n_starts: Number of starts.
         n_steps: Most steps from each start.
+        counted: Transitions that count as if they had been seen, states in the order of their error
+            variance: those of a Dirichlet prior less one make its posterior's mode.
     """
+    y, x = np.asarray(outcome, float), np.asarray(design, float)
     found = [
-        _climb(np.asarray(outcome, float), np.asarray(design, float), n_states, rng, n_steps)
+        _climb(y, x, n_states, rng, n_steps, counted)
         for _ in range(1 if n_states == 1 else n_starts)
     ]
     return max(found, key=lambda each: each.log_likelihood)
 
 
 def _climb(
-    outcome: np.ndarray, design: np.ndarray, k: int, rng: np.random.Generator, n_steps: int
+    outcome: np.ndarray,
+    design: np.ndarray,
+    k: int,
+    rng: np.random.Generator,
+    n_steps: int,
+    counted: np.ndarray | float,
 ) -> Switching:
     full = np.column_stack([np.ones(len(outcome)), design])
     slope = np.linalg.lstsq(full, outcome)[0][1:]
@@ -206,7 +215,7 @@ def _climb(
         if now - before < _DONE * len(outcome):
             break
         before = now
-        pairs = np.asarray(states.pairs) + _LEAST_STAY
+        pairs = np.asarray(states.pairs) + counted
         transition = pairs / pairs.sum(1, keepdims=True)
         # Slopes given variances, then intercepts and variances given slopes: each step climbs.
         precision = weight / variance

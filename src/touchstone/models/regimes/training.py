@@ -1,35 +1,34 @@
 """From a table of series to an economy: regimes, effects with intervals, sensitivity, posterior."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
 from touchstone.contract import Comparison, Drawing
+from touchstone.models.regimes import economy as economies
 from touchstone.models.regimes import (
-    drawings,
     effects,
+    findings,
     gibbs,
     refusals,
+    responses,
     sensitivity,
     series,
     switching,
 )
-from touchstone.models.regimes import economy as economies
 from touchstone.models.regimes.economy import REGIMES, Economy
 from touchstone.models.regimes.effects import Effects, Fold, Pivots
 from touchstone.models.regimes.series import Recipe, Table
 from touchstone.models.regimes.switching import Switching
 
 _GRID = (0.0, 0.25, 0.5, 0.7, 0.85)  # dependence of the series that calibrate the intervals
-_OWN_YEARS, _LAG_YEARS = 2, 3  # of the lags of outcome and treatment
-_LAG_DATES = 4  # dates for each lag, fewer of which shorten both
-_LARGEST = 0.05  # of the treatments, without which the response is shown, too
-_FEW = 0.6  # part of a response, less than which is left without these: few dates carry it
+_MORE_WINDOWS = 3  # times the series of other intervals: windows are drawn by these, not judged
 _N_PLACEBOS = 40
+_N_CONTROLS = 99  # simulated series that have as many placebos each
 _N_QUICK = 40  # steps of the fit to a simulated series
 _UNLIKELY = 0.05  # p-value of the placebos below which it is said
 _LEVEL = 0.9
@@ -72,6 +71,20 @@ def by_regime(
     return effects.partially_linear(y, d, features, effects.ridge(), plan, weight)
 
 
+def fit_regimes(
+    config: dict,
+    outcome: Float[np.ndarray, " row"],
+    design: Float[np.ndarray, "row regressor"],
+    rng: np.random.Generator,
+    **sizes: int,
+) -> Switching:
+    """Two regimes that last as long as the prior lets expect, where the data do not say otherwise:
+    the mode of the posterior; see `switching.fit`."""
+    stay, leave = (np.array(config["prior"][key], float) - 1 for key in ("stay", "leave"))
+    counted = np.array([[stay[0], leave[0]], [leave[1], stay[1]]])
+    return switching.fit(outcome, design, 2, rng, counted=counted, **sizes)
+
+
 def learn(
     table: Table, recipe: Recipe, config: dict, settings: dict, rng: np.random.Generator
 ) -> Learnt:
@@ -105,7 +118,7 @@ def learn(
         switching.fit(y, np.column_stack([d, x]), k, rng)
         for k in range(1, settings["n_regimes"] + 1)
     ]
-    regimes = fits[1]
+    regimes = fit_regimes(config, y, np.column_stack([d, x]), rng)
     states = regimes.states(y, np.column_stack([d, x]))
     bare = Economy(
         names=np.array([recipe.outcome, recipe.treatment, *whole.names]),
@@ -125,8 +138,10 @@ def learn(
         draws=np.zeros((0, 0)),
         now=np.exp(np.asarray(states.filtered)[-1]) @ regimes.transition,
         effect=np.array([[regimes.slope[0], 0, 0, 0]]),
-        pivots=np.zeros((2, 0)),
-        projections=np.zeros((0, 5)),
+        inflation=np.ones(2),
+        errors=np.zeros((2, 0)),
+        outcomes=np.array(recipe.outcomes),
+        responses=np.zeros((0, 0, 0, 0)),
         robustness=np.zeros(2),
         n_rows=np.array(n),
         horizon=np.array(recipe.horizon),
@@ -147,27 +162,29 @@ def learn(
         settings["n_warmup"], settings["n_draws"],
     )  # fmt: skip
     draws = np.concatenate([np.reshape(a[0], (len(a[0]), -1)) for a in sampled.parameters], axis=1)
-    projections = _projections(table, recipe, n_held, mean, sd, settings, rng)
-    keys = ("median", "low", "high", "joint low", "joint high")
-    horizons = np.array([[row[key] for key in keys] for row in projections.rows])
-    found = _with(found, draws=draws, projections=horizons)
+    known = regimes.ahead(np.asarray(states.filtered), recipe.horizon + 1)
+    rows = responses.Rows(fitted.dates, fitted.treatment, x, known, regimes.variance)
+    n_horizons, n_series = settings["n_horizons"], settings["n_series"]
+    shown = responses.by_horizon(table, recipe, rows, n_horizons, _GRID, n_series, rng)
+    found = _with(found, draws=draws, responses=shown)
     held_out = found.window(whole.take(slice(n, None)))
     found = _with(found, break_p=np.array(refusals.break_since(found, held_out)))
     placebos = _placebos(found, pivots, y, d, x, rng)
-    beyond = round(placebos.rows[0]["part"] * _N_PLACEBOS)
-    if binomtest(beyond, _N_PLACEBOS, 1 - _LEVEL, "greater").pvalue < _UNLIKELY:
+    row = placebos.rows[0]
+    if row["p-value"] < _UNLIKELY:
         said.append(
-            f"treatments of other dates have an effect beyond {_LEVEL:.0%} intervals in {beyond} "
-            f"of {_N_PLACEBOS} placebos: these data vary more than the intervals allow for"
+            f"treatments of other dates have an effect beyond {_LEVEL:.0%} intervals in "
+            f"{row['part']:.0%} of {_N_PLACEBOS} placebos, as many as in {row['p-value']:.0%} of "
+            "series without any: these data vary more than the intervals allow for"
         )
     tables = [
         *effect_tables,
-        projections,
-        _posterior(found, prior_of(config, found), rng),
-        _evidence(fits, n),
-        _sensitivity(found, y, d, x),
+        *findings.by_horizon(found, recipe),
+        findings.posterior(found, prior_of(config, found), rng),
+        findings.evidence(fits, n),
+        findings.omitted_cause(found, y, d, x),
         placebos,
-        _refused(found, held_out),
+        findings.refused(found, held_out),
     ]
     best = switching.probabilities(fits)
     said.append(
@@ -177,108 +194,11 @@ def learn(
     said.append(f"{sampled.turbulent[0].mean():.0%} of the dates are turbulent")
     said.append(f"R-hat of the posterior of the training is {sampled.r_hat[0]:.3f}")
     comparisons = [_held_out(regimes, every, n, of_outcome)]
-    figures = _drawings(found, recipe, fitted, every[:n], sampled, tables)
-    level, sentence = _level(table, recipe, fitted.dates[-1], rng)
+    figures = findings.figures(found, recipe, fitted, every[:n], sampled, tables)
+    level, sentence = findings.level(table, recipe, rng)
     figures.insert(1, level)
-    said.append(sentence)
+    said = [*findings.answers(found, recipe), sentence, *said]
     return Learnt(found, n_held, comparisons, tables, said, figures)
-
-
-def _level(
-    table: Table, recipe: Recipe, last: np.datetime64, rng: np.random.Generator
-) -> tuple[Drawing, str]:
-    """Response of the sum of the outcome, with and without the largest treatments."""
-    rows = table.dates <= last
-    both = np.stack([table.column(recipe.outcome), table.column(recipe.treatment)])[:, rows]
-    both = both[:, np.isfinite(both).all(0)]
-    in_a_year = 365.25 / float(np.median(np.diff(table.dates).astype(int)))
-    # As Romer and Romer (2004) have it, where there are enough dates.
-    years = min(1.0, both.shape[1] / (_LAG_DATES * (_OWN_YEARS + _LAG_YEARS) * in_a_year))
-    n_own, n_lags = (max(round(y * years * in_a_year), 1) for y in (_OWN_YEARS, _LAG_YEARS))
-    limit = np.quantile(np.abs(both[1]), 1 - _LARGEST)
-    treatments = {
-        "all treatments": both[1],
-        f"without the largest {_LARGEST:.0%} of them": np.where(
-            np.abs(both[1]) > limit, 0.0, both[1]
-        ),
-    }
-    responses = {
-        name: effects.distributed_lags(both[0], treatment, n_own, n_lags, 4 * n_lags // 3 + 1, rng)
-        for name, treatment in treatments.items()
-    }
-    ours, without = (each.estimate for each in responses.values())
-    far = int(np.abs(ours).argmax())
-    drawing = Drawing(
-        "level",
-        f"The sum of {recipe.outcome} since a unit of {recipe.treatment}, by distributed lags "
-        f"(Romer and Romer 2004: {n_own} of the outcome, {n_lags} of the treatment), with 90 % "
-        "intervals. It is an effect if the treatment depends on no outcome, as a shock does.",
-        partial(drawings.level, responses=responses, label=f"sum of {recipe.outcome}"),
-    )
-    sentence = (
-        f"the sum of {recipe.outcome} is farthest from zero {far} rows after a unit of "
-        f"{recipe.treatment}, at {ours[far]:.3g} ({responses['all treatments'].low[far]:.3g} to "
-        f"{responses['all treatments'].high[far]:.3g}); without the largest {_LARGEST:.0%} of the "
-        f"treatments it is {without[far]:.3g} there"
-    )
-    if without[far] * np.sign(ours[far]) < _FEW * abs(ours[far]):
-        sentence += ": few dates carry it"
-    return drawing, sentence
-
-
-def _drawings(
-    found: Economy,
-    recipe: Recipe,
-    fitted: series.Design,
-    standard: Float[np.ndarray, "row column"],
-    sampled: gibbs.Sampled,
-    tables: list[Comparison],
-) -> list[Drawing]:
-    """Effects by horizon and by regime, history, and sensitivity, in the units of the data."""
-    unit = float(found.sd[0] / found.sd[1])
-    per = f"{recipe.outcome} per unit of {recipe.treatment}"
-    of_regimes, by_horizon = tables[0].rows, tables[1].rows
-    y, d, x = standard[:, 0], standard[:, 1], standard[:, 2:]
-    least = sensitivity.regress(y, np.column_stack([d, x]))
-    causes = sensitivity.benchmarks(y, d, x, found.controls)
-    return [
-        Drawing(
-            "effect_by_horizon",
-            f"Effect of {recipe.treatment} on {recipe.outcome} by local projections. The dark "
-            "band holds at each horizon, the light one at all of them together, with 90 %.",
-            partial(drawings.by_horizon, rows=by_horizon, unit=unit, label=per),
-        ),
-        Drawing(
-            "effect_by_regime",
-            f"The same {recipe.horizon} rows after the treatment, on average and in each regime. "
-            "Blue intervals are as wide as simulated series of this length and dependence need "
-            "for 90 %; grey ones are those of theory.",
-            partial(drawings.by_regime, rows=of_regimes, unit=unit, label=per),
-            2.4,
-        ),
-        Drawing(
-            "regime_history",
-            "Regimes over time. Smoothed probabilities use all dates, and tell history; filtered "
-            "ones use no later date, and are what an answer at that date would have had.",
-            partial(
-                drawings.history, dates=fitted.dates, outcome=fitted.outcome,
-                smoothed=sampled.turbulent[0], filtered=sampled.filtered[0], name=recipe.outcome,
-            ),
-            4.6,
-        ),
-        Drawing(
-            "sensitivity",
-            "What the average effect would be if a cause of both treatment and outcome had been "
-            "omitted, by how much of each it explains. On the red line nothing is left of the "
-            "effect. Dots: a cause as strong as each control.",
-            partial(
-                drawings.contour, estimate=unit * float(least.slope[0]),
-                se=unit * float(least.se[0]), dof=least.dof, causes=causes,
-                robustness=float(found.robustness[0]),
-            ),
-            4.2,
-        ),
-    ]  # fmt: skip
 
 
 def prior_of(config: dict, found: Economy) -> economies.Prior:
@@ -316,7 +236,7 @@ def _effects(
     pivots = effects.linear_calibration(n, j, effects.ridge(), plan, _GRID, n_series, rng)
     measured = effects.measured_dependence(average)
     regimes = by_regime(y, d, x, bare.switching, int(bare.horizon), plan)
-    fixed, fitted = _regime_pivots(bare, config, plan, n, n_series, rng)
+    fitted = _regime_pivots(bare, config, plan, n, n_series, rng)
     rows, numbers, prior = [], [], float(config["prior"]["effect"])
     estimates, errors = np.r_[average.estimate, regimes.estimate], np.r_[average.se, regimes.se]
     for k, (estimate, se) in enumerate(zip(estimates, errors, strict=True)):
@@ -346,7 +266,11 @@ def _effects(
     least = sensitivity.regress(y, np.column_stack([d, x]))
     t_value = least.slope[0] / least.se[0]
     values = [sensitivity.robustness(t_value, least.dof, level=v) for v in (None, _LEVEL)]
-    found = _with(bare, effect=np.array(numbers), pivots=fixed, robustness=np.array(values))
+    inflation, errors = _window_errors(bare, config, n_series, rng)
+    found = _with(
+        bare, effect=np.array(numbers), inflation=inflation, errors=errors,
+        robustness=np.array(values),
+    )  # fmt: skip
     said = [
         f"the plan of folds is {chosen.name}: {chosen.why}",
         f"dependence of what is left of treatment and outcome is {measured:.2f}; intervals are "
@@ -373,6 +297,23 @@ def _doubly_robust(
     }  # fmt: skip
 
 
+def _simulated(
+    bare: Economy,
+    config: dict,
+    n: int,
+    plan: list[Fold],
+    choose: Callable[[np.ndarray, np.ndarray], Switching],
+    n_series: int,
+    rng: np.random.Generator,
+) -> Iterator[tuple[Effects, Float[np.ndarray, " regime"]]]:
+    """Estimates of effects by regime in economies of the prior, and the truths."""
+    parameters = economies.draw_parameters(prior_of(config, bare), bare, rng, n_series)
+    window = economies.draw(bare, parameters, n, rng, rng)
+    for y, d, x, truth in zip(*window[:3], parameters.effect, strict=True):
+        regimes = choose(y, np.column_stack([d, x]))
+        yield by_regime(y, d, x, regimes, int(bare.horizon), plan), truth
+
+
 def _regime_pivots(
     bare: Economy,
     config: dict,
@@ -380,71 +321,40 @@ def _regime_pivots(
     n: int,
     n_series: int,
     rng: np.random.Generator,
-) -> tuple[Float[np.ndarray, "regime series"], Float[np.ndarray, "regime series"]]:
-    """Errors of effects by regime over standard errors, in economies of known effects: with the
-    regimes of the training, as later windows have them; and with regimes that are fitted to each
-    economy, as those of the training were."""
-    parameters = economies.draw_parameters(prior_of(config, bare), bare, rng, n_series)
-    window = economies.draw(bare, parameters, n, rng, rng)
-    rows = []
-    for k, (y, d, x) in enumerate(zip(*window[:3], strict=True)):
-        own = switching.fit(y, np.column_stack([d, x]), 2, rng, n_starts=1, n_steps=_N_QUICK)
-        for regimes in (bare.switching, own):
-            found = by_regime(y, d, x, regimes, int(bare.horizon), plan)
-            rows.append((found.estimate - parameters.effect[k]) / found.se)
-    fixed, fitted = np.array(rows).reshape(n_series, 2, 2).transpose(1, 2, 0)
-    return fixed, fitted
+) -> Float[np.ndarray, "regime series"]:
+    """Errors of effects by regime over standard errors, in economies of the training's length with
+    regimes that are fitted to each economy, as those of the training were."""
+    own = partial(fit_regimes, config, rng=rng, n_starts=1, n_steps=_N_QUICK)
+    every = _simulated(bare, config, n, plan, own, n_series, rng)
+    return np.array([(found.estimate - truth) / found.se for found, truth in every]).T
 
 
-def _projections(
-    table: Table,
-    recipe: Recipe,
-    n_held: int,
-    mean: np.ndarray,
-    sd: np.ndarray,
-    settings: dict,
-    rng: np.random.Generator,
-) -> Comparison:
-    """Average effect on the outcome at each horizon (Jorda 2005), with a joint band.
-
-    The band holds at all horizons together by Bonferroni's inequality.
-    """
-    n_horizons, rows = settings["n_horizons"], []
-    pivots: Pivots | None = None
-    for horizon in range(n_horizons):
-        found = series.design(table, recipe._replace(horizon=horizon))
-        ours = found.take(slice(0, len(found.dates) - n_held))
-        columns = np.column_stack([ours.outcome, ours.treatment, ours.controls])
-        y, d, *x = ((columns - mean) / sd).T
-        controls, n = np.column_stack(x), len(y)
-        plan = effects.folds(n, "full")
-        got = effects.partially_linear(y, d, controls, effects.ridge(), plan)
-        if pivots is None:
-            pivots = effects.linear_calibration(
-                n, len(x), effects.ridge(), plan, _GRID, settings["n_series"], rng
-            )
-        estimate, se = float(got.estimate[0]), float(got.se[0])
-        measured = effects.measured_dependence(got)
-        low, high = pivots.interval(estimate, se, measured, _LEVEL)
-        joint = pivots.interval(estimate, se, measured, 1 - (1 - _LEVEL) / n_horizons)
-        rows.append(
-            {
-                "name": f"horizon {horizon}", "n": n, "median": estimate, "low": low, "high": high,
-                "joint low": joint[0], "joint high": joint[1],
-            }
-        )  # fmt: skip
-    return Comparison("Effect by horizon, in sd of the outcome, with a joint band (90 %)", rows)
+def _window_errors(
+    bare: Economy, config: dict, n_series: int, rng: np.random.Generator
+) -> tuple[Float[np.ndarray, " regime"], Float[np.ndarray, "regime series"]]:
+    """How far off effects are in windows whose regimes are those of the training: errors over
+    standard errors, root mean square; and truths less their shrunk estimates, in sds of these."""
+    n, sd = config["n_dates"], prior_of(config, bare).effect
+    plan = effects.folds(n, "full")
+    n_windows = _MORE_WINDOWS * n_series
+    every = list(_simulated(bare, config, n, plan, lambda *_: bare.switching, n_windows, rng))
+    inflation = np.sqrt(
+        np.mean([((found.estimate - truth) / found.se) ** 2 for found, truth in every], axis=0)
+    )
+    shrunk = [effects.shrink(found, inflation, sd) for found, _ in every]
+    errors = [(truth - s.mean) / s.sd for s, (_, truth) in zip(shrunk, every, strict=True)]
+    return inflation, np.array(errors).T
 
 
 def recovered(
-    table: Table, recipe: Recipe, truth: np.ndarray, rng: np.random.Generator
+    table: Table, recipe: Recipe, config: dict, truth: np.ndarray, rng: np.random.Generator
 ) -> Comparison:
     """Effects by regime in series whose effects are known, beside these."""
     found = series.design(table, recipe)
     columns = np.column_stack([found.outcome, found.treatment, found.controls])
     y, d, *x = ((columns - columns.mean(0)) / columns.std(0)).T
     controls, n = np.column_stack(x), len(y)
-    regimes = switching.fit(y, np.column_stack([d, controls]), 2, rng)
+    regimes = fit_regimes(config, y, np.column_stack([d, controls]), rng)
     plan = effects.folds(n, "full")
     got = by_regime(y, d, controls, regimes, recipe.horizon, plan)
     unit = columns[:, 0].std() / columns[:, 1].std()
@@ -461,78 +371,6 @@ def recovered(
 
 
 # What else is said --------------------------------------------------------------------------------
-
-
-def _posterior(found: Economy, prior: economies.Prior, rng: np.random.Generator) -> Comparison:
-    """Quantities of the training's rows under the Markov-switching model, beside their prior."""
-    drawn = economies.draw_parameters(prior, found, rng, len(found.draws)).quantities
-    names = ("effect_calm", "effect_turbulent", "sd_calm", "sd_turbulent", "stay_calm",
-             "stay_turbulent", "treatment_sd")  # fmt: skip
-    rows = []
-    for name, after, before in zip(names, found.parameters.quantities.T, drawn.T, strict=True):
-        low, median, high = (float(v) for v in np.quantile(after, [0.05, 0.5, 0.95]))
-        ends = [float(v) for v in np.quantile(before, [0.05, 0.95])]
-        rows.append(
-            {
-                "name": name, "n": int(found.n_rows), "median": median, "low": low, "high": high,
-                "prior low": ends[0], "prior high": ends[1],
-            }
-        )  # fmt: skip
-    return Comparison("Posterior of the Markov-switching regression (sd)", rows)
-
-
-def _evidence(fits: list[Switching], n: int) -> Comparison:
-    rows = [
-        {
-            "name": f"{k} regime{'s' * (k > 1)}",
-            "n": n,
-            "log likelihood": each.log_likelihood,
-            "BIC": each.bic,
-            "probability": float(p),
-        }
-        for k, (each, p) in enumerate(
-            zip(fits, switching.probabilities(fits), strict=True), start=1
-        )
-    ]
-    return Comparison("Number of regimes, by evidence", rows)
-
-
-def _sensitivity(found: Economy, y: np.ndarray, d: np.ndarray, x: np.ndarray) -> Comparison:
-    """Robustness values, and what causes as strong as each control would leave."""
-    n = len(y)
-    rows = [
-        {"name": "robustness value of the estimate", "n": n, "value": float(found.robustness[0])},
-        {"name": "of its sign, at 90 %", "n": n, "value": float(found.robustness[1])},
-    ]
-    for each in sensitivity.benchmarks(y, d, x, found.controls):
-        rows.append(
-            {
-                "name": f"a cause as strong as {each.name}",
-                "n": n,
-                "value": each.estimate,
-                "R2 with treatment": each.with_treatment,
-                "R2 with outcome": each.with_outcome,
-            }
-        )
-    return Comparison("An omitted cause: how strong, and the effect (sd) that it would leave", rows)
-
-
-def _refused(found: Economy, held_out: economies.Window) -> Comparison:
-    """How many of the dates held out an answer would be refused for, by reason."""
-    learnt, x = found.switching, held_out.controls[0]
-    design = np.column_stack([held_out.treatment[0], x])
-    turbulent = np.exp(np.asarray(learnt.states(held_out.outcome[0], design).predicted))[:, 1]
-    expected = found.treatment_slope[0] + x @ found.treatment_slope[1:]
-    shock = (held_out.treatment[0] - expected) * found.sd[1]
-    refused = refusals.of_rows(found, refusals.Rows(shock, x, turbulent))
-    rows = [
-        {
-            "name": reason, "n": len(x),
-            "refused": sum(any(words.startswith(reason) for words in each) for each in refused),
-        }
-        for reason in refusals.REASONS
-    ]  # fmt: skip
-    return Comparison("Refused of the dates held out, by reason", rows)
 
 
 def _placebos(
@@ -552,11 +390,23 @@ def _placebos(
 
     n, plan = len(y), effects.folds(len(y), "full")
     shifts = rng.choice(np.arange(n // 4, 3 * n // 4), _N_PLACEBOS, replace=False)
-    beyond = []
-    for shift in shifts:
-        got = effects.partially_linear(y, np.roll(d, shift), x, effects.ridge(), plan)
-        low, high = interval(got)
-        beyond.append(not low <= 0 <= high)
+
+    def part(y: np.ndarray, d: np.ndarray, x: np.ndarray) -> float:
+        ends = [
+            interval(effects.partially_linear(y, np.roll(d, k), x, effects.ridge(), plan))
+            for k in shifts
+        ]
+        return float(np.mean([not low <= 0 <= high for low, high in ends]))
+
+    ours = part(y, d, x)
+    # Placebos of one series are not independent of each other: series like it say how often so many
+    # go beyond.
+    average = effects.partially_linear(y, d, x, effects.ridge(), plan)
+    dependence = effects.measured_dependence(average)
+    theirs = [
+        part(*effects.simulate_linear(n, x.shape[1], dependence, rng)) for _ in range(_N_CONTROLS)
+    ]
+    p_value = (1 + sum(each >= ours for each in theirs)) / (1 + _N_CONTROLS)
     ahead = int(found.horizon) + 1
     now, later = np.column_stack([x, d])[:-ahead], d[ahead:]
     lead = effects.partially_linear(
@@ -566,7 +416,10 @@ def _placebos(
     return Comparison(
         "Placebos: other dates' treatments (part beyond 90 %), and the treatment that came later",
         [
-            {"name": "treatments of other dates", "n": _N_PLACEBOS, "part": float(np.mean(beyond))},
+            {
+                "name": "treatments of other dates", "n": _N_PLACEBOS, "part": ours,
+                "p-value": p_value,
+            },
             {
                 "name": "the treatment after the outcome", "n": len(later),
                 "median": float(lead.estimate[0]),

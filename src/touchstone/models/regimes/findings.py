@@ -1,0 +1,265 @@
+"""What a training says of an economy, as an economist reads it: sentences, tables and figures."""
+
+from functools import partial
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from touchstone.contract import Comparison, Drawing
+from touchstone.models.regimes import (
+    drawings,
+    effects,
+    gibbs,
+    refusals,
+    responses,
+    sensitivity,
+    series,
+    switching,
+)
+from touchstone.models.regimes import economy as economies
+from touchstone.models.regimes.economy import Economy
+from touchstone.models.regimes.series import Recipe, Table
+from touchstone.models.regimes.switching import Switching
+
+_OWN_YEARS, _LAG_YEARS = 2, 3  # of the lags of outcome and treatment
+_LAG_DATES = 4  # dates for each lag, fewer of which shorten both
+_STRETCH_YEARS = 3  # of the largest treatments, without which the response is shown, too
+_FEW = 0.7  # part of a response, less than which is left without these: they carry it
+
+
+def answers(found: Economy, recipe: Recipe) -> list[str]:
+    """What the responses say, in a sentence for each outcome."""
+    total = "the sum of " if recipe.cumulative else ""
+    said = []
+    for outcome, (average, calm, turbulent, apart) in zip(
+        recipe.outcomes, found.responses, strict=True
+    ):
+        h = int(np.abs(average[:, 0]).argmax())
+
+        def interval(rows: np.ndarray, h: int = h) -> str:
+            return f"{rows[h, 0]:.2g} ({rows[h, 1]:.2g} to {rows[h, 2]:.2g})"
+
+        low, high = apart[h, 1:3]
+        differ = "regimes differ" if low > 0 or high < 0 else "the data do not tell regimes apart"
+        apart_from_zero = (average[:, 3] > 0) | (average[:, 4] < 0)
+        said.append(
+            f"a unit of {recipe.treatment} moves {total}{outcome} by {interval(average)} on "
+            f"average after {h} rows, where it is farthest from zero; by {interval(calm)} after "
+            f"calm and by {interval(turbulent)} after turbulent dates: {differ} (90 % intervals of "
+            f"this horizon). The joint band of the average is apart from zero "
+            f"{_when(apart_from_zero)}"
+        )
+    return said
+
+
+def _when(inside: Bool[np.ndarray, " horizon"]) -> str:
+    """Stretches of horizons, in words."""
+    edges = np.flatnonzero(np.diff(np.r_[0, inside.astype(int), 0])).reshape(-1, 2)
+    if not len(edges):
+        return "at no horizon"
+    stretches = [
+        f"{start}" if end == start + 1 else f"{start} to {end - 1}" for start, end in edges.tolist()
+    ]
+    return f"after {', '.join(stretches)} rows"
+
+
+def by_horizon(found: Economy, recipe: Recipe) -> list[Comparison]:
+    """Responses of each outcome at every sixth horizon, as tables."""
+    horizons = responses.shown(found.responses.shape[2])
+    total = "sum of " if recipe.cumulative else ""
+    return [
+        Comparison(
+            f"Response of {total}{outcome} to one unit of {recipe.treatment} (90 %)",
+            [
+                {
+                    "name": f"{group}, {h} rows later", "n": int(found.n_rows),
+                    **dict(zip(responses.NUMBERS, of_group[h].tolist(), strict=True)),
+                }
+                for group, of_group in zip(responses.GROUPS, of_outcome, strict=True)
+                for h in horizons
+            ],
+        )
+        for outcome, of_outcome in zip(recipe.outcomes, found.responses, strict=True)
+    ]  # fmt: skip
+
+
+def level(table: Table, recipe: Recipe, rng: np.random.Generator) -> tuple[Drawing, str]:
+    """Response of the sum of the outcome, with and without the years of the largest treatments."""
+    both = np.stack([table.column(recipe.outcome), table.column(recipe.treatment)])
+    inside = np.isfinite(both[0])
+    both, dates = both[:, inside], table.dates[inside]
+    known = np.flatnonzero(np.isfinite(both[1]))
+    in_a_year = 365.25 / float(np.diff(dates).astype(int).mean())
+    # As Romer and Romer (2004) have it, where there are enough dates; before the first treatment
+    # that is known there was none.
+    years = min(1.0, len(known) / (_LAG_DATES * (_OWN_YEARS + _LAG_YEARS) * in_a_year))
+    n_own, n_lags = (max(round(y * years * in_a_year), 1) for y in (_OWN_YEARS, _LAG_YEARS))
+    chosen = slice(max(known[0] - n_lags, 0), known[-1] + 1)
+    both, dates = np.nan_to_num(both[:, chosen]), dates[chosen]
+    length = min(round(_STRETCH_YEARS * in_a_year), len(dates) // 4)
+    start = int(np.convolve(both[1] ** 2, np.ones(length), "valid").argmax())
+    away = slice(start, start + length)
+    years = " to ".join(str(dates[k].astype("datetime64[M]")) for k in (start, start + length - 1))
+    rest = both[1].copy()
+    rest[away] = 0.0
+    treatments = {"all treatments": both[1], f"without those of {years}": rest}
+    answers = {
+        name: effects.distributed_lags(both[0], treatment, n_own, n_lags, 4 * n_lags // 3 + 1, rng)
+        for name, treatment in treatments.items()
+    }
+    ours, without = (each.estimate for each in answers.values())
+    far = int(np.abs(ours).argmax())
+    least = int(np.abs(without).argmax())
+    drawing = Drawing(
+        "level",
+        f"The sum of {recipe.outcome} since a unit of {recipe.treatment}, by distributed lags of "
+        f"all dates (Romer and Romer 2004: {n_own} of the outcome, {n_lags} of the treatment), "
+        "with 90 % intervals. It is an effect if the treatment depends on no outcome, as a shock "
+        f"does. The dates of the largest treatments are those of {years}.",
+        partial(drawings.level, responses=answers, label=f"sum of {recipe.outcome}"),
+    )
+    whole = answers["all treatments"]
+    sentence = (
+        f"by distributed lags the sum of {recipe.outcome} is farthest from zero {far} rows after a "
+        f"unit of {recipe.treatment}, at {ours[far]:.3g} ({whole.low[far]:.3g} to "
+        f"{whole.high[far]:.3g}); without the treatments of {years}, {length} of {len(dates)} "
+        f"dates, it is {without[least]:.3g} at most, {least} rows after"
+    )
+    if without[least] * np.sign(ours[far]) < _FEW * abs(ours[far]):
+        sentence += (
+            ": much of the effect is that of these dates, and says little of treatments at others"
+        )
+    return drawing, sentence
+
+
+def figures(
+    found: Economy,
+    recipe: Recipe,
+    fitted: series.Design,
+    standard: Float[np.ndarray, "row column"],
+    sampled: gibbs.Sampled,
+    tables: list[Comparison],
+) -> list[Drawing]:
+    """Effects by horizon and by regime, history, and sensitivity, in the units of the data."""
+    unit = float(found.sd[0] / found.sd[1])
+    per = f"{recipe.outcome} per unit of {recipe.treatment}"
+    total = "sum of " if recipe.cumulative else ""
+    labels = [f"{total}{name}" for name in recipe.outcomes]
+    of_regimes = tables[0].rows
+    y, d, x = standard[:, 0], standard[:, 1], standard[:, 2:]
+    least = sensitivity.regress(y, np.column_stack([d, x]))
+    causes = sensitivity.benchmarks(y, d, x, found.controls)
+    return [
+        Drawing(
+            "effect_by_horizon",
+            f"Response to one unit of {recipe.treatment} by local projections: on average, and "
+            "after calm and turbulent dates. Dark bands hold at each horizon, light ones at all of "
+            "them together, with 90 %.",
+            partial(drawings.by_horizon, responses=found.responses, labels=labels),
+            2.9 * len(labels) + 0.5,
+        ),
+        Drawing(
+            "effect_by_regime",
+            f"Effect of {recipe.treatment} on {recipe.outcome} {recipe.horizon} rows after it, on "
+            "average and in each regime. "
+            "Blue intervals are as wide as simulated series of this length and dependence need "
+            "for 90 %; grey ones are those of theory.",
+            partial(drawings.by_regime, rows=of_regimes, unit=unit, label=per),
+            2.4,
+        ),
+        Drawing(
+            "regime_history",
+            "Regimes over time. Smoothed probabilities use all dates, and tell history; filtered "
+            "ones use no later date, and are what an answer at that date would have had.",
+            partial(
+                drawings.history, dates=fitted.dates, outcome=fitted.outcome,
+                smoothed=sampled.turbulent[0], filtered=sampled.filtered[0], name=recipe.outcome,
+            ),
+            4.6,
+        ),
+        Drawing(
+            "sensitivity",
+            f"What the average effect {recipe.horizon} rows after the treatment would be if a "
+            "cause of both treatment and outcome had been omitted, by how much of each it "
+            "explains. On the red line nothing is left of the effect. Dots: a cause as strong as "
+            "each control.",
+            partial(
+                drawings.contour, estimate=unit * float(least.slope[0]),
+                se=unit * float(least.se[0]), dof=least.dof, causes=causes,
+                robustness=float(found.robustness[0]),
+            ),
+            4.2,
+        ),
+    ]  # fmt: skip
+
+
+def posterior(found: Economy, prior: economies.Prior, rng: np.random.Generator) -> Comparison:
+    """Quantities of the training's rows under the Markov-switching model, beside their prior."""
+    drawn = economies.draw_parameters(prior, found, rng, len(found.draws)).quantities
+    names = ("effect_calm", "effect_turbulent", "sd_calm", "sd_turbulent", "stay_calm",
+             "stay_turbulent", "treatment_sd")  # fmt: skip
+    rows = []
+    for name, after, before in zip(names, found.parameters.quantities.T, drawn.T, strict=True):
+        low, median, high = (float(v) for v in np.quantile(after, [0.05, 0.5, 0.95]))
+        ends = [float(v) for v in np.quantile(before, [0.05, 0.95])]
+        rows.append(
+            {
+                "name": name, "n": int(found.n_rows), "median": median, "low": low, "high": high,
+                "prior low": ends[0], "prior high": ends[1],
+            }
+        )  # fmt: skip
+    return Comparison("Posterior of the Markov-switching regression (sd)", rows)
+
+
+def evidence(fits: list[Switching], n: int) -> Comparison:
+    rows = [
+        {
+            "name": f"{k} regime{'s' * (k > 1)}",
+            "n": n,
+            "log likelihood": each.log_likelihood,
+            "BIC": each.bic,
+            "probability": float(p),
+        }
+        for k, (each, p) in enumerate(
+            zip(fits, switching.probabilities(fits), strict=True), start=1
+        )
+    ]
+    return Comparison("Number of regimes, by evidence", rows)
+
+
+def omitted_cause(found: Economy, y: np.ndarray, d: np.ndarray, x: np.ndarray) -> Comparison:
+    """Robustness values, and what causes as strong as each control would leave."""
+    n = len(y)
+    rows = [
+        {"name": "robustness value of the estimate", "n": n, "value": float(found.robustness[0])},
+        {"name": "of its sign, at 90 %", "n": n, "value": float(found.robustness[1])},
+    ]
+    for each in sensitivity.benchmarks(y, d, x, found.controls):
+        rows.append(
+            {
+                "name": f"a cause as strong as {each.name}",
+                "n": n,
+                "value": each.estimate,
+                "R2 with treatment": each.with_treatment,
+                "R2 with outcome": each.with_outcome,
+            }
+        )
+    return Comparison("An omitted cause: how strong, and the effect (sd) that it would leave", rows)
+
+
+def refused(found: Economy, held_out: economies.Window) -> Comparison:
+    """How many of the dates held out an answer would be refused for, by reason."""
+    learnt, x = found.switching, held_out.controls[0]
+    design = np.column_stack([held_out.treatment[0], x])
+    turbulent = np.exp(np.asarray(learnt.states(held_out.outcome[0], design).predicted))[:, 1]
+    expected = found.treatment_slope[0] + x @ found.treatment_slope[1:]
+    shock = (held_out.treatment[0] - expected) * found.sd[1]
+    refused = refusals.of_rows(found, refusals.Rows(shock, x, turbulent))
+    rows = [
+        {
+            "name": reason, "n": len(x),
+            "refused": sum(any(words.startswith(reason) for words in each) for each in refused),
+        }
+        for reason in refusals.REASONS
+    ]  # fmt: skip
+    return Comparison("Refused of the dates held out, by reason", rows)

@@ -1,0 +1,41 @@
+"""The artefact that was released: it answers where nothing was trained."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from touchstone.cli import app
+from touchstone.contract import folders
+
+
+@pytest.fixture(scope="module")
+def certificate():
+    """What the release was certified with."""
+    file = folders()["regimes"] / "pretrained/certificate.json"
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_a_question_is_answered_in_a_folder_where_nothing_was_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REGIMES_CHECKPOINT", raising=False)
+    run = CliRunner().invoke(app, ["predict", "regimes", "treatment=1", "turbulent=0.3", "--json"])
+    assert run.exit_code == 0, run.output
+    found = json.loads(run.stdout)
+    assert found["lineage"]["artefact"]["source"] == "pretrained"
+    assert found["causal_effects"].keys() == {"romer_shock"}
+    response = found["effects_by_horizon"]["fred_INDPRO_growth"]["average"]
+    two_years = found["effects_by_horizon"]["horizons"].index(24)
+    # Two years after a shock production is lower, as Romer and Romer (2004) found.
+    assert response["low"][two_years] < -2.0 < response["high"][two_years] + 2.0
+    assert response["estimate"][two_years] < 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_its_certificate_is_of_cases_that_were_used_for_nothing_else(certificate):
+    rate, promised = (certificate["false_alarms"][key] for key in ("rate", "promised"))
+    assert rate["n"] == 2000
+    assert rate["low"] < promised["high"]
+    rows = {(row["family"], row["severity"]): row["flagged"] for row in certificate["by_variant"]}
+    assert rows["confounding", 1.0]["low"] < rate["high"]  # declared undetectable
+    assert rows["wrong_lag", 1.0]["low"] > 0.8
