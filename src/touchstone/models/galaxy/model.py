@@ -137,7 +137,7 @@ class GalaxyModel(Model[Photometry]):
     ) -> Cases[Photometry]:
         """Galaxies of the population, observed; see `stresses.observe`."""
         u = rng.standard_normal((n, len(self.quantities))).astype(np.float32)
-        entry = (stress, self.config["stresses"][stress]) if stress else None
+        entry = self.config["stresses"][stress] if stress else None
         return self._cases(u, stresses.observe(self.abduction, u, rng, noise, entry, severity))
 
     def _cases(
