@@ -21,7 +21,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from touchstone import contract
-from touchstone.inference import nuts
+from touchstone.inference import nuts, selection
 from touchstone.io import results, settings
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.galaxy import conservation, counterfactual, observation, tables
@@ -178,10 +178,14 @@ def beside_nuts(model, budget: dict, n: int) -> None:
 
 
 def average_effects(model, repetitions: int, n: int = 2000) -> None:
-    """Average effect of doubling the mass on the colour g - r: of all, of selected galaxies, and of
-    selected ones weighted by the inverse of their probability to be selected."""
+    """Average effect of doubling the mass on the colour g - r in the population: from all galaxies,
+    from selected ones, weighted by the inverse of their probability to be selected, and by the
+    likelihood of selected galaxies. The population is not that of the simulations."""
     graph, rng, limit, soft = model.graph, np.random.default_rng(21), 17.77, 0.3
     actions, place = graph.actions("mass=2x"), [model.bands.index(band) for band in "gr"]
+    shift, spread = np.zeros(len(graph.names)), np.ones(len(graph.names))
+    for name, mean, sd in (("log_mass", 0.3, 0.9), ("formation", -0.3, 0.8)):
+        shift[graph.names.index(name)], spread[graph.names.index(name)] = mean, sd
 
     @jax.jit
     def colours(light, u):
@@ -193,32 +197,36 @@ def average_effects(model, repetitions: int, n: int = 2000) -> None:
 
         return jax.vmap(one)(u)
 
-    def draw(size):
-        u = rng.standard_normal((size, len(graph.names))).astype(np.float32)
+    def draw(size, shift=0.0, spread=1.0):
+        u = (shift + spread * rng.standard_normal((size, len(graph.names)))).astype(np.float32)
         before, after = (observation.magnitude(np.asarray(each, float)[:, place])
                          for each in colours(model.abduction.light, u))  # fmt: skip
         effect = (after[:, 0] - after[:, 1]) - (before[:, 0] - before[:, 1])
         # Bright galaxies are observed, with a soft limit in r.
         chance = 1 / (1 + np.exp((before[:, 1] - limit) / soft))
-        return effect, chance
+        return u.astype(float), effect, chance
 
-    truth = float(np.mean([draw(10_000)[0].mean() for _ in range(20)]))
-    held = {"all": [], "selected": [], "selected, weighted": []}
+    simulated = draw(20_000)
+    truth = float(np.mean([draw(10_000, shift, spread)[1].mean() for _ in range(20)]))
+    held = {"all": [], "selected": [], "selected, weighted": [], "selected, by likelihood": []}
     means = {name: [] for name in held}
     for _ in range(repetitions):
-        effect, chance = draw(n)
+        u, effect, chance = draw(n, shift, spread)
         chosen = rng.random(n) < chance
         even = np.ones(n)
+        found = {"selected, by likelihood": selection.average(u[chosen], *simulated)}
         for name, keep, weight in (
             ("all", even > 0, even),
             ("selected", chosen, even),
-            ("selected, weighted", chosen, 1 / np.maximum(chance, 1e-3)),
+            ("selected, weighted", chosen, 1 / np.maximum(chance, 1e-12)),
         ):
             x, w = effect[keep], weight[keep] / weight[keep].sum()
             mean = float(w @ x)
             error = float(np.sqrt((w**2 * (x - mean) ** 2).sum()))
-            held[name].append(abs(mean - truth) <= 1.645 * error)
-            means[name].append(mean)
+            found[name] = selection.Average(mean, error)
+        for name, each in found.items():
+            held[name].append(abs(each.value - truth) <= 1.645 * each.error)
+            means[name].append(each.value)
     print(f"average effect of do(mass=2x), total, on g - r: {truth:+.4f} mag "
           f"({repetitions} samples of {n} galaxies, r < {limit})")  # fmt: skip
     for name, inside in held.items():

@@ -1,12 +1,18 @@
 """Twins that others have made: violations seen, and projected away to the closest point."""
 
+import json
+
 import numpy as np
 import pytest
 from galaxies import CONFIG, budgets, draw, fluxes, forward, galaxy
 from scipy.optimize import minimize, nnls
+from typer.testing import CliRunner
 
+from touchstone.cli import app
+from touchstone.contract import load_model
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.galaxy import external
+from touchstone.stages import counterfactual
 
 BANDS = tuple(CONFIG["bands"])
 
@@ -120,3 +126,30 @@ def test_masses_alone_are_projected_as_by_a_general_solver(judge):
 def test_a_twin_that_makes_no_sense_is_refused(judge, twin, words):
     with pytest.raises(ArtifactError, match=words):
         judge(twin, strict=True)
+
+
+def test_both_doors_give_the_same_report(lawful, tmp_path):
+    """The file names its spectrum, as the command line has it; Python gets the numbers."""
+    twin = {name: value for name, value in lawful.items() if name != "spectrum"}
+    twin["returned"] *= 1.5
+    wavelength = np.asarray(forward().wavelength, float)
+    table = np.column_stack([wavelength, lawful["spectrum"]])
+    np.savetxt(tmp_path / "s.csv", table, "%.17g", ",", header="wavelength,luminosity", comments="")
+    lines = [f"{name}: {value!r}" for name, value in twin.items()]
+    (tmp_path / "twin.yaml").write_text("\n".join([*lines, "spectrum: s.csv"]), encoding="utf-8")
+    asked = ["predict", "galaxy", "--twin", str(tmp_path / "twin.yaml")]
+    told = CliRunner().invoke(app, [*asked, "--json"])
+    assert told.exit_code == 3  # a law is violated
+    report = json.loads(told.stdout)
+    assert report["reason"] == "violated: mass: formed = surviving + returned"
+    assert report["twin"]["spectrum"][0] == pytest.approx(lawful["spectrum"][0], rel=1e-3)
+    ours = counterfactual.external(
+        load_model("galaxy"), twin | {"spectrum": lawful["spectrum"]}, "strict_physics"
+    )
+    assert ours["distance"] == pytest.approx(report["distance"], rel=1e-9)
+    only = CliRunner().invoke(app, [*asked, "--strategy", "report_only"])
+    assert "violated" in only.stdout and "closest" not in only.stdout
+    (tmp_path / "s.csv").write_text("wavelength,luminosity\n4000,1\n", encoding="utf-8")
+    wrong = CliRunner().invoke(app, asked)
+    assert wrong.exit_code == 2
+    assert "s.csv: wavelength: 1 rows, expected the 842 of the model" in wrong.stderr

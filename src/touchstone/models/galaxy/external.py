@@ -5,11 +5,13 @@ cone: the linear equalities, and nothing below zero. The distance is that of `Me
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from touchstone.io import plain_yaml
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.galaxy.conservation import LIMIT
 from touchstone.models.galaxy.cosmology import Cosmology
@@ -138,8 +140,7 @@ class Judge:
             strict: Whether to project.
 
         Returns:
-            `violations`, rows as of `conservation.report`; `metric`; and where asked for `distance`,
-            `largest_change` (relative) and `twin`, the closest one.
+            As `Model.external_twin`.
 
         Raises:
             ArtifactError: If the twin makes no sense; the message names the key.
@@ -171,10 +172,42 @@ class Judge:
         return found | {
             "distance": moved.distance,
             "largest_change": change,
-            "age_change": held.get("age", 0.0) - places.get("age", 0.0),
             "left": self._rows(laws, closest, held, 1e-12),
             "twin": {**held, **closest},
         }
+
+    def read(self, file: Path) -> dict[str, Any]:
+        """A twin of a YAML file, whose `spectrum` is the name of a CSV beside it with columns
+        `wavelength` (Å at rest), `luminosity` and, where there are errors, `error`.
+
+        Raises:
+            ArtifactError: If a file is not there or not readable, or is of other wavelengths.
+        """
+        if not file.is_file():
+            raise ArtifactError(f"{file}: no such file")
+        twin = plain_yaml.load(file)
+        if not isinstance(twin, dict):
+            raise ArtifactError(f"{file}: expected keys and values, such as `formed: 2.0e+10`")
+        if not isinstance(twin.get(SPECTRUM), str):
+            return twin
+        table = file.parent / twin[SPECTRUM]
+        try:
+            rows = np.genfromtxt(table, delimiter=",", names=True, ndmin=1)
+            wavelength, luminosity = rows["wavelength"], rows["luminosity"]
+        except (OSError, ValueError) as error:
+            raise ArtifactError(
+                f"{table}: expected a CSV with the columns wavelength and luminosity ({error})"
+            ) from None
+        own = self.wavelength
+        if wavelength.shape != own.shape or not np.allclose(wavelength, own, rtol=1e-6):
+            raise ArtifactError(
+                f"{table}: wavelength: {len(wavelength)} rows, expected the {len(own)} of the "
+                f"model from {own[0]:g} to {own[-1]:g} Å, at rest"
+            )
+        twin[SPECTRUM] = luminosity
+        if "error" in rows.dtype.names:
+            twin["errors"] = {**(twin.get("errors") or {}), SPECTRUM: rows["error"]}
+        return twin
 
     def _read(self, twin: Mapping[str, Any]) -> tuple[dict, dict[str, float], dict]:
         """Entries, places and errors."""
