@@ -205,7 +205,7 @@ class Judge:
                 f"model from {own[0]:g} to {own[-1]:g} Å, at rest"
             )
         twin[SPECTRUM] = luminosity
-        if "error" in rows.dtype.names:
+        if "error" in (rows.dtype.names or ()):
             twin["errors"] = {**(twin.get("errors") or {}), SPECTRUM: rows["error"]}
         return twin
 
