@@ -318,7 +318,7 @@ class NodeResiduals(eqx.Module):
 
 
 def beside_dowhy(
-    model, n: int = 300, n_train: int = 4000, noise: float = 0.2, few: int = 40
+    model, n: int = 300, n_train: int = 2000, noise: float = 0.2, few: int = 40
 ) -> None:
     """Twins of do(mass=2x), total, of known truth, beside those of DoWhy on the same graph.
 
@@ -434,7 +434,9 @@ def _by_dowhy(tasks: list[dict]) -> list[dict] | None:
         own = ["--python", sys.executable, "--with", "dowhy==0.14"]
         command = [*uv, *own, "python", script, source, target]
         try:
-            subprocess.run(command, check=True, cwd=folder, capture_output=True)
+            # Few data: threads would only wait for one another.
+            one = os.environ | {"OMP_NUM_THREADS": "1"}
+            subprocess.run(command, check=True, cwd=folder, capture_output=True, env=one)
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"DoWhy did not run: {error} {getattr(error, 'stderr', b'')[-500:]}")
             return None
