@@ -10,19 +10,28 @@ K-corrections and masses beside those of kcorrect, which runs in an environment 
 """
 
 import argparse
+import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
+from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pandas as pd
+from scipy.special import softmax
 from scipy.stats import chi2
 
 from touchstone import contract
-from touchstone.inference import nuts
-from touchstone.io import results, settings
+from touchstone.inference import nuts, population, psis, selection
+from touchstone.io import artifacts, results, settings
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.galaxy import conservation, counterfactual, observation, tables
 from touchstone.models.galaxy.abduction import Residuals, known
@@ -43,6 +52,8 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=200)
     parser.add_argument("--nuts", type=int, default=3)
     parser.add_argument("--real", type=int, default=200)
+    parser.add_argument("--stressed", type=int, default=200)
+    parser.add_argument("--dowhy", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--checkpoint", default="")
     asked = parser.parse_args()
     model = contract.load_model("galaxy")
@@ -57,6 +68,10 @@ def main() -> None:
         beside_nuts(model, budget, asked.nuts)
     if asked.repetitions:
         average_effects(model, asked.repetitions)
+    if asked.stressed:
+        detectable(model, asked.stressed)
+    if asked.dowhy:
+        beside_dowhy(model)
     if asked.real:
         real(model, found, budget, asked.real)
 
@@ -178,10 +193,14 @@ def beside_nuts(model, budget: dict, n: int) -> None:
 
 
 def average_effects(model, repetitions: int, n: int = 2000) -> None:
-    """Average effect of doubling the mass on the colour g - r: of all, of selected galaxies, and of
-    selected ones weighted by the inverse of their probability to be selected."""
+    """Average effect of doubling the mass on the colour g - r in the population: from all galaxies,
+    from selected ones, weighted by the inverse of their probability to be selected, and by the
+    likelihood of selected galaxies. The population is not that of the simulations."""
     graph, rng, limit, soft = model.graph, np.random.default_rng(21), 17.77, 0.3
     actions, place = graph.actions("mass=2x"), [model.bands.index(band) for band in "gr"]
+    shift, spread = np.zeros(len(graph.names)), np.ones(len(graph.names))
+    for name, mean, sd in (("log_mass", 0.3, 0.9), ("formation", -0.3, 0.8)):
+        shift[graph.names.index(name)], spread[graph.names.index(name)] = mean, sd
 
     @jax.jit
     def colours(light, u):
@@ -193,32 +212,36 @@ def average_effects(model, repetitions: int, n: int = 2000) -> None:
 
         return jax.vmap(one)(u)
 
-    def draw(size):
-        u = rng.standard_normal((size, len(graph.names))).astype(np.float32)
+    def draw(size, shift=0.0, spread=1.0):
+        u = (shift + spread * rng.standard_normal((size, len(graph.names)))).astype(np.float32)
         before, after = (observation.magnitude(np.asarray(each, float)[:, place])
                          for each in colours(model.abduction.light, u))  # fmt: skip
         effect = (after[:, 0] - after[:, 1]) - (before[:, 0] - before[:, 1])
         # Bright galaxies are observed, with a soft limit in r.
         chance = 1 / (1 + np.exp((before[:, 1] - limit) / soft))
-        return effect, chance
+        return u.astype(float), effect, chance
 
-    truth = float(np.mean([draw(10_000)[0].mean() for _ in range(20)]))
-    held = {"all": [], "selected": [], "selected, weighted": []}
+    simulated = draw(20_000)
+    truth = float(np.mean([draw(10_000, shift, spread)[1].mean() for _ in range(20)]))
+    held = {"all": [], "selected": [], "selected, weighted": [], "selected, by likelihood": []}
     means = {name: [] for name in held}
     for _ in range(repetitions):
-        effect, chance = draw(n)
+        u, effect, chance = draw(n, shift, spread)
         chosen = rng.random(n) < chance
         even = np.ones(n)
+        found = {"selected, by likelihood": selection.average(u[chosen], *simulated)}
         for name, keep, weight in (
             ("all", even > 0, even),
             ("selected", chosen, even),
-            ("selected, weighted", chosen, 1 / np.maximum(chance, 1e-3)),
+            ("selected, weighted", chosen, 1 / np.maximum(chance, 1e-12)),
         ):
             x, w = effect[keep], weight[keep] / weight[keep].sum()
             mean = float(w @ x)
             error = float(np.sqrt((w**2 * (x - mean) ** 2).sum()))
-            held[name].append(abs(mean - truth) <= 1.645 * error)
-            means[name].append(mean)
+            found[name] = selection.Average(mean, error)
+        for name, each in found.items():
+            held[name].append(abs(each.value - truth) <= 1.645 * each.error)
+            means[name].append(each.value)
     print(f"average effect of do(mass=2x), total, on g - r: {truth:+.4f} mag "
           f"({repetitions} samples of {n} galaxies, r < {limit})")  # fmt: skip
     for name, inside in held.items():
@@ -226,6 +249,202 @@ def average_effects(model, repetitions: int, n: int = 2000) -> None:
         print(f"  {name}: bias {bias:+.4f}, 90 % intervals hold it {rate(inside)}", flush=True)
 
 
+def detectable(model, n: int = 200, n_usual: int = 1000, n_steps: int = 12) -> None:
+    """How often the best fit to galaxies under stress is worse than that of 95 % of usual ones.
+
+    The fit begins at the truth, and no posterior is needed: it is what any rule could see of the
+    misfit. What it does not see, no rule detects in these data.
+    """
+    residuals = Residuals(model.abduction.light, model.config["noise"]["floor"], model.graph)
+
+    @jax.jit
+    def misfits(residuals, cases, starts):
+        def value(case, u):
+            left, log_scale = residuals(case, u)
+            return (left**2).sum() + 2 * log_scale.sum() + (u**2).sum()
+
+        def one(case, start):
+            own = partial(residuals, case)
+
+            def move(_, carried):
+                u, best, damping = carried
+                slopes, left = jax.jacfwd(lambda u: own(u)[0])(u), own(u)[0]
+                normal = slopes.T @ slopes + jnp.eye(len(u))
+                step = jnp.linalg.solve(
+                    normal + damping * jnp.diag(jnp.diag(normal)), slopes.T @ left + u
+                )
+                found = value(case, u - step)
+                better = found < best
+                return (
+                    jnp.where(better, u - step, u), jnp.where(better, found, best),
+                    damping * jnp.where(better, 0.2, 5.0),
+                )  # fmt: skip
+
+            begin = start, value(case, start), jnp.asarray(1e-2)
+            u, best, _ = jax.lax.fori_loop(0, n_steps, move, begin)
+            return best - 2 * own(u)[1].sum()  # the squares alone
+
+        return jax.vmap(one)(cases, starts)
+
+    def found(size, seed, stress=None):
+        streams = (np.random.default_rng(seed + k) for k in range(2))
+        cases = model.cases(size, *streams, {}, stress, 1.0 if stress else 0.0)
+        truth = cases.truth.astype(np.float32)
+        squares = [
+            np.asarray(misfits(residuals, known(cases.take(slice(k, k + 100))), truth[k : k + 100]))
+            for k in range(0, size, 100)
+        ]
+        return np.concatenate(squares) - cases.mask.sum(1)  # a missing band has no misfit
+
+    limit = np.quantile(found(n_usual, 61), 0.95)
+    print(f"best fits worse than those of 95 % of {n_usual} usual galaxies:")
+    for stress, group in {"": "none", **model.stresses}.items():
+        worse = found(n, 63, stress or None) > limit
+        print(f"  {stress or 'no stress'} ({group}): {rate(worse)}", flush=True)
+
+
+class NodeResiduals(eqx.Module):
+    """Residuals of nodes that are measured with errors: what the shared engine takes."""
+
+    forward: Any
+    graph: Any = eqx.field(static=True)
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def __call__(self, known, u):
+        observed, error = known
+        values = self.graph.values(self.forward, u)
+        left = (observed - jnp.stack([values[name] for name in self.names])) / error
+        return left, jnp.log(error)
+
+
+def beside_dowhy(
+    model, n: int = 300, n_train: int = 2000, noise: float = 0.2, few: int = 40
+) -> None:
+    """Twins of do(mass=2x), total, of known truth, beside those of DoWhy on the same graph.
+
+    Errors are of the nodes that respond, in their standard deviations among galaxies. In the linear
+    case every sign of every noise is there in the training, so that least squares are exact.
+    """
+    graph, rng, added = model.graph, np.random.default_rng(51), float(np.log10(2))
+    names, mechanisms = graph.names, graph.mechanisms
+    responds = [name for name in names if name in graph.descendants("log_mass")]
+    edges = [[p, name] for name in names for p in mechanisms[name].slopes if p in names]
+
+    def linear(noises, mass=0.0):
+        values = {}
+        for name in [each for each in graph.order if each in names]:
+            own = mechanisms[name]._replace(
+                slopes={p: s for p, s in mechanisms[name].slopes.items() if p in names}
+            )
+            values[name] = np.asarray(own.shift(values)) + own.scale * noises[name]
+            if name == "log_mass":
+                values[name] = values[name] + mass
+        return values
+
+    with jax.enable_x64(True):
+        base = {name: rng.standard_normal(300) for name in names}
+        inner = [name for name in names if mechanisms[name].slopes]
+        signs = list(product((1.0, -1.0), repeat=len(inner)))
+        every = {
+            name: np.concatenate([
+                base[name] * (sign[inner.index(name)] if name in inner else 1) for sign in signs
+            ]) for name in names
+        }  # fmt: skip
+        new = {name: rng.standard_normal(n) for name in names}
+        straight = {"train": linear(every), "observed": linear(new)}, linear(new, added)
+
+    def nodes(u, actions=()):
+        before, after = counterfactual.twins(graph, model.forward, u, actions, "total")
+        return {k: np.asarray(v, float) for k, v in (after if actions else before).items()}
+
+    action = graph.actions(f"log_mass+{added}")
+    u = rng.standard_normal((n_train, len(names))).astype(np.float32)
+    test = rng.standard_normal((n, len(names))).astype(np.float32)
+    test[:, names.index("log_mass")] *= 0.7  # twins stay within the bounds of the mass
+    train, factual, truth = nodes(u), nodes(test), nodes(test, action)
+    spread = {name: column.std() for name, column in train.items()}
+    noisy = {
+        name: column + noise * spread[name] * rng.standard_normal(n)
+        for name, column in factual.items()
+    }
+    whole = [[p, name] for name in train for p in graph.parents[name]]
+    tasks = [{"kind": "linear", "edges": edges, **straight[0]}]
+    tasks += [
+        {"kind": kind, "edges": whole, "train": train, "observed": seen}
+        for seen in (factual, noisy) for kind in ("linear", "boosted")
+    ]  # fmt: skip
+    theirs = _by_dowhy([task | {"action": ["log_mass", added]} for task in tasks])
+    if theirs is None:
+        return
+    exact = straight[1]
+    off = max(np.abs(theirs[0][name] - exact[name]).max() for name in names)
+    print(f"DoWhy, linear graph: largest difference to our twins {off:.1e}")
+
+    def error(found, rows=slice(None)):
+        return {
+            name: float(np.sqrt(np.mean((found[name] - truth[name][rows]) ** 2)) / spread[name])
+            for name in responds if name in truth
+        }  # fmt: skip
+
+    # Without noise: the terms that the nodes have, then the action.
+    with jax.enable_x64(True):
+        own = np.asarray(jax.vmap(graph.exogenous)({k: jnp.asarray(v) for k, v in factual.items()}))
+    _said("ours, nodes known exactly", error(nodes(own.astype(np.float32), action)))
+    for found, what in zip(theirs[1:], ("linear, exact", "boosted, exact", "linear, noisy",
+                                        "boosted, noisy"), strict=True):  # fmt: skip
+        _said(f"DoWhy {what}", error(found))
+    measured = tuple(name for name in names if name in noisy)
+    known_ = tuple(
+        np.stack(columns, axis=1).astype(np.float32)[:few]
+        for columns in ([noisy[m] for m in measured],
+                        [np.full(n, noise * spread[m]) for m in measured])
+    )  # fmt: skip
+    starts = rng.standard_normal((few, 128, len(names)))
+    drawn = population.sample(
+        NodeResiduals(model.forward, graph, measured), known_, starts, jax.random.key(52),
+        n_centres=64, n_round=256, n_rounds=2, n_last=1024,
+    )  # fmt: skip
+    z, weight = (np.asarray(a).reshape(few, -1, *a.shape[3:]) for a in drawn)
+    mean, inside = {name: [] for name in responds}, []
+    for k in range(few):
+        picked = z[k][psis.resample(softmax(weight[k].astype(float)), 400)]
+        after = nodes(picked.astype(np.float32), action)
+        for name in responds:
+            mean[name].append(after[name].mean())
+            low, high = np.quantile(after[name], [0.05, 0.95])
+            inside.append(low <= truth[name][k] <= high)
+    _said(f"ours, noise of {noise:g} sd", error({k: np.array(v) for k, v in mean.items()},
+                                                slice(few)))  # fmt: skip
+    print(f"  90 % intervals of ours hold the twin {rate(inside)}; DoWhy has none")
+
+
+def _said(who: str, errors: dict) -> None:
+    numbers = ", ".join(f"{name} {x:.3f}" for name, x in errors.items())
+    total = np.sqrt(np.mean(np.square(list(errors.values()))))
+    print(f"  {who}: RMSE {total:.3f} ({numbers})", flush=True)
+
+
+def _by_dowhy(tasks: list[dict]) -> list[dict] | None:
+    """Columns of the twins of each task, by name; None where it does not run."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "in.json", Path(folder) / "out.json"
+        source.write_text(json.dumps(tasks, default=lambda a: np.asarray(a).tolist()), "utf-8")
+        script = Path(__file__).parent / "galaxy_dowhy.py"
+        uv = [os.environ.get("UV", "uv"), "run", "--no-project", "--isolated"]
+        own = ["--python", sys.executable, "--with", "dowhy==0.14"]
+        command = [*uv, *own, "python", script, source, target]
+        try:
+            # Few data: threads would only wait for one another.
+            one = os.environ | {"OMP_NUM_THREADS": "1"}
+            subprocess.run(command, check=True, cwd=folder, capture_output=True, env=one)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"DoWhy did not run: {error} {getattr(error, 'stderr', b'')[-500:]}")
+            return None
+        found = json.loads(target.read_text("utf-8"))
+    return [{name: np.array(column) for name, column in each.items()} for each in found]
+
+
+MOST = 20  # of the most rejected galaxies, on their page
 SAMPLE = {
     "distribution": "kcorrect",
     "version": "5.1.9",
@@ -266,31 +485,65 @@ def real(model, found, budget: dict, n: int) -> None:
 
 
 def verdicts(model, found, cases, posterior, rows) -> None:
-    """Shares, and the most rejected with the reason."""
-    sound = posterior.computation.sound(len(rows))
-    print(f"computation sound: {rate(sound)}")
-    outside = model.outside_training(cases)
-    print(f"outside of the training: {rate([bool(each) for each in outside])}")
+    """Shares of the verdicts, and a page of the most rejected with the reason."""
+    n, sound = len(rows), posterior.computation.sound(len(rows))
+    outside = np.array([bool(each) for each in model.outside_training(cases)])
     try:
         fitted = checkpoints.guardrail_of(checkpoints.find("galaxy", found))
         decision = Decision.from_json(fitted["decision"])
     except ArtifactError:
         decision = None
     unusual = signs(model.quantities, model.config["edges"], cases, posterior, model.novelty(cases))
+    left = np.where(cases.mask, posterior.prediction.innovation, 0.0)
     if decision is None:
-        misfit = (posterior.prediction.innovation**2 * cases.mask).sum(1)
+        misfit = (left**2).sum(1)
         names, score, limit = {"misfit": misfit}, misfit, float(chi2.isf(0.1, 5))
         print("no guardrail is fitted here: the score is the whitened misfit, limit of 10 %")
     else:
         names, score, limit = decision.unusual(unusual), decision.score(unusual), decision.threshold
-    print(f"accepted: {rate((score <= limit) & sound & [not each for each in outside])}; "
-          f"misfit beyond the limit: {rate(score > limit)}")  # fmt: skip
-    for k in np.argsort(-score)[:10]:
-        worst = max(names, key=lambda name: names[name][k])
-        left = posterior.prediction.innovation[k]
-        band = model.bands[int(np.abs(np.where(cases.mask[k], left, 0)).argmax())]
-        print(f"  row {rows[k]}: score {score[k]:.1f} (limit {limit:.1f}), by {worst}, "
-              f"worst in {band}; z {cases.detail.redshift[k]:.3f}")  # fmt: skip
+    misfits = score > limit
+    print(f"of real galaxies: computation sound: {rate(sound)}; outside of the training: "
+          f"{rate(outside)}; misfit beyond the limit: {rate(misfits)}; accepted: "
+          f"{rate(~misfits & sound & ~outside)}")  # fmt: skip
+    worst = np.argsort(-score)[:MOST]
+    magnitudes = observation.magnitude(np.maximum(cases.observed[worst], 1e-3)).round(2)
+    table = pd.DataFrame(
+        {
+            "row of the sample": rows[worst],
+            "z": cases.detail.redshift[worst].round(4),
+            **dict(zip(model.bands, magnitudes.T, strict=True)),
+            "score": score[worst].round(2),
+            "sign": [max(names, key=lambda name: names[name][k]) for k in worst],
+            "worst band": [model.bands[int(np.abs(left[k]).argmax())] for k in worst],
+            "by (sd)": [left[k][np.abs(left[k]).argmax()].round(1) for k in worst],
+            "verdict": [
+                "; ".join(
+                    ["misfit"] * bool(misfits[k]) + ["not sound"] * bool(~sound[k])
+                    + model.outside_training(cases.take([k]))[0]
+                ) or "accept"
+                for k in worst
+            ],
+        }
+    )  # fmt: skip
+    print(table.to_string(index=False, max_colwidth=60))
+    page = found.folder / "reports" / "real_galaxies.html"
+    shares = "".join(
+        f"<li>{what}: {rate(each)}</li>"
+        for what, each in (("accepted", ~misfits & sound & ~outside), ("misfit", misfits),
+                           ("computation sound", sound), ("outside of the training", outside))
+    )  # fmt: skip
+    with artifacts.atomic(page) as temporary:
+        temporary.write_text(
+            f"<!doctype html><html lang=en><meta charset=utf-8><title>Real galaxies</title>"
+            f"<body style='font: 16px sans-serif; margin: 2em'><h1>{n} real galaxies of SDSS</h1>"
+            f"<p>Drawn by chance from the sample of kcorrect. Shares with 95 % intervals:</p>"
+            f"<ul>{shares}</ul><h2>The {len(worst)} of the highest score</h2><p>The limit of the "
+            f"score is {limit:.2f}. <i>sign</i> is the most unusual one; <i>worst band</i> "
+            f"is the band that is furthest from what the posterior predicts, in standard "
+            f"deviations.</p>{table.to_html(index=False, border=0)}</body></html>",
+            encoding="utf-8",
+        )  # fmt: skip
+    print(f"page of the most rejected: {page}", flush=True)
 
 
 def beside_kcorrect(model, cases, posterior) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -369,6 +369,23 @@ class Model[Detail](ABC):
             ArtifactError: If an action or the mode names what there is not.
         """
         raise NotImplementedError(f"{self.model_id} answers no counterfactuals")
+
+    def external_twin(self, twin: Path | Mapping[str, Any], *, strict: bool) -> Json:
+        """How far a twin that others have made breaks the laws, and the closest one that does not.
+
+        Args:
+            twin: Numbers by name, or a YAML file of them.
+            strict: Whether the closest one is wanted.
+
+        Returns:
+            `violations`, rows as of `counterfactual`; `metric`, what distances are measured in; and
+            where it is wanted `twin`, the closest one; `distance` to it; `largest_change`,
+            relative; and `left`, its own violations.
+
+        Raises:
+            ArtifactError: If the twin makes no sense.
+        """
+        raise NotImplementedError(f"{self.model_id} knows no laws that a twin could break")
 
     def form_problems(self, values: Json) -> list[str]:
         """What is wrong with values of a form together, where each may be right by itself.

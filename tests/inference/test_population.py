@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
+from scipy.integrate import quad
+from scipy.stats import multivariate_normal, norm
 
 from touchstone.inference import population
 
@@ -73,3 +74,26 @@ def test_a_bent_posterior_is_that_of_draws_of_the_prior(observed):
         assert effective > 60
         np.testing.assert_allclose(mean, expected, atol=0.3)
         assert evidence == pytest.approx(np.log(weight.mean() / 0.03), abs=0.25)
+
+
+class Parabola(eqx.Module):
+    """One datum, precise: the second entry with the square of the first."""
+
+    def __call__(self, case, u):
+        scale = jnp.full(1, 0.03)
+        return (case - u[1:2] - 1.5 * u[:1] ** 2) / scale, jnp.log(scale)
+
+
+def test_kernels_follow_a_thin_parabola():
+    """Kernels that are straight leave it within a fifth of a unit."""
+    starts = np.random.default_rng(4).standard_normal((2, 64, 2))
+    observed, least = np.array([[0.0], [4.0]], np.float32), (230, 500)
+    found = population.sample(Parabola(), observed, starts, jax.random.key(5), **SIZES)
+    for case, y in enumerate(observed[:, 0]):
+        log_weight = found.log_weight[case].ravel().astype(float)
+        weight = np.exp(log_weight - log_weight.max())
+        expected = quad(lambda u, y=y: norm.pdf(u) * norm.pdf(y - 1.5 * u**2, 0, 1.00045), -9, 9)[0]
+        assert weight.sum() ** 2 / (weight**2).sum() > least[case]  # straight ones: 170 and 370
+        evidence = np.log(weight.mean()) + log_weight.max()
+        # The evidence leaves out the constant of the normal distribution of the datum.
+        assert evidence == pytest.approx(np.log(expected * np.sqrt(2 * np.pi)), abs=0.15)

@@ -77,6 +77,10 @@ def predict(
     strategy: Annotated[
         str, typer.Option(help="strict_physics refuses what breaks a law, report_only says it.")
     ] = "strict_physics",
+    twin: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML of a twin that others have made: is it lawful?"),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for report, figure and page of a counterfactual.")
     ] = None,
@@ -94,6 +98,8 @@ def predict(
         from touchstone.io.artifacts import ArtifactError, assert_writable
         from touchstone.stages import checkpoints, predict, records, summary
 
+        if twin is not None and (values or observation or do or mode or out):
+            raise ArtifactError(f"--twin: {twin} stands alone, but for --strategy and --json")
         if do is None and (observation or mode or out):
             raise ArtifactError("--do: is missing, expected what is done, such as --do mass=2x")
         if observation is not None and values:
@@ -104,9 +110,14 @@ def predict(
         texts = {field.name for field in fields if field.type in ("string", "select")}
         params = records.key_values(values or [], texts)
         model, results, config = chosen_model(model_id)
-        judge = checkpoints.prepare(model, results)
-        own = settings.of_stage(config, model_id, "infer")
-        if do is None:
+        if twin is None:
+            judge = checkpoints.prepare(model, results)
+            own = settings.of_stage(config, model_id, "infer")
+        if twin is not None:
+            from touchstone.stages import counterfactual
+
+            report = counterfactual.external(model, twin, strategy)
+        elif do is None:
             report = predict.run(model, judge, own, params)
         else:
             from touchstone.stages import counterfactual, page  # start a form without them

@@ -4,7 +4,9 @@ Population Monte Carlo (Cappé et al. 2004): draws come from Student-t kernels a
 next centres from the weighted draws. Posteriors of a few precise data are thin and bent: so each
 kernel has the covariance of its own place, from the derivatives of the data (Fisher's
 information), and the first centres, draws of an amortised posterior, are moved to where the data
-are met, along the shortest way. There are two halves, each with its centres from the other one's
+are met, along the shortest way. The last kernels are bent as the second derivatives say, so that
+they follow the data as far as they are wide; a bend keeps volumes, and costs no simulation of the
+draws. There are two halves, each with its centres from the other one's
 draws: a kernel about a draw of high weight would be high at that draw and take the weight away.
 Weighted draws are of a last round, whose kernels are fixed before. `importance` makes do with fewer
 simulations: it is for simulators that cost.
@@ -25,8 +27,9 @@ from jaxtyping import Float
 from touchstone.inference.batches import map_batches
 
 _FREEDOM = 5  # of the kernels: their tails are heavier than those of posteriors
-_WIDTHS = (0.4, 0.6)  # of kernels where the data say nothing, one after another
-_WIDEN = 1.2  # of all kernels
+_WIDTHS = (0.5, 1.0)  # of kernels where the data say nothing, one after another
+_WIDEN = (1.1, 1.6)  # of kernels likewise: what the bends miss is a matter of the wider ones
+_STIFF = 4.0  # information over that of the width, beyond which the data say where a kernel is
 _MOVES = 2  # steps of the first centres to where the data are met
 _COUNT = 4  # effective draws for each entry, at least, that centres are drawn from
 
@@ -49,6 +52,7 @@ class Weighted(NamedTuple):
 class _Kernels(NamedTuple):
     centres: Array  # (centre, P)
     factors: Array  # lower ones, of the information over the squared width, (centre, P, P)
+    bends: Array  # (centre, P, P, P): see `_bent`
 
 
 def sample(
@@ -101,10 +105,11 @@ def _case(residuals, key: Array, starts: Array, n_centres, n_round, n_rounds, n_
         log_weight = value - _log_density(kernels, z)
         return z, jnp.where(jnp.isfinite(log_weight), log_weight, -jnp.inf)
 
-    def round_(carried, key):
+    def round_(carried, turn):
+        key, late = turn
         drawn, chosen = jax.random.split(key)
         centres = carried[0][::-1]  # of the other half
-        kernels = jax.vmap(partial(_about, residuals))(centres)
+        kernels = jax.vmap(partial(_about, residuals, late))(centres)
         z, log_weight = jax.vmap(partial(weighted, n=n_round))(jax.random.split(drawn), kernels)
         pick = jax.vmap(partial(_chosen, n_centres=n_centres))
         return (pick(jax.random.split(chosen), z, log_weight), kernels), None
@@ -112,9 +117,10 @@ def _case(residuals, key: Array, starts: Array, n_centres, n_round, n_rounds, n_
     last, *keys = jax.random.split(key, n_rounds + 2)
     centres = starts.reshape(2, n_centres, -1)
     size = centres.shape[-1]
-    blank = _Kernels(centres, jnp.zeros((2, n_centres, size, size), centres.dtype))
+    blank = _Kernels(centres, *(jnp.zeros((2, n_centres, *[size] * n)) for n in (2, 3)))
     # The last turn fits the kernels of the weighted draws; its own draws are not needed.
-    (_, kernels), _ = lax.scan(round_, (centres, blank), jnp.stack(keys))
+    late = jnp.arange(len(keys)) >= n_rounds - 1
+    (_, kernels), _ = lax.scan(round_, (centres, blank), (jnp.stack(keys), late))
     return jax.vmap(partial(weighted, n=n_last))(jax.random.split(last), kernels)
 
 
@@ -124,8 +130,9 @@ def _log_posterior(residuals, u: Array) -> Array:
     return -(0.5 * left**2 + log_scale).sum() - 0.5 * ((u**2).sum() + size)
 
 
-def _about(residuals, centres: Array) -> _Kernels:
-    """Kernels about where the data are met, nearly, the shortest way from centres."""
+def _about(residuals, bent: Array, centres: Array) -> _Kernels:
+    """Kernels about where the data are met, nearly, the shortest way from centres; straight ones
+    unless they shall be bent, which costs second derivatives."""
     size = centres.shape[1]
 
     def slopes_at(u):
@@ -145,13 +152,42 @@ def _about(residuals, centres: Array) -> _Kernels:
         length = jnp.where(turn < _MOVES, 1 / jnp.maximum(1.0, jnp.linalg.norm(step)), 0.0)
         return u - length * step, slopes.T @ slopes
 
-    def one(u):
-        return lax.fori_loop(0, _MOVES + 1, move, (u, jnp.zeros((size, size), u.dtype)))
+    def one(u, width, widen):
+        u, information = lax.fori_loop(0, _MOVES + 1, move, (u, jnp.zeros((size, size), u.dtype)))
+        whole = information + jnp.eye(size) / width**2
+        return u, jnp.linalg.cholesky(whole) / widen, information
 
-    centres, information = jax.vmap(one)(centres)
-    width = jnp.asarray(_WIDTHS)[jnp.arange(len(centres)) % len(_WIDTHS)]
-    near = jnp.eye(size) / width[:, None, None] ** 2
-    return _Kernels(centres, jnp.linalg.cholesky(near + information) / _WIDEN)
+    turn = jnp.arange(len(centres)) % len(_WIDTHS)
+    width, widen = jnp.asarray(_WIDTHS)[turn], jnp.asarray(_WIDEN)[turn]
+    centres, factors, information = jax.vmap(one)(centres, width, widen)
+    bends = lax.cond(
+        bent,
+        lambda: jax.vmap(partial(_bend, residuals))(centres, information, width),
+        lambda: jnp.zeros((len(centres), size, size, size), centres.dtype),
+    )
+    return _Kernels(centres, factors, bends)
+
+
+def _bend(residuals, u: Array, information: Array, width: Array) -> Array:
+    """What a kernel is bent by, (P, P, P): how far a step along what the data leave open, squared,
+    has to be amended along what they say, for the data to be met still."""
+
+    def slopes_at(u):
+        slopes = jax.jacfwd(lambda u: residuals(u)[0])(u)
+        return slopes, slopes
+
+    curved, slopes = jax.jacfwd(slopes_at, has_aux=True)(u)  # (residual, P, P), (residual, P)
+    value, vector = jnp.linalg.eigh(information)
+    stiff = value * width**2 > _STIFF
+    answer = -(vector * jnp.where(stiff, 1 / (value + 1 / width**2), 0.0)) @ (slopes @ vector).T
+    soft = (vector * ~stiff) @ vector.T
+    found = 0.5 * jnp.einsum("pr,rij,ik,jl->pkl", answer, curved, soft, soft)
+    return jnp.where(jnp.isfinite(found), found, 0.0)
+
+
+def _bent(bend: Array, offset: Array) -> Array:
+    """An offset and its bend, which changes no volume: it moves what is stiff by what is soft."""
+    return (bend @ offset) @ offset
 
 
 def _chosen(key: Array, z: Array, log_weight: Array, n_centres: int) -> Array:
@@ -175,7 +211,8 @@ def _draw(key: Array, kernels: _Kernels, n_draws: int) -> Array:
     solve = partial(jax.scipy.linalg.solve_triangular, trans=1, lower=True)
     noise = jax.vmap(solve)(kernels.factors[which], noise)[..., 0]
     tail = (jax.random.normal(chi, (n_draws, _FREEDOM)) ** 2).mean(1, keepdims=True)
-    return kernels.centres[which] + noise / jnp.sqrt(tail)
+    offset = noise / jnp.sqrt(tail)
+    return kernels.centres[which] + offset + jax.vmap(_bent)(kernels.bends[which], offset)
 
 
 def _log_density(kernels: _Kernels, z: Array) -> Array:
@@ -184,10 +221,13 @@ def _log_density(kernels: _Kernels, z: Array) -> Array:
     power = (_FREEDOM + size) / 2
     constant = gammaln(power) - gammaln(_FREEDOM / 2) - size / 2 * jnp.log(_FREEDOM * jnp.pi)
 
-    def of_kernel(centre, factor):
-        square = (((z - centre) @ factor) ** 2).sum(1)
+    def of_kernel(centre, factor, bend):
+        offset = z - centre
+        half = (offset @ bend.swapaxes(0, 1).reshape(size, -1)).reshape(-1, size, size)
+        offset = offset - (half @ offset[..., None])[..., 0]
+        square = ((offset @ factor) ** 2).sum(1)
         height = jnp.log(jnp.diagonal(factor)).sum()
         return height - power * jnp.log1p(square / _FREEDOM)
 
-    each = jax.vmap(of_kernel)(kernels.centres, kernels.factors)
+    each = jax.vmap(of_kernel)(*kernels)
     return logsumexp(each, axis=0) + constant - jnp.log(n_centres)

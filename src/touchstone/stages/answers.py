@@ -72,6 +72,22 @@ class Local:
             counterfactual.run(self.model, self.judge, self.settings, observation, asked).report
         )
 
+    def external_twin(
+        self, twin: str | Path | Mapping[str, Any], *, strategy: Strategy = "strict_physics"
+    ) -> dict:
+        """The report on a twin that others have made, as `touchstone predict --twin` gives it.
+
+        Args:
+            twin: Numbers by name, or a YAML file of them.
+            strategy: "report_only" reports the laws that it breaks, "strict_physics" also the
+                closest twin that breaks none, and the distance to it.
+
+        Raises:
+            ArtifactError: If the twin makes no sense.
+        """
+        given = Path(twin) if isinstance(twin, str) else twin
+        return counterfactual.external(self.model, given, strategy)
+
 
 def load(model_id: str, checkpoint: str | Path = "") -> Local:
     """A model with its artefact, ready to answer; arguments and errors as of `Local`."""

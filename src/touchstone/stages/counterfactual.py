@@ -76,8 +76,7 @@ def run(
         raise ArtifactError(
             f"{model.model_id}: answers no counterfactuals, those that do are {', '.join(others)}"
         )
-    if asked.strategy not in STRATEGIES:
-        raise ArtifactError(f"strategy: {asked.strategy!r} is none of {', '.join(STRATEGIES)}")
+    _assert_strategy(asked.strategy)
     answer = model.counterfactual(in_words(asked.do), mode=asked.mode, strategy=asked.strategy)
     started = time.perf_counter()
     with measured(model, observation) as source:
@@ -106,9 +105,45 @@ def run(
     return Answered(report, inference)
 
 
+def external(model: Model, twin: Path | Mapping[str, Any], strategy: str) -> dict:
+    """Hold a twin that others have made to the laws of a model; writes nothing.
+
+    Args:
+        model: The model, for which no artefact is needed.
+        twin: Numbers by name, or a YAML file of them.
+        strategy: `report_only` reports violations, `strict_physics` also the closest twin that has
+            none, and the distance to it.
+
+    Raises:
+        ArtifactError: If the model knows no such laws, or the twin makes no sense.
+    """
+    _assert_strategy(strategy)
+    started = time.perf_counter()
+    try:
+        found = model.external_twin(twin, strict=strategy == STRATEGIES[0])
+    except NotImplementedError as error:
+        raise ArtifactError(str(error)) from None
+    broken = [row["law"] for row in found["violations"] if row["status"] == "violated"]
+    body = {
+        "model_id": model.model_id,
+        "strategy": strategy,
+        "verdict": "escalate" if broken else "accept",
+        "reason": f"violated: {'; '.join(broken)}" if broken else "no law is violated",
+        **found,
+    }
+    inputs = {} if isinstance(twin, Mapping) else {"twin": twin}
+    lineage = reports.lineage({"model": model.config}, 0, inputs)
+    return reports.make("twin", body, lineage, {"twin_s": time.perf_counter() - started})
+
+
 def answers(model: Model) -> bool:
     """Whether a model answers counterfactual questions."""
     return type(model).counterfactual is not Model.counterfactual
+
+
+def _assert_strategy(strategy: str) -> None:
+    if strategy not in STRATEGIES:
+        raise ArtifactError(f"strategy: {strategy!r} is none of {', '.join(STRATEGIES)}")
 
 
 def in_words(do: str | Mapping[str, float | str]) -> str:

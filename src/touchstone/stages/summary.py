@@ -363,6 +363,8 @@ def _definitions(texts: Mapping[str, str]) -> str:
 
 def prediction_text(report: dict) -> str:
     """An answer to a form: estimates, what they rest on, and whether that is of the training."""
+    if report["kind"] == "twin":
+        return twin_text(report)
     if report["kind"] == "counterfactual" or "answer" in report:
         return counterfactual_text(report.get("answer", report))
     assumed = ", ".join(
@@ -471,6 +473,26 @@ def counterfactual_text(report: dict) -> str:
     return "\n\n".join(
         [title, "\n".join(_aligned(table)), "\n".join(_aligned(laws)), *map(_filled, said)]
     )
+
+
+def twin_text(report: dict) -> str:
+    """What is said of a twin that others have made, for a terminal."""
+    parts = ["\n".join(_aligned([row[:4] for row in law_table(report)]))]
+    if "twin" in report:
+        numbers = [
+            [name, f"{value:.8g}"] for name, value in report["twin"].items()
+            if not isinstance(value, list)
+        ]  # fmt: skip
+        parts.append("\n".join(_aligned([["closest lawful twin", ""], *numbers])))
+        parts.append(
+            _filled(
+                f"Its distance is {report['distance']:.4g} in the {report['metric']} metric (root "
+                "of the sum of squares of changes, each over "
+                f"{'its error' if report['metric'] == 'noise' else 'the size of the number'}); no "
+                f"number changes by more than {100 * report['largest_change']:.3g} %."
+            )
+        )
+    return "\n\n".join([*parts, _filled(f"{report['verdict'].upper()}: {report['reason']}.")])
 
 
 def tables_text(tables: Sequence[Comparison]) -> str:

@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from galaxies import CONFIG
+from scipy.interpolate import interp1d
 from scipy.stats import kstest, wilcoxon
 
 from touchstone.contract import load_model
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.galaxy import conservation, counterfactual, observation
+from touchstone.models.galaxy import conservation, counterfactual, observation, tables
+from touchstone.models.galaxy.cosmology import Cosmology
+from touchstone.models.galaxy.physics import Forward
 from touchstone.stages import records
 from touchstone.stages.counterfactual import measured
 from touchstone.vocabulary import Cases
@@ -79,8 +82,41 @@ def test_a_stress_of_no_severity_changes_nothing_and_of_full_does(trained, stres
         assert np.abs(full.detail.redshift - plain.detail.redshift).min() > 0.05
     elif stress.startswith("zero_point"):
         assert changed.any(0).sum() == 1
+    elif stress == "missing_band":
+        assert not (full.observed != plain.observed)[full.mask].any()
+        assert not (full.mask & ~plain.mask).any()
+        assert 0.3 < 1 - full.mask[plain.mask].mean() < 0.7
     else:
         assert changed[plain.mask].mean() > 0.9
+
+
+def test_galaxies_of_other_templates_are_those_of_a_model_of_these_templates(trained):
+    """At severity 1 fluxes are those of a model built on the other table, resampled by SciPy."""
+    model, _, _ = trained
+    source = CONFIG["stresses"]["other_templates"]["templates"]
+    theirs, (own, bands) = tables.popstar(**source), model.sources
+    np.testing.assert_allclose(theirs.metallicity, own.metallicity)
+    assert theirs.age[[0, -1]] == pytest.approx([1e5, 10**10.18])
+    k, age, wavelength = 4, theirs.age[60], np.array([3000.0, 5000.0, 9000.0])
+    at = tables.resampled(theirs, np.array([0.0]), np.array([age / 1e9]), wavelength)
+    expected = interp1d(theirs.wavelength, theirs.luminosity[k, 60])(wavelength)
+    np.testing.assert_allclose(at[0, 0], expected, rtol=1e-9)
+    light = tables.resampled(
+        theirs, np.log10(own.metallicity / 0.02), own.age / 1e9, own.wavelength
+    )
+    other = Forward(
+        own._replace(luminosity=light), bands, Cosmology(**CONFIG["cosmology"]), (0.01, 0.6)
+    )
+    quiet = {"depth": dict.fromkeys("ugriz", 1e-6), "floor": 0.0}
+    model = load_model("galaxy")
+    model.config = CONFIG | {"noise": CONFIG["noise"] | quiet}
+    model.abduction.depth = 1e-6 * np.ones(5)
+    rng = np.random.default_rng
+    cases = model.cases(8, rng(2), rng(3), {}, "other_templates", 1.0)
+    values, _ = counterfactual.twins(model.graph, model.forward, cases.truth, (), "total")
+    found, _ = counterfactual.readings(other, values, model.bands)
+    expected = observation.nanomaggies_of(np.stack([found[b] for b in model.bands], axis=1))
+    np.testing.assert_allclose(cases.observed[cases.mask], expected[cases.mask], rtol=1e-3)
 
 
 def test_posteriors_cover_the_truth_and_a_wrong_band_stands_out(trained):

@@ -1,8 +1,9 @@
 """Counterfactual galaxies in the workflow: the contract, filled by the rooms beside this file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from touchstone.io.artifacts import ArtifactError
 from touchstone.models.galaxy import (
     conservation,
     counterfactual,
+    external,
     observation,
     quadrature,
     stresses,
@@ -137,7 +139,7 @@ class GalaxyModel(Model[Photometry]):
     ) -> Cases[Photometry]:
         """Galaxies of the population, observed; see `stresses.observe`."""
         u = rng.standard_normal((n, len(self.quantities))).astype(np.float32)
-        entry = (stress, self.config["stresses"][stress]) if stress else None
+        entry = self.config["stresses"][stress] if stress else None
         return self._cases(u, stresses.observe(self.abduction, u, rng, noise, entry, severity))
 
     def _cases(
@@ -367,6 +369,11 @@ class GalaxyModel(Model[Photometry]):
             return found
 
         return answer
+
+    def external_twin(self, twin: Path | Mapping[str, Any], *, strict: bool) -> dict:
+        """Held to the laws, and projected onto them; see `external.Judge`."""
+        judge = external.Judge(self.forward, self.bands)
+        return judge(twin if isinstance(twin, Mapping) else judge.read(twin), strict=strict)
 
     def record(self, values: dict, data: Path, meta: Path) -> None:
         """Write the galaxy that a form describes as a table of one row."""

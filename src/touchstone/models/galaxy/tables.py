@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.interpolate import RegularGridInterpolator
 
 from touchstone.io import artifacts
 from touchstone.io.artifacts import ArtifactError
@@ -67,6 +68,42 @@ def populations(distribution: str, version: str, file: str, sha256: str) -> Popu
             table["wavelength"][:].astype(float),
             table["flux"][:],
         )
+
+
+@cache
+def popstar(distribution: str, version: str, file: str, sha256: str) -> Populations:
+    """Templates of Mollá et al. 2009 (stars alone, initial mass function of Chabrier), likewise.
+
+    Raises:
+        ArtifactError: If the table is not there, or is another one.
+    """
+    found = path(distribution, version, file, sha256)
+    from astropy.io import fits  # here, since it takes a second to import
+
+    with fits.open(found) as table:
+        wavelength = np.asarray(table["WAVELENGTH"].data["wavelength"], float)
+        wavelength, first = np.unique(wavelength, return_index=True)  # some stand there twice
+        spectra = [each for each in table if each.name.startswith("SED_Z_")]
+        names = [name for name in spectra[0].columns.names if name.endswith("_stellar")]
+        luminosity = [[each.data[name][first].astype(float) for name in names] for each in spectra]
+    ages = 10 ** np.array([float(name.split("_")[2]) for name in names])
+    metallicity = np.array([float(each.name.removeprefix("SED_Z_")) for each in spectra])
+    return Populations(metallicity, ages, wavelength, np.array(luminosity))
+
+
+def resampled(
+    populations: Populations,
+    log_metallicity: Float[np.ndarray, " metallicity"],
+    age: Float[np.ndarray, " age"],
+    wavelength: Float[np.ndarray, " wavelength"],
+) -> Float[np.ndarray, "metallicity age wavelength"]:
+    """Luminosities on another grid, linear in log metallicity, age (Gyr) and wavelength (Å);
+    beyond its ends as at its ends."""
+    own = np.log10(populations.metallicity / 0.02), populations.age / 1e9, populations.wavelength
+    ends = (np.clip(a, b[0], b[-1]) for a, b in zip((log_metallicity, age, wavelength), own,
+                                                    strict=True))  # fmt: skip
+    points = np.meshgrid(*ends, indexing="ij", sparse=True)
+    return RegularGridInterpolator(own, populations.luminosity)(tuple(points))
 
 
 class Filter(NamedTuple):
