@@ -86,7 +86,7 @@ def _flat(value: Any, depth: int = 0) -> Any:
     found: dict[str, Any] = {}
     for key, each in value.items():
         inner = _flat(each, depth + 1)
-        if not (isinstance(each, dict) and isinstance(inner, dict)):
+        if not (isinstance(each, dict) and isinstance(inner, dict) and inner):
             inner = {"": each}
         for name, setting in inner.items():
             path = ".".join(part for part in (key, name) if part)
