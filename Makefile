@@ -9,6 +9,8 @@ ARGS ?=
 BENCH ?= simulator
 # PyTensor would keep its cache in the home directory.
 export PYTENSOR_FLAGS ?= base_compiledir=.pytensor
+# A module is compiled once, and not by every process that imports it: that was most of a start.
+unexport PYTHONDONTWRITEBYTECODE
 export MODEL TRACE META
 # MODEL, TRACE and META reach the configuration as JSON, whatever characters the paths hold.
 MEASUREMENT := import json, os; print(json.dumps({k: os.environ[v] for k, v in (("model", "MODEL"), ("data", "TRACE"), ("meta", "META")) if os.environ.get(v)}))
@@ -44,10 +46,10 @@ release: setup ## train, certify and write the artefact that answers where nothi
 lab: setup ## JupyterLab on the notebooks
 	@JUPYTER_PREFER_ENV_PATH=1 $(IN) jupyter lab notebooks $(ARGS)
 
-bench: setup ## benchmarks: BENCH=simulator (default), inference, reference, ablation, memory, measured, control, interface, regimes, galaxy or escalation; ARGS="--help" explains
+bench: setup ## benchmarks: BENCH=simulator (default), inference, reference, ablation, memory, measured, control, interface, regimes, galaxy, escalation, serving or same; ARGS="--help" explains
 	@$(IN) python benchmarks/bench_$(BENCH).py $(ARGS)
 
-campaign: setup ## the service under load: kills, a soak, fuzz of its schema, attacks, latencies (ARGS="kill --rounds 100": one of them, larger)
+campaign: setup ## the service under load: kills, a soak, fuzz of its schema, attacks (ARGS="kill --rounds 100": one of them, larger)
 	@$(IN) python benchmarks/campaign.py $(ARGS)
 
 lint: setup ## types, and style of code, rules and notebooks

@@ -1,7 +1,6 @@
 """What the service withstands: kills under load, a long soak, a fuzz of its schema, and attacks.
 
-    python benchmarks/campaign.py [kill | soak | fuzz | attacks | latency] [--rounds N]
-                                  [--requests N]
+    python benchmarks/campaign.py [kill | soak | fuzz | attacks] [--rounds N] [--requests N]
 
 Each part serves the released artefact of `interface` in a folder of its own. Without a name, all
 parts run with small numbers. What was found is printed beside what is wanted; the exit code is 1
@@ -31,7 +30,6 @@ import httpx
 import numpy as np
 
 from touchstone.io import reports
-from touchstone.stages import answers
 
 MODEL = "interface"
 HOST = "127.0.0.1"
@@ -58,12 +56,12 @@ def main() -> int:
 
 
 @contextmanager
-def serving(folder: Path, *more: str) -> Generator[httpx.Client]:
+def serving(folder: Path, *more: str, model: str = MODEL) -> Generator[httpx.Client]:
     """A running service, and a client of it."""
     with socket.socket() as free:
         free.bind((HOST, 0))
         port = free.getsockname()[1]
-    command = [str(TOUCHSTONE), "serve", "--model", MODEL, "--port", str(port), *more]
+    command = [str(TOUCHSTONE), "serve", "--model", model, "--port", str(port), *more]
     with (folder / "serve.log").open("a") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
     try:
@@ -140,7 +138,7 @@ def kill(arguments: argparse.Namespace, folder: Path) -> list[str]:
             if found["status"] != "done":
                 bad.append(f"job {job} is {found['status']}")
                 continue
-            again = _report(client, asked)
+            again = report_of(client, asked)
             if reports.reproducible(again) != reports.reproducible(found["report"]):
                 bad.append(f"job {job} has another answer than the same question now")
         kept = client.get("/jobs", params={"limit": 1000}).json()["jobs"]
@@ -155,7 +153,7 @@ def kill(arguments: argparse.Namespace, folder: Path) -> list[str]:
     return bad
 
 
-def _report(client: httpx.Client, asked: dict) -> dict:
+def report_of(client: httpx.Client, asked: dict) -> dict:
     """What a question is answered now, that of its job where it takes long."""
     content = client.post("/predict", json=asked).json()
     while "job" in content and "report" not in content:
@@ -324,41 +322,7 @@ def _announced(client: httpx.Client, size: int) -> tuple[int, str]:
     return int(answer.split()[1]), answer.rpartition("\r\n")[2]
 
 
-def latency(arguments: argparse.Namespace, folder: Path) -> list[str]:
-    """What HTTP and the queue add to the stage, and what memory saves."""
-    count = max(50, arguments.requests // 5)
-    here = Path.cwd()
-    os.chdir(folder)
-    local = answers.load(MODEL)
-    os.chdir(here)
-    asked = [question() for _ in range(count)]
-    local.predict(**asked[0]["inputs"])
-    inside = [_timed(lambda q=q: local.predict(**q["inputs"])) for q in asked]
-    with serving(folder) as client:
-        client.post("/predict", json=question())
-        outside = [_timed(lambda q=q: client.post("/predict", json=q)) for q in asked]
-        memory = [_timed(lambda q=q: client.post("/predict", json=q)) for q in asked]
-        alive = [_timed(lambda: client.get("/health")) for _ in asked]
-    for name, found in (
-        ("stage, in this process", inside),
-        ("POST /predict", outside),
-        ("the same, from memory", memory),
-        ("GET /health", alive),
-    ):
-        p50, p99 = np.quantile(found, [0.5, 0.99]) * 1000
-        print(f"  {name:24} p50 {p50:6.1f} ms, p99 {p99:6.1f} ms (n {len(found)})")
-    added = np.median(outside) - np.median(inside)
-    print(f"  added at the median: {1000 * added:.1f} ms (wanted: 5)")
-    return []
-
-
-def _timed(call) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
-PARTS = {"attacks": attacks, "latency": latency, "kill": kill, "soak": soak, "fuzz": fuzz}
+PARTS = {"attacks": attacks, "kill": kill, "soak": soak, "fuzz": fuzz}
 
 if __name__ == "__main__":
     raise SystemExit(main())

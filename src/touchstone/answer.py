@@ -55,9 +55,13 @@ class Answer:
 
     @property
     def confidence(self) -> Confidence:
-        """The level of the intervals, and both verdicts."""
+        """The level of the intervals, and both verdicts.
+
+        Raises:
+            ValueError: If the report does not state the level, as one of another version may.
+        """
         report = self.report
+        if "level" not in report:
+            raise ValueError(f"level: a report of kind {report.get('kind')!r} does not state it")
         computation = report.get("computation", {}).get("verdict")
-        return Confidence(
-            report.get("level", 0.9), report["verdict"], computation, report["reason"]
-        )
+        return Confidence(report["level"], report["verdict"], computation, report["reason"])

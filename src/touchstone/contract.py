@@ -468,6 +468,9 @@ class Model[Detail](ABC):
         ]
 
 
+LEVEL = 0.9  # of every interval of an answer, such as those of `summary_of`
+
+
 def summary_of(draws: np.ndarray, weight: np.ndarray, prior: np.ndarray) -> Json:
     """Mean, median and 90 % interval of weighted draws, the 90 % interval of prior draws, and a
     remark: "not informed" where both say the same, "at least" or "at most" where one side is all
@@ -491,6 +494,22 @@ def summary_of(draws: np.ndarray, weight: np.ndarray, prior: np.ndarray) -> Json
     }
 
 
+def _places() -> list[Path]:
+    """Folders in which models lie.
+
+    Raises:
+        ModelsError: If TOUCHSTONE_MODELS names what is no folder.
+    """
+    places = import_module("touchstone.models").__path__
+    for given in filter(None, os.environ.get(_VARIABLE, "").split(os.pathsep)):
+        folder = Path(given).expanduser().absolute()
+        if not folder.is_dir():
+            raise ModelsError(f"{_VARIABLE}: {given} is no folder")
+        if str(folder) not in places:
+            places.append(str(folder))
+    return [Path(place) for place in places]
+
+
 def folders() -> dict[str, Path]:
     """Folder of every model, by name.
 
@@ -500,20 +519,28 @@ def folders() -> dict[str, Path]:
     Raises:
         ModelsError: If TOUCHSTONE_MODELS names what is no folder, or two models have one name.
     """
-    places = import_module("touchstone.models").__path__
-    for given in filter(None, os.environ.get(_VARIABLE, "").split(os.pathsep)):
-        folder = Path(given).expanduser().absolute()
-        if not folder.is_dir():
-            raise ModelsError(f"{_VARIABLE}: {given} is no folder")
-        if str(folder) not in places:
-            places.append(str(folder))
     found = {}
-    for folder in places:
-        for file in sorted(Path(folder).glob("*/config.yaml")):
+    for place in _places():
+        for file in sorted(place.glob("*/config.yaml")):
             if file.parent.name in found:
                 raise ModelsError(f"{file.parent}: there is another model of this name")
             found[file.parent.name] = file.parent
     return found
+
+
+def folder_of(model_id: str) -> Path | None:
+    """Folder of one model, or None; no other is looked at, since every answer asks for its own.
+
+    Raises:
+        ModelsError: As `folders`.
+    """
+    if Path(model_id).name != model_id:  # a path is no name
+        return None
+    candidates = [place / model_id for place in _places()]
+    found = [folder for folder in candidates if (folder / "config.yaml").is_file()]
+    if len(found) > 1:
+        raise ModelsError(f"{found[1]}: there is another model of this name")
+    return found[0] if found else None
 
 
 def load_model(model_id: str) -> Model[Any]:

@@ -172,6 +172,24 @@ class ModelMetadata(BaseModel):
             raise ValueError(f"inference_params: {', '.join(twice)} stands there twice")
         return self
 
+    def completed(self, params: dict[str, Any]) -> tuple[dict[str, Value], list[str]]:
+        """Values of the form, completed by defaults; see `validate_inference_params`."""
+        fields = {field.name: field for field in self.inference_params}
+        values, problems = {}, []
+        for name, field in fields.items():
+            given = params.get(name)
+            if given is None and field.required and field.default is None:
+                problems.append(f"{name}: is missing, expected a {field.type}")
+            problem = "" if given is None else field.problem(given)
+            problems += [f"{name}: {problem}"] if problem else []
+            chosen = field.default if given is None else given
+            values[name] = chosen if problem or chosen is None else field.parsed(chosen)
+        allowed = ", ".join(fields) or "none"
+        problems += [
+            f"{name}: is unknown, allowed are {allowed}" for name in params.keys() - fields
+        ]
+        return values, problems
+
 
 class Registry(NamedTuple):
     """All folders that hold a model.
@@ -189,18 +207,27 @@ def get_registry() -> Registry:
     """Read the `config.yaml` of every folder; a broken one hides no healthy one."""
     models, broken = {}, {}
     for model_id, folder in contract.folders().items():
-        file = folder / "config.yaml"
         try:
-            models[model_id] = _metadata(file, *artifacts.state(file))
-            if not (folder / "model.py").is_file():
-                raise ModelsError(f"{folder / 'model.py'}: no such file")
+            models[model_id] = _of(folder)
         except ModelsError as error:
             broken[model_id] = str(error)
-        except ValidationError as error:
-            broken[model_id] = f"{file}: {_said(error)}"
-        if model_id in broken:
-            models.pop(model_id, None)
     return Registry(models, broken)
+
+
+def _of(folder: Path) -> ModelMetadata:
+    """What the model of a folder says of itself.
+
+    Raises:
+        ModelsError: If the folder is broken, naming file and key.
+    """
+    file = folder / "config.yaml"
+    try:
+        about = _metadata(file, *artifacts.state(file))
+    except ValidationError as error:
+        raise ModelsError(f"{file}: {_said(error)}") from None
+    if not (folder / "model.py").is_file():
+        raise ModelsError(f"{folder / 'model.py'}: no such file")
+    return about
 
 
 @lru_cache(maxsize=64)
@@ -243,12 +270,10 @@ def get_model_metadata(model_id: str) -> ModelMetadata:
     Raises:
         ModelsError: If there is no such model, or its folder is broken; the message says why.
     """
-    registry = get_registry()
-    if model_id in registry.broken:
-        raise ModelsError(registry.broken[model_id])
-    if model_id not in registry.models:
-        raise ModelsError(f"model {model_id!r} is none of {', '.join(registry.models)}")
-    return registry.models[model_id]
+    folder = contract.folder_of(model_id)
+    if folder is None:
+        raise ModelsError(f"model {model_id!r} is none of {', '.join(get_registry().models)}")
+    return _of(folder)
 
 
 def load_model_instance(model_id: str) -> Model[Any]:
@@ -345,16 +370,4 @@ def validate_inference_params(
         The values, and the problems in words that begin with the field's name; the values are of
         use where there is no problem.
     """
-    fields = {field.name: field for field in get_inference_form_fields(model_id)}
-    values, problems = {}, []
-    for name, field in fields.items():
-        given = params.get(name)
-        if given is None and field.required and field.default is None:
-            problems.append(f"{name}: is missing, expected a {field.type}")
-        problem = "" if given is None else field.problem(given)
-        problems += [f"{name}: {problem}"] if problem else []
-        chosen = field.default if given is None else given
-        values[name] = chosen if problem or chosen is None else field.parsed(chosen)
-    allowed = ", ".join(fields) or "none"
-    problems += [f"{name}: is unknown, allowed are {allowed}" for name in params.keys() - fields]
-    return values, problems
+    return get_model_metadata(model_id).completed(params)

@@ -54,7 +54,9 @@ def browser():
         pytest.skip("no chromium to open the pages with")
     rules = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", rules])
+        opened = started.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", rules]
+        )
         yield opened
         opened.close()
 

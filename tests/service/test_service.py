@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 
 import touchstone
 from touchstone import registry
+from touchstone.answer import Answer
 from touchstone.cli import app
 from touchstone.client import AsyncClient, Client, ServiceError
 from touchstone.io import artifacts, reports
@@ -394,6 +395,7 @@ def test_a_client_gives_what_a_local_model_gives(server, project):
             assert type(remote) is type(here)
             assert reports.reproducible(remote.report) == reports.reproducible(here.report)
             assert remote.confidence == here.confidence
+            assert remote.confidence.level == remote.report["level"]
         assert [each.verdict for each in client.infer_many(MODEL, [{"level": 1}])] == ["accept"]
         twin = client.infer(TWIN, observation="example.csv", intervention="shift=1", mode="total")
         assert twin.counterfactual[0]["change"]["median"] == 1
@@ -407,6 +409,11 @@ def test_a_client_gives_what_a_local_model_gives(server, project):
 
     first, second = asyncio.run(twice())
     assert first.report == second.report == pairs[0][0].report
+
+
+def test_a_report_that_states_no_level_has_no_confidence():
+    with pytest.raises(ValueError, match="level"):
+        _ = Answer({"kind": "infer", "verdict": "accept", "reason": ""}).confidence
 
 
 def test_a_client_asks_again_under_one_key_and_no_longer_than_it_may(server):

@@ -1,11 +1,13 @@
 """Workers of one model: a bounded queue before them, and a new process where one dies."""
 
 import asyncio
+import contextlib
+import json
 import logging
 import math
 import multiprocessing
+import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ _LOG = logging.getLogger(__name__)
 _ATTEMPTS = 3  # of a question whose worker dies
 _FAREWELL = 0.5  # s that a worker has to end by itself
 _PATIENCE = 30.0  # s between attempts to load an artefact, at most
+_HEAD = 2**20  # bytes of a reply that come before its text, at most
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
@@ -86,7 +89,7 @@ class Metrics:
         )
 
 
-def _work(model_id: str, checkpoint: str, connection: Any) -> None:
+def _work(model_id: str, checkpoint: str, connection: socket.socket) -> None:
     """What a worker runs; its engines are imported there and not in the process that serves."""
     from touchstone.service import worker
 
@@ -99,10 +102,32 @@ class _Waiting(NamedTuple):
     since: float
 
 
+class _Reply(NamedTuple):
+    kind: str
+    text: str
+    verdicts: list[str]
+    laws: list[str] = []  # noqa: RUF012 nobody changes it
+
+
 class _Process(NamedTuple):
     process: BaseProcess
-    connection: Any
+    connection: socket.socket
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
     died: asyncio.Event
+
+    async def reply(self) -> _Reply:
+        """What the worker says next, as `worker.main` writes it.
+
+        Raises:
+            EOFError: If it died.
+        """
+        head = await self.reader.readline()
+        if not head:
+            raise EOFError
+        kind, size, verdicts, laws = json.loads(head)
+        text = (await self.reader.readexactly(size)).decode()
+        return _Reply(kind, text, verdicts or [kind], laws)
 
 
 class Pool:
@@ -139,7 +164,6 @@ class Pool:
         self._seconds = 1.0  # that an answer takes, a running mean
         self._tasks: list[asyncio.Task] = []
         self._processes: set[BaseProcess] = set()
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix=model_id)
         metrics.restarts.labels(self.label)
         self._count()
 
@@ -168,7 +192,7 @@ class Pool:
         facts = self.facts
         if facts is None or facts["sha256"] is None:
             return None
-        if any(artifacts.state(file) != found for file, found in facts["files"].items()):
+        if any([*artifacts.state(file)] != found for file, found in facts["files"].items()):
             return None
         return [self.model_id, facts["sha256"], facts["code"], *facts["canary"]]
 
@@ -181,7 +205,6 @@ class Pool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def ask(self, question: dict[str, Any], bounded: bool = True) -> asyncio.Future[Answer]:
         """Put a question into the queue.
@@ -242,7 +265,7 @@ class Pool:
             self.metrics.restarts.labels(self.label).inc()
             if waiting and attempts >= _ATTEMPTS:
                 text = f"{attempts} workers died on this question"
-                self._resolve(waiting, ("failed", text))
+                self._resolve(waiting, _Reply("failed", text, ["failed"]))
                 waiting, attempts = None, 0
             self._count()
 
@@ -252,26 +275,27 @@ class Pool:
         Raises:
             ArtifactError: If the artefact cannot be loaded, or its answers are not those of before.
         """
-        loop = asyncio.get_running_loop()
         # A fork would take locks with it that threads of this process hold.
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
+        ours, theirs = socket.socketpair()
         process = context.Process(
             target=_work, args=(self.model_id, self.checkpoint, theirs), daemon=True
         )
-        await loop.run_in_executor(self._threads, process.start)
-        theirs.close()
-        started = _Process(process, ours, asyncio.Event())
+        with theirs:
+            await asyncio.to_thread(process.start)
+        streams = await asyncio.open_connection(sock=ours, limit=_HEAD)
+        started = _Process(process, ours, *streams, asyncio.Event())
         self._processes.add(process)
-        loop.add_reader(process.sentinel, started.died.set)
+        asyncio.get_running_loop().add_reader(process.sentinel, started.died.set)
         ok = False
         try:
-            kind, content = await loop.run_in_executor(self._threads, ours.recv)
-            if kind == "broken":
-                raise ArtifactError(content)
-            if self._differs(content):
+            said = await started.reply()
+            if said.kind == "broken":
+                raise ArtifactError(said.text)
+            facts = json.loads(said.text)
+            if self._differs(facts):
                 raise ArtifactError(f"{self.model_id}: two workers answer one question differently")
-            self.facts, ok = content, True
+            self.facts, ok = facts, True
         except (EOFError, OSError):
             self.reason = f"{self.model_id}: the worker died while it was starting"
         finally:
@@ -287,7 +311,9 @@ class Pool:
 
     def _end(self, started: _Process) -> None:
         asyncio.get_running_loop().remove_reader(started.process.sentinel)
-        started.connection.close()  # at which a worker that waits ends by itself
+        with contextlib.suppress(OSError):  # it may be closed already
+            started.connection.shutdown(socket.SHUT_RDWR)  # a worker that waits ends by itself
+        started.writer.close()
         started.process.join(_FAREWELL)
         started.process.kill()  # a worker writes nothing that could be left half-written
         started.process.join()
@@ -296,6 +322,8 @@ class Pool:
 
     async def _next(self, started: _Process) -> _Waiting:
         """The next question, or an `EOFError` as soon as the worker dies while it has none."""
+        if not self._queue.empty() and not started.died.is_set():
+            return self._queue.get_nowait()
         get = asyncio.create_task(self._queue.get())
         died = asyncio.create_task(started.died.wait())
         try:
@@ -307,40 +335,36 @@ class Pool:
             get.cancel()
             died.cancel()
 
-    async def _exchange(self, started: _Process, question: dict[str, Any]) -> tuple:
-        """Ask a worker; in a thread, since a worker that stands still does not read."""
-
-        def exchange() -> tuple:
-            started.connection.send(question)
-            return started.connection.recv()
-
+    async def _exchange(self, started: _Process, question: dict[str, Any]) -> _Reply:
+        """Ask a worker; one that stands still, and does not read, keeps nobody else waiting."""
         self._busy += 1
         self._count()
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, exchange)
+            started.writer.write(json.dumps(question).encode() + b"\n")
+            await started.writer.drain()
+            return await started.reply()
         finally:
             self._busy -= 1
 
-    def _resolve(self, waiting: _Waiting, reply: tuple) -> None:
+    def _resolve(self, waiting: _Waiting, reply: _Reply) -> None:
         seconds = time.perf_counter() - waiting.since
         self._seconds += 0.2 * (seconds - self._seconds)
         self.metrics.latency.labels(self.label).observe(seconds)
-        kind, text, verdicts, laws = reply if len(reply) == 4 else (*reply, [reply[0]], [])
-        for verdict in verdicts:
+        for verdict in reply.verdicts:
             self.metrics.verdicts.labels(self.label, verdict).inc()
-        for law in laws:
+        for law in reply.laws:
             self.metrics.violations.labels(self.label, law).inc()
         self._count()
         if not waiting.answer.done():
-            waiting.answer.set_result(Answer(kind, text))
+            waiting.answer.set_result(Answer(reply.kind, reply.text))
 
     def _refuse_all(self, first: _Waiting | None) -> None:
         """Let nobody wait for an artefact that cannot be loaded."""
+        reply = _Reply("unavailable", self.reason, ["unavailable"])
         if first is not None:
-            self._resolve(first, ("unavailable", self.reason))
+            self._resolve(first, reply)
         while not (self._n_ready or self._queue.empty()):
-            self._resolve(self._queue.get_nowait(), ("unavailable", self.reason))
+            self._resolve(self._queue.get_nowait(), reply)
 
 
 async def examined(model_id: str, checkpoint: str) -> dict[str, Any]:

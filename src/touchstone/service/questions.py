@@ -6,6 +6,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from fastapi import Request
@@ -433,6 +434,12 @@ def _assert_own_site(headers: Headers) -> None:
         raise ProblemError(403, "the request is from a page of another site")
 
 
+@cache
+def _adapter(kind: Any) -> TypeAdapter:
+    """What reads a kind of question; making it takes longer than reading with it."""
+    return TypeAdapter(kind)
+
+
 async def asked[T: BaseModel](request: Request, most: int, kind: type[T] | Any) -> T:
     """What the body of a request asks.
 
@@ -457,7 +464,7 @@ async def asked[T: BaseModel](request: Request, most: int, kind: type[T] | Any) 
     except TimeoutError:
         raise ProblemError(408, f"the body did not arrive in {SLOW_BODY:g} s") from None
     try:
-        return TypeAdapter(kind).validate_json(bytes(body))
+        return _adapter(kind).validate_json(bytes(body))
     except ValidationError as error:
         raise ProblemError(422, "the body is no question", _said(error)) from None
 
@@ -475,7 +482,7 @@ def checked(question: Question, about: ModelMetadata) -> None:
     several = isinstance(question.inputs, list)
     problems = []
     for number, inputs in enumerate(question.inputs if several else [question.inputs]):
-        _, found = registry.validate_inference_params(question.model_id, inputs)
+        _, found = about.completed(inputs)
         problems += [f"inputs.{number}.{each}" for each in found] if several else found
     if problems:
         raise ProblemError(422, f"{question.model_id}: {'; '.join(problems)}", problems)

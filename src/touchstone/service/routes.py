@@ -77,7 +77,7 @@ Number = Annotated[int, Path(ge=1, le=10**6)]
 JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 
 
-def _token(
+async def _token(  # a function that is none of a coroutine waits for a thread
     request: Request,
     given: Annotated[str, Header(alias="Idempotency-Key", max_length=255)] = "",
 ) -> str:

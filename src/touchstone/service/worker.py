@@ -6,9 +6,10 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
-from multiprocessing.connection import Connection
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,18 +180,26 @@ def _code(oracle: Oracle) -> str:
     return digest.hexdigest()
 
 
-def main(model_id: str, checkpoint: str, connection: Connection) -> None:
+def main(model_id: str, checkpoint: str, connection: socket.socket) -> None:
     """Load, say what was loaded, then answer until the other end is closed.
 
-    Sends `("ready", facts)` or `("broken", reason)`; then for each question one of
-    `("answer", JSON, verdicts, violated laws)`, `("refused", reason)`, `("unsupported", reason)`
-    and `("failed", reason)`.
+    A question is a line of JSON. What is said is a line, too, and a text after it: the line is a
+    list of the kind, the bytes of the text, and of an answer the verdicts and the violated laws.
+    The kind is "ready" with the facts in JSON, or "broken" with the reason; then for each question
+    "answer" with the report in JSON, or "refused", "unsupported" or "failed" with the reason.
 
     Args:
         model_id: Of the model.
         checkpoint: As of an `Oracle`.
         connection: To the process that serves.
     """
+    questions, replies = connection.makefile("rb"), connection.makefile("wb")
+
+    def say(kind: str, text: str, verdicts: Sequence[str] = (), laws: Sequence[str] = ()) -> None:
+        body = text.encode(errors="backslashreplace")
+        replies.write(json.dumps([kind, len(body), verdicts, laws]).encode() + b"\n" + body)
+        replies.flush()
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which the server answers to
     os.environ.setdefault("MPLBACKEND", "agg")
     try:
@@ -210,15 +219,14 @@ def main(model_id: str, checkpoint: str, connection: Connection) -> None:
         }
     except Exception as error:  # whatever a model raises, its name is all that helps
         _LOG.exception("%s: cannot be loaded", model_id)
-        connection.send(("broken", f"{model_id}: {error}"))
+        say("broken", f"{model_id}: {error}")
         return
-    connection.send(("ready", facts))
-    with contextlib.suppress(EOFError, OSError):  # the server is gone
-        while True:
-            question = connection.recv()
+    with contextlib.suppress(OSError):  # the server is gone
+        say("ready", json.dumps(facts))
+        for question in questions:
             if oracle.replaced:
                 sys.exit(REPLACED)
-            connection.send(_reply(oracle, question))
+            say(*_reply(oracle, json.loads(question)))
 
 
 def _reply(oracle: Oracle, question: dict[str, Any]) -> tuple:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from touchstone.stages.infer import Inference
 
 STRATEGIES = ("strict_physics", "report_only")
-LEVEL = 0.9  # of every interval
 
 
 class Asked(NamedTuple):
@@ -93,7 +92,7 @@ def run(
         "observation": dict(observation) if isinstance(observation, Mapping) else str(observation),
         "mode": asked.mode,
         "strategy": asked.strategy,
-        "level": LEVEL,
+        "level": contract.LEVEL,
         "verdict": "escalate" if reasons else "accept",
         "reason": "; ".join(reasons) or factual["reason"],
         "computation": {name: factual["computation"][name] for name in ("verdict", "reason")},

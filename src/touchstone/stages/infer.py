@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from touchstone.contract import Model
+from touchstone.contract import LEVEL, Model
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results
@@ -139,6 +139,7 @@ def answer(
         "measurement": source.measurement,
         "verdict": judged.verdict.decision,
         "reason": judged.verdict.reason,
+        "level": LEVEL,
         "score": judged.score,
         "threshold": decision.threshold,
         "promise": {"alpha": decision.alpha, "delta": decision.delta},

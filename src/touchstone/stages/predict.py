@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from touchstone import registry
-from touchstone.contract import Model
+from touchstone.contract import LEVEL, Model
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
 from touchstone.stages import counterfactual, randomness
@@ -60,7 +60,8 @@ def run(model: Model, judge: Judge, settings: dict, params: dict[str, Any]) -> d
     lineage = reports.lineage(
         {"model": model.config}, settings["seed"], judge.loaded.inputs, **facts
     )
-    body = {"model_id": model.model_id, "values": params, **answer, "artefact": artefact.words}
+    said = {"level": LEVEL, **answer, "artefact": artefact.words}
+    body = {"model_id": model.model_id, "values": params, **said}
     return reports.make("prediction", body, lineage, {"predict_s": time.perf_counter() - started})
 
 
