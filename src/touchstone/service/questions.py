@@ -228,7 +228,7 @@ class Training(_Strict):
     Attributes:
         model_id: One of `GET /models`.
         settings: In place of those of the configuration: by their path, such as
-            `train.surrogate.n_steps`, or nested; what begins with no part of the settings is of
+            `train.network.n_steps`, or nested; what begins with no part of the settings is of
             `train`.
         until: The last rule: "guardrail" makes a version that can answer, "train" a checkpoint.
     """
