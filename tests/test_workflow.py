@@ -100,6 +100,7 @@ def test_an_override_tried_and_taken_away_leaves_a_models_own_results(copied, tm
     assert "proposal.npz: differs from its sha256" in said(refused)
 
 
+@pytest.mark.nightly
 def test_a_chunk_from_elsewhere_replaces_the_simulation(copied, tmp_path):
     given = shutil.copy(stem(copied) / "datasets/chunk_0.npz", tmp_path / "theirs.npz")
     run = snakemake(copied, "--until", "train", EXAMPLE_DECAY_DATASET_CHUNK=str(given))
@@ -111,6 +112,7 @@ def test_a_chunk_from_elsewhere_replaces_the_simulation(copied, tmp_path):
     assert report["lineage"]["inputs"]["chunk_0"]["path"] == str(given)
 
 
+@pytest.mark.nightly
 def test_a_new_model_is_trained_by_the_command_with_settings_of_ones_own(tmp_path):
     folder = project(tmp_path / "of mine", "fresh_model")
     scaffold.write("fresh_model", folder / "my models")
@@ -170,6 +172,13 @@ def test_a_released_artefact_answers_where_nothing_was_trained(tmp_path):
         f"Render {page}",
     }
     assert f"{TOY}: train the model" in planned(folder)
+
+
+def test_a_chunk_from_elsewhere_is_trained_on_and_nothing_is_simulated(finished, tmp_path):
+    given = shutil.copy(stem(finished) / "datasets/chunk_0.npz", tmp_path / "theirs.npz")
+    jobs = planned(finished, EXAMPLE_DECAY_DATASET_CHUNK=str(given))
+    assert [job for job in jobs if job.endswith(": train the model")]
+    assert not [job for job in jobs if "simulate chunk" in job]
 
 
 # What is refused ----------------------------------------------------------------------------------

@@ -66,6 +66,7 @@ def example(finished):
     return finished / f"results/{REAL}/datasets/example.csv"
 
 
+@pytest.mark.nightly
 def test_a_measurement_of_ones_own_gets_a_verdict(finished, example, tmp_path):
     data = Path(shutil.copy(example, tmp_path / "my own (1).csv"))
     shutil.copy(example.with_suffix(".yaml"), data.with_suffix(".yaml"))
