@@ -22,14 +22,14 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
-def _await(port: int, process: subprocess.Popen) -> None:
+def _listens(port: int, process: subprocess.Popen) -> bool:
+    """Whether a server listens, which may take a while; False as soon as it ends."""
     end = time.monotonic() + 30
-    while time.monotonic() < end:
+    while time.monotonic() < end and process.poll() is None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        assert process.poll() is None
+            return True
         time.sleep(0.05)
-    raise AssertionError(f"nothing listens at port {port}")
+    return False
 
 
 class Postgres:
@@ -64,11 +64,15 @@ class Postgres:
     def start(self) -> None:
         """Listen, with what was committed before."""
         where = ["-D", self._data, "-p", str(self._port), "-h", "127.0.0.1", "-k", ""]
-        with (self._folder / "log").open("a") as log:
-            self._process = subprocess.Popen(
-                [self._program, *where], cwd=self._data, stdout=log, stderr=log, **self._user
-            )
-        _await(self._port, self._process)
+        for _ in range(20):  # processes of a server that was killed may not have ended yet
+            with (self._folder / "log").open("a") as log:
+                self._process = subprocess.Popen(
+                    [self._program, *where], cwd=self._data, stdout=log, stderr=log, **self._user
+                )
+            if _listens(self._port, self._process):
+                return
+            time.sleep(0.5)
+        raise AssertionError((self._folder / "log").read_text())
 
     def kill(self) -> None:
         """End at once, and every connection with it."""
@@ -102,7 +106,7 @@ class Redis:
         options = ["--port", str(self._port), "--bind", "127.0.0.1", "--save", ""]
         command = [self._program, *options, "--requirepass", PASSWORD, "--dir", str(self._folder)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        _await(self._port, self._process)
+        assert _listens(self._port, self._process)
 
     def kill(self) -> None:
         """End without a farewell."""
