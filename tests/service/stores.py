@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,9 +47,6 @@ class Postgres:
         self._user: dict = {}
         if os.geteuid() == 0:  # as which PostgreSQL does not run
             self._user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-            for place in (folder, *folder.parents):
-                if place.stat().st_uid == 0 and not place.stat().st_mode & 0o001:
-                    place.chmod(place.stat().st_mode | 0o011)
             shutil.chown(self._data, "postgres", "postgres")
         secret = folder / "password"
         secret.write_text(PASSWORD)
@@ -64,15 +62,11 @@ class Postgres:
     def start(self) -> None:
         """Listen, with what was committed before."""
         where = ["-D", self._data, "-p", str(self._port), "-h", "127.0.0.1", "-k", ""]
-        for _ in range(20):  # processes of a server that was killed may not have ended yet
-            with (self._folder / "log").open("a") as log:
-                self._process = subprocess.Popen(
-                    [self._program, *where], cwd=self._data, stdout=log, stderr=log, **self._user
-                )
-            if _listens(self._port, self._process):
-                return
-            time.sleep(0.5)
-        raise AssertionError((self._folder / "log").read_text())
+        with (self._folder / "log").open("a") as log:
+            self._process = subprocess.Popen(
+                [self._program, *where], cwd=self._data, stdout=log, stderr=log, **self._user
+            )
+        assert _listens(self._port, self._process), (self._folder / "log").read_text()
 
     def kill(self) -> None:
         """End at once, and every connection with it."""
@@ -81,13 +75,18 @@ class Postgres:
 
 
 @contextmanager
-def postgres(folder: Path):
-    """A server of PostgreSQL with a password."""
-    server = Postgres(folder)
-    try:
-        yield server
-    finally:
-        server.kill()
+def postgres():
+    """A server of PostgreSQL with a password.
+
+    Its folder is none of pytest's, which every new session of tests closes to other users.
+    """
+    with tempfile.TemporaryDirectory(prefix="touchstone-postgres-") as place:
+        Path(place).chmod(0o755)
+        server = Postgres(Path(place))
+        try:
+            yield server
+        finally:
+            server.kill()
 
 
 class Redis:

@@ -31,8 +31,8 @@ NOT_OF_THE_BODY = {"schema_version", "kind", "lineage", "timing", "sha256"}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
+def server():
+    with postgres() as running:
         yield running
 
 
