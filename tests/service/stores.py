@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,14 +23,14 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
-def _await(port: int, process: subprocess.Popen) -> None:
+def _listens(port: int, process: subprocess.Popen) -> bool:
+    """Whether a server listens, which may take a while; False as soon as it ends."""
     end = time.monotonic() + 30
-    while time.monotonic() < end:
+    while time.monotonic() < end and process.poll() is None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        assert process.poll() is None
+            return True
         time.sleep(0.05)
-    raise AssertionError(f"nothing listens at port {port}")
+    return False
 
 
 class Postgres:
@@ -46,9 +47,6 @@ class Postgres:
         self._user: dict = {}
         if os.geteuid() == 0:  # as which PostgreSQL does not run
             self._user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-            for place in (folder, *folder.parents):
-                if place.stat().st_uid == 0 and not place.stat().st_mode & 0o001:
-                    place.chmod(place.stat().st_mode | 0o011)
             shutil.chown(self._data, "postgres", "postgres")
         secret = folder / "password"
         secret.write_text(PASSWORD)
@@ -68,7 +66,7 @@ class Postgres:
             self._process = subprocess.Popen(
                 [self._program, *where], cwd=self._data, stdout=log, stderr=log, **self._user
             )
-        _await(self._port, self._process)
+        assert _listens(self._port, self._process), (self._folder / "log").read_text()
 
     def kill(self) -> None:
         """End at once, and every connection with it."""
@@ -77,13 +75,18 @@ class Postgres:
 
 
 @contextmanager
-def postgres(folder: Path):
-    """A server of PostgreSQL with a password."""
-    server = Postgres(folder)
-    try:
-        yield server
-    finally:
-        server.kill()
+def postgres():
+    """A server of PostgreSQL with a password.
+
+    Its folder is none of pytest's, which every new session of tests closes to other users.
+    """
+    with tempfile.TemporaryDirectory(prefix="touchstone-postgres-") as place:
+        Path(place).chmod(0o755)
+        server = Postgres(Path(place))
+        try:
+            yield server
+        finally:
+            server.kill()
 
 
 class Redis:
@@ -102,7 +105,7 @@ class Redis:
         options = ["--port", str(self._port), "--bind", "127.0.0.1", "--save", ""]
         command = [self._program, *options, "--requirepass", PASSWORD, "--dir", str(self._folder)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        _await(self._port, self._process)
+        assert _listens(self._port, self._process)
 
     def kill(self) -> None:
         """End without a farewell."""

@@ -16,23 +16,23 @@ from serving import MODEL, TOUCHSTONE, environment, inside, serving, trained
 from stores import PASSWORD, objects, postgres, redis
 from typer.testing import CliRunner
 
-from touchstone import contract
 from touchstone.cli import app
-from touchstone.io import artifacts, reports, settings
+from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.cache import Shared
 from touchstone.io.objects import Bucket
 from touchstone.io.results import Results
 from touchstone.service.store import Job, ReusedError, Store
 from touchstone.service.versions import Versions
-from touchstone.stages import checkpoints, guardrail, runs
+from touchstone.stages import checkpoints, runs
 
 WHO = ("a person", "a reason")
+NOT_OF_THE_BODY = {"schema_version", "kind", "lineage", "timing", "sha256"}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
+def server():
+    with postgres() as running:
         yield running
 
 
@@ -53,11 +53,12 @@ def bucket():
         yield "artefacts"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request, tmp_path):
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def store(request, tmp_path_factory):
     """A store of either kind, and a second process's view of it."""
     url = request.getfixturevalue("database") if request.param == "postgresql" else ""
-    pair = [Store.at(tmp_path, url) for _ in range(2)]
+    folder = tmp_path_factory.mktemp("store")
+    pair = [Store.at(folder, url) for _ in range(2)]
     yield pair
     for each in pair:
         each.close()
@@ -175,12 +176,27 @@ def artefact(project):
         return checkpoints.find(MODEL, Results(project / "results" / MODEL))
 
 
+@pytest.fixture(scope="module")
+def kept(artefact, tmp_path_factory):
+    """Folder of a version that was stored once."""
+    aside = Versions(tmp_path_factory.mktemp("aside"))
+    folder = aside.folder / MODEL / aside.store(artefact, MODEL)
+    aside.close()
+    return folder
+
+
+def registry(place, kept, *arguments, **more):
+    """The versions of a folder to which an artefact was brought."""
+    shutil.copytree(kept, place / MODEL / kept.name)
+    return Versions(place, *arguments, **more)
+
+
 def test_a_registry_is_rebuilt_from_its_bucket_and_fetches_what_is_asked_for(
-    artefact, bucket, database, tmp_path
+    kept, bucket, database, tmp_path
 ):
     there = Bucket(f"s3://{bucket}/one", "ARTIFACTS_BUCKET")
-    first = Versions(tmp_path / "first", database, "one", there)
-    made = first.add(MODEL, first.store(artefact, MODEL), "canary", *WHO)
+    first = registry(tmp_path / "first", kept, database, "one", there)
+    made = first.add(MODEL, kept.name, "canary", *WHO)
     first.move(MODEL, 1, "Staging", "canary", *WHO)
     elsewhere = Versions(tmp_path / "second", "", "transitions", there)
     assert elsewhere.history(MODEL) == first.history(MODEL)
@@ -199,10 +215,10 @@ def test_a_registry_is_rebuilt_from_its_bucket_and_fetches_what_is_asked_for(
         each.close()
 
 
-def test_a_version_that_was_changed_in_the_bucket_is_not_used(artefact, bucket, tmp_path):
+def test_a_version_that_was_changed_in_the_bucket_is_not_used(kept, bucket, tmp_path):
     there = Bucket(f"s3://{bucket}/two", "ARTIFACTS_BUCKET")
-    first = Versions(tmp_path / "first", bucket=there)
-    made = first.add(MODEL, first.store(artefact, MODEL), "canary", *WHO)
+    first = registry(tmp_path / "first", kept, bucket=there)
+    made = first.add(MODEL, kept.name, "canary", *WHO)
     under = f"{MODEL}/{made.digest}"
     data = next(name for name in there.names(under) if not name.endswith(artifacts.MANIFEST))
     whole = there.read(data)
@@ -226,12 +242,12 @@ def test_a_version_that_was_changed_in_the_bucket_is_not_used(artefact, bucket, 
     first.close()
 
 
-def test_two_registries_are_not_mixed(artefact, bucket, database, tmp_path):
+def test_two_registries_are_not_mixed(kept, bucket, database, tmp_path):
     there = Bucket(f"s3://{bucket}/three", "ARTIFACTS_BUCKET")
-    first = Versions(tmp_path / "first", database, "three", there)
-    first.add(MODEL, first.store(artefact, MODEL), "canary", *WHO)
-    other = Versions(tmp_path / "other")
-    other.add(MODEL, other.store(artefact, MODEL), "canary", "another person", "a reason")
+    first = registry(tmp_path / "first", kept, database, "three", there)
+    first.add(MODEL, kept.name, "canary", *WHO)
+    other = registry(tmp_path / "other", kept)
+    other.add(MODEL, kept.name, "canary", "another person", "a reason")
     for each in (first, other):
         each.close()
     with pytest.raises(ArtifactError, match="the versions of one registry"):
@@ -240,13 +256,11 @@ def test_two_registries_are_not_mixed(artefact, bucket, database, tmp_path):
         Versions(tmp_path / "other", database, "three")
 
 
-def test_numbers_of_versions_are_given_once_by_many_writers(artefact, database, tmp_path):
+def test_numbers_of_versions_are_given_once_by_many_writers(kept, database, tmp_path):
     several = [Versions(tmp_path / "shared", database, "four") for _ in range(3)]
-    place = several[0].folder / MODEL
-    digest = several[0].store(artefact, MODEL)
-    names = [digest, *(f"{k:064x}" for k in range(6))]
-    for name in names[1:]:
-        shutil.copytree(place / digest, place / name)
+    names = [f"{k:064x}" for k in range(7)]
+    for name in names:
+        shutil.copytree(kept, tmp_path / "shared" / MODEL / name)
     with ThreadPoolExecutor(7) as threads:
         adding = [
             threads.submit(several[k % 3].add, MODEL, name, "canary", *WHO)
@@ -277,8 +291,10 @@ def wait_for(condition, seconds=60.0):
 
 def ended(client, job):
     def content():
-        found = client.get(f"/jobs/{job}").json()
-        return found if found["status"] not in ("waiting", "running") else None
+        found = client.get(f"/jobs/{job}")
+        if found.status_code == 503:  # PostgreSQL is starting
+            return None
+        return found.json() if found.json()["status"] not in ("waiting", "running") else None
 
     return wait_for(content)
 
@@ -339,7 +355,7 @@ def test_an_answer_of_one_service_is_known_to_the_other_until_the_cache_is_gone(
     started = time.monotonic()
     assert second.client.post("/predict", json=fresh()).status_code == 200
     assert time.monotonic() - started < 5
-    wait_for(lambda: "cannot be reached" in second.client.get("/health").json()["stores"]["cache"])
+    wait_for(lambda: second.client.get("/health").json()["stores"]["cache"] == "not reachable")
     assert second.client.get("/ready").status_code == 200
     assert metric(second.client, 'touchstone_store_reachable{store="cache"}') == 0
     assert "cache: not reachable, the service goes on without" in second.log.read_text()
@@ -436,10 +452,16 @@ def test_a_run_names_the_execution_of_the_pipeline_that_made_it(project, monkeyp
         monkeypatch.setenv(name, value)
     with inside(project):
         results = Results(Path("results") / MODEL)
-        before = artifacts.read_json(results.report("posterior_failure_mode_report"))
-        config = settings.found(contract.folders(), MODEL)
-        guardrail.run(settings.of_stage(config, MODEL, "guardrail"), results)
-        after = reports.read(results.report("posterior_failure_mode_report"))
+        file = results.report("posterior_failure_mode_report")
+        before = reports.read(file)
+        said = {"settings", "seed", "inputs"}
+        lineage = {name: before["lineage"][name] for name in said}
+        paths = {role: each["path"] for role, each in lineage.pop("inputs").items()}
+        body = {name: value for name, value in before.items() if name not in NOT_OF_THE_BODY}
+        made = reports.lineage(**lineage, inputs=paths)
+        after = reports.write(
+            file, before["kind"], body, before["lineage"] | made, before["timing"]
+        )
         (row,) = [row for row in runs.rows() if row["run"] == MODEL]
     assert after["lineage"]["execution"] == SAID
     assert (row["execution"], row["execution_started"]) == tuple(SAID.values())

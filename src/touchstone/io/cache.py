@@ -56,14 +56,17 @@ class Shared:
     def __init__(self, url: str, space: str) -> None:
         import redis
         from redis import asyncio as client
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
 
         self._space, self._asleep = space, 0.0
         self.problem = ""
-        timeouts: Any = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
+        once: Any = Retry(NoBackoff(), 1)  # since a connection may be of before a restart
+        options: Any = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
+        options |= {"decode_responses": True, "retry": once}
         try:
             with redis.from_url(url, socket_timeout=5.0, socket_connect_timeout=5.0) as first:
                 first.ping()
-            self._server = client.from_url(url, decode_responses=True, **timeouts)
         except ValueError:  # its text holds the URL, with the password
             raise ArtifactError(
                 "CACHE_URL: is no URL of a cache, expected one such as redis://HOST:6379/0"
@@ -71,8 +74,8 @@ class Shared:
         except (redis.AuthenticationError, redis.ResponseError) as error:
             raise ArtifactError(f"CACHE_URL: the server lets nobody in ({error})") from None
         except (redis.RedisError, OSError) as error:
-            self._server = client.from_url(url, decode_responses=True, **timeouts)
             self._fail(error)
+        self._server = client.from_url(url, **options)
 
     async def get(self, key: str) -> str | None:
         """The text of a key; None where there is none, or no server."""

@@ -123,8 +123,14 @@ def _serve(settings: Settings, listening: socket.socket, parent: Any) -> None:
     """What the serving process runs; it ends when the one that started it does."""
     import uvicorn
 
-    application = import_module("touchstone.service.routes").create(settings)
+    from touchstone.io.artifacts import ArtifactError
+
     _say(settings)
+    try:
+        application = import_module("touchstone.service.routes").create(settings)
+    except ArtifactError as error:  # a store that was there when the service was started
+        _LOG.error("%s", error)
+        raise SystemExit(1) from None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = uvicorn.Config(
         application, timeout_graceful_shutdown=5, server_header=False, access_log=False

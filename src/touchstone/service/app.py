@@ -41,6 +41,7 @@ _POOLS = 2  # of versions that are not the one by default, at a time
 _BEAT = 1.0  # s between signs of life of this process, and looks for those of others
 _LAPSE = 5.0  # s without one after which another process takes up the jobs
 _REFRESH = 10.0  # s between looks for versions of other machines
+_LOST = "another process follows the job"
 _DELIVERED = 20  # answers of jobs that are handed on at a time
 
 
@@ -114,7 +115,7 @@ class Service:
             try:
                 await look()
                 problem = ""
-            except (SQLAlchemyError, ArtifactError, OSError) as error:
+            except Exception as error:  # whatever the driver of a store raises
                 problem = str(error) if isinstance(error, ArtifactError) else type(error).__name__
             before = self.states.get(name, "")
             if problem and not before:
@@ -140,7 +141,7 @@ class Service:
         for number, server in unfinished.items():
             if number in self._followed:
                 if server != self.server:  # this process stood still, and another took its place
-                    _stop(self._followed[number])
+                    _stop(self._followed[number], _LOST)
             elif server == self.server or server not in living:
                 await self._take_up(number)
         for number in self._followed.keys() - unfinished.keys():
@@ -165,7 +166,8 @@ class Service:
         try:
             pool = self.pool(job.question["model_id"], job.question["version"])
         except ProblemError as error:
-            self._ended(job.id, "failed", error.detail)
+            if error.status != 503:  # else the files of the version may be here next time
+                self._ended(job.id, "failed", error.detail)
             return
         answer = pool.ask(job.question, bounded=False)
         self._follow(job.id, self._answer(job.id, job.question, answer))
@@ -482,8 +484,9 @@ class Service:
             self.store.start(job.id)
             try:
                 await self._work(job, run)
-            except asyncio.CancelledError:
-                await self._end_run(run)
+            except asyncio.CancelledError as error:
+                if error.args != (_LOST,):  # who follows it now watches the same processes
+                    await self._end_run(run)
                 raise
         self._tell_news(job, run)
         if run.code == 0:
@@ -540,10 +543,10 @@ class Service:
         return made
 
 
-def _stop(task: asyncio.Task) -> None:
+def _stop(task: asyncio.Task, why: str | None = None) -> None:
     """Cancel a task, once: a second time would cut off what it does in order to end."""
     if not task.cancelling():
-        task.cancel()
+        task.cancel(why)
 
 
 def about(job: Job) -> dict[str, Any]:

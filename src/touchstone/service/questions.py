@@ -87,7 +87,7 @@ def _flat(value: Any, depth: int = 0) -> Any:
     found: dict[str, Any] = {}
     for key, each in value.items():
         inner = _flat(each, depth + 1)
-        if not (isinstance(each, dict) and isinstance(inner, dict)):
+        if not (isinstance(each, dict) and isinstance(inner, dict) and inner):
             inner = {"": each}
         for name, setting in inner.items():
             path = ".".join(part for part in (key, name) if part)
@@ -228,7 +228,7 @@ class Training(_Strict):
     Attributes:
         model_id: One of `GET /models`.
         settings: In place of those of the configuration: by their path, such as
-            `train.surrogate.n_steps`, or nested; what begins with no part of the settings is of
+            `train.network.n_steps`, or nested; what begins with no part of the settings is of
             `train`.
         until: The last rule: "guardrail" makes a version that can answer, "train" a checkpoint.
     """

@@ -186,7 +186,11 @@ def _states(service: Service) -> APIRouter:
     async def health() -> dict[str, Any]:
         """Whether this process is alive."""
         about = {"status": "alive", "version": __version__, "process": os.getpid()}
-        stores = {name: problem or "reachable" for name, problem in service.states.items()}
+        # Everybody may read this; what is wrong with a store stands in the log.
+        stores = {
+            name: "not reachable" if problem else "reachable"
+            for name, problem in service.states.items()
+        }
         return about | {"execution": service.settings.execution, "stores": stores}
 
     @router.get("/ready")

@@ -386,8 +386,8 @@ def _make(engine: sa.Engine, tables: sa.MetaData) -> None:
 def _words(error: Exception, password: str | None) -> str:
     """What a driver says, in one line and without the password."""
     said: Any = getattr(error, "orig", None) or error
-    said = said.args[0] if said.args else type(said).__name__
-    text = " ".join(str(said.get("M", said) if isinstance(said, dict) else said).split())
+    of_server = said.args[0] if said.args and isinstance(said.args[0], dict) else {}
+    text = " ".join(str(of_server.get("M", said)).split())
     return text.replace(password, "***") if password else text
 
 

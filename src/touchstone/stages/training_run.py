@@ -270,7 +270,7 @@ def nested(changes: dict[str, Any]) -> dict[str, Any]:
     """Settings by the part of a model's settings that they are of.
 
     Args:
-        changes: By their path, such as `train.surrogate.n_steps`; what begins with none of `PARTS`
+        changes: By their path, such as `train.network.n_steps`; what begins with none of `PARTS`
             is of `train`.
     """
     parts: dict[str, Any] = {}
