@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # What took long to compile is kept for other tests, their processes and the next run.
@@ -10,6 +11,10 @@ os.environ |= {
     "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parents[1] / ".pytest_cache/jax"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
 }
+# No test fails on a time: the machine may be busy.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
 # The models beside the tests, and those that whoever runs them has elsewhere.
 _MODELS = [str(Path(__file__).parent / "models"), os.environ.get("TOUCHSTONE_MODELS", "")]
 os.environ["TOUCHSTONE_MODELS"] = os.pathsep.join(dict.fromkeys(filter(None, _MODELS)))

@@ -3,12 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from touchstone.vocabulary import Cases, Check, Computation, Posterior, Prediction
-
-UNHURRIED = settings(deadline=None)
 
 
 class Detail(NamedTuple):
@@ -62,7 +60,6 @@ def rows(draw):
     return n, draw(index)
 
 
-@UNHURRIED
 @given(rows())
 def test_some_of_the_cases_have_the_rows_of_every_array(given):
     n, index = given
@@ -75,7 +72,6 @@ def test_some_of_the_cases_have_the_rows_of_every_array(given):
             np.testing.assert_array_equal(after[place], leaf[index], err_msg=str(place))
 
 
-@UNHURRIED
 @given(rows(), st.data())
 def test_some_of_some_are_some(given, data):
     n, index = given

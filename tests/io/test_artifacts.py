@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from touchstone.io import artifacts
 from touchstone.io.artifacts import ArtifactError
 
-SHARED_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SHARED_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 finite = st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), finite, st.text()),

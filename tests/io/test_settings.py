@@ -152,7 +152,7 @@ def test_a_value_of_the_wrong_type_is_refused(key):
 
 
 @pytest.mark.parametrize(("key", "bound"), BOUNDED)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_a_value_out_of_range_is_refused(key, bound, data):
     value = data.draw(beyond(LEAVES[key], bound))

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
 from touchstone.reliability.decision import Decision, calibrate, largest_rank
 
-UNHURRIED = settings(deadline=None)
 NAMES = ("first", "second", "third")
 # Of very different shapes: what is usual of a sign is learnt, not supposed.
 LAWS = {
@@ -33,7 +32,6 @@ def test_the_threshold_has_the_rank_that_keeps_the_promise(n, alpha, delta, rank
     assert largest_rank(n, alpha, delta) == rank
 
 
-@UNHURRIED
 @given(n=st.integers(1, 3000), alpha=st.floats(0.01, 0.5), delta=st.floats(0.01, 0.5))
 def test_the_rank_is_the_largest_by_the_binomial_law(n, alpha, delta):
     """More than n - k of n cases lie below the alpha quantile with the probability promised."""
@@ -62,7 +60,6 @@ def test_too_few_cases_say_what_they_buy():
     assert rule.delta > 0.05
 
 
-@UNHURRIED
 @given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(NAMES), more=st.floats(0, 100))
 def test_a_higher_sign_is_never_less_unusual(seed, name, more):
     rng = np.random.default_rng(seed)

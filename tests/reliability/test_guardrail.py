@@ -4,14 +4,13 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
 from touchstone.reliability import guardrail
 from touchstone.reliability.guardrail import Rule
 
-UNHURRIED = settings(deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -65,7 +64,6 @@ def test_wilson_gives_the_published_intervals(count, n, low, high):
     assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
 
 
-@UNHURRIED
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_the_ends_of_wilsons_interval_are_the_rates_a_score_test_just_accepts(counts):
     count, n = counts
@@ -92,7 +90,6 @@ def test_nothing_counted_says_nothing():
 # Fitting ------------------------------------------------------------------------------------------
 
 
-@UNHURRIED
 @given(runs(), st.floats(0, 0.99))
 def test_the_rule_is_the_best_of_all_under_the_ceiling(data, ceiling):
     reliability, error, stressed = data
@@ -104,7 +101,6 @@ def test_the_rule_is_the_best_of_all_under_the_ceiling(data, ceiling):
     assert obtained == best(every, stressed, ceiling)
 
 
-@UNHURRIED
 @given(runs(), st.floats(0, 0.99))
 def test_a_single_threshold_is_the_best_of_all_under_the_ceiling(data, ceiling):
     score, _, stressed = data
@@ -113,7 +109,6 @@ def test_a_single_threshold_is_the_best_of_all_under_the_ceiling(data, ceiling):
     assert worth(score > threshold, stressed, ceiling) == best(every, stressed, ceiling)
 
 
-@UNHURRIED
 @given(seeds, st.floats(0, 1))
 def test_a_rule_never_exceeds_its_ceiling_on_what_it_was_fitted_on(seed, ceiling):
     rng = np.random.default_rng(seed)
@@ -137,7 +132,6 @@ def test_where_stress_changes_nothing_the_false_alarms_on_other_cases_are_near_a
     assert held_out["tpr"]["low"] <= alpha <= held_out["tpr"]["high"]
 
 
-@UNHURRIED
 @given(st.integers(2, 300), st.floats(0, 1), seeds)
 def test_the_cases_are_split_by_the_part_asked_for(n, part, seed):
     fitted = guardrail.halves(n, part, np.random.default_rng(seed))
@@ -186,7 +180,6 @@ def test_what_has_nothing_to_count_is_none_and_not_zero(flagged, stressed, expec
     assert expected.items() <= score.items()
 
 
-@UNHURRIED
 @given(runs())
 def test_separation_is_the_share_of_pairs_that_are_in_order(data):
     score, _, stressed = data

@@ -3,13 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from touchstone.reliability import harm
-
-UNHURRIED = settings(deadline=None)
 
 
 def table(n_cases, families=("a", "b"), severities=(0.5, 1.0), rng=None):
@@ -34,7 +32,6 @@ def table(n_cases, families=("a", "b"), severities=(0.5, 1.0), rng=None):
     ).reset_index(drop=True)
 
 
-@UNHURRIED
 @given(n=st.integers(1, 400), part=st.floats(0, 1))
 def test_the_bound_is_clopper_and_pearsons(n, part):
     count = round(part * n)
@@ -108,7 +105,6 @@ def test_a_score_that_knows_nothing_lets_through_what_there_is():
     assert got == pytest.approx([0.25] * 3)
 
 
-@UNHURRIED
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_curve_does_not_depend_on_the_order_of_the_rows(seed):
     rng = np.random.default_rng(seed)

@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from touchstone.reliability.judgeable import obstacles, saturated
 from touchstone.vocabulary import Cases
-
-UNHURRIED = settings(deadline=None)
 
 
 def wave(seed, n=200, noise=0.01):
@@ -26,7 +24,6 @@ def cases_of(*observed, mask=None):
     return Cases(observed, mask, nothing, nothing > 0, np.full(n, "wave"), np.arange(n), None)
 
 
-@UNHURRIED
 @given(seed=st.integers(0, 2**32 - 1), limit=st.floats(0.3, 0.9), side=st.sampled_from([-1, 1]))
 def test_a_record_that_is_cut_off_cannot_be_judged_and_a_whole_one_can(seed, limit, side):
     whole = wave(seed)

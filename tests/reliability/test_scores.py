@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import binom, laplace, norm
@@ -16,8 +16,6 @@ from touchstone.reliability.scores import (
     predictive_metrics,
 )
 from touchstone.vocabulary import Cases, Computation, Posterior, Prediction, Quantity
-
-UNHURRIED = settings(deadline=None)
 
 
 def cases_of(observed, mask=None, truth=None, known=None):
@@ -106,7 +104,6 @@ def predictions(draw, cases=3, samples=12):
     return observed, mask, mean, sd, values(cases, 0.05, 3)
 
 
-@UNHURRIED
 @given(predictions(), st.integers(-30, 30))
 def test_the_unit_of_the_observation_changes_nothing_but_the_trivial_score(case, exponent):
     observed, mask, mean, sd, noise = case
@@ -118,7 +115,6 @@ def test_the_unit_of_the_observation_changes_nothing_but_the_trivial_score(case,
         np.testing.assert_allclose(after[name], values, rtol=1e-9, atol=1e-9, err_msg=name)
 
 
-@UNHURRIED
 @given(predictions(), st.sampled_from([np.nan, 1e9, -3.0]))
 def test_unobserved_samples_do_not_matter(case, value):
     observed, mask, mean, sd, noise = case
@@ -128,7 +124,6 @@ def test_unobserved_samples_do_not_matter(case, value):
         np.testing.assert_array_equal(values, before[name], err_msg=name)
 
 
-@UNHURRIED
 @given(predictions())
 def test_scores_are_between_nothing_and_a_hundred(case):
     score = metrics_of(*case)["reliability_score"]

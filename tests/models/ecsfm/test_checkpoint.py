@@ -104,7 +104,7 @@ def test_a_file_in_the_folder_stands_for_the_folder(folder, file):
     assert_the_same(Checkpoint.load(str(folder / file)))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(file=st.sampled_from(FILES), position=st.floats(0, 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_in_any_file_is_refused_by_name(folder, file, position, bit):
     path = folder / file

@@ -99,7 +99,7 @@ def chunk_of(z, present, shape="planar"):
     return experiment, values, chunk
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     z=hnp.arrays(np.float32, PRIOR.size, elements=st.floats(-3, 3, width=32)),
     present=st.sampled_from(COMPOSITIONS),
@@ -316,7 +316,7 @@ def test_couples_are_brought_into_the_order_of_their_formal_potentials(tmp_path)
 # The split ----------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     variants=st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=8), min_size=1, max_size=3),
     seed=st.integers(0, 2**31),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import voltammograms
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from touchstone.contract import load_model
@@ -562,7 +562,6 @@ def test_couples_that_are_not_of_the_prior_are_refused_by_the_metadata_file(
 # The record ---------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(
     n=st.integers(24, 3000),
     n_samples=st.integers(8, 300),

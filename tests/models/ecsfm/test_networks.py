@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import touchstone.models.ecsfm as ecsfm
@@ -68,7 +68,6 @@ def test_the_context_tells_which_samples_were_observed():
 
 
 @given(st.floats(1e-4, 1e4))
-@settings(deadline=None)
 def test_the_size_of_the_current_is_one_number_of_the_context(factor):
     mask = np.random.default_rng(3).random(N) < 0.7
     one, other = (np.asarray(context(f * 1e-6 * PEAK, mask)) for f in (1.0, factor))
@@ -77,7 +76,6 @@ def test_the_size_of_the_current_is_one_number_of_the_context(factor):
     np.testing.assert_allclose((other - one)[differ], np.log(factor), atol=1e-3)
 
 
-@settings(deadline=None)
 @given(
     sd=st.floats(1e-3, 1.0),
     slope=st.floats(-3.0, 3.0),
@@ -125,7 +123,6 @@ def test_roughness_that_no_samples_show_is_not_called_smooth(n_observed, n_dista
     assert not of_distance[n_distances:].any()
 
 
-@settings(deadline=None)
 @given(centre=st.floats(-0.6, 0.6), width=st.floats(0.05, 0.15), height=st.floats(0.5, 4.0))
 def test_landmarks_are_height_centre_and_width_of_a_peak(centre, width, height):
     peak = height * jnp.exp(-0.5 * ((X - centre) / width) ** 2)

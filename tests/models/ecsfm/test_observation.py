@@ -34,7 +34,7 @@ def filtered(record, observed, mask):
     return record.filter(observed, mask)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     white=st.floats(1e-3, 0.1),
     discrepancy=st.floats(1e-3, 0.2),

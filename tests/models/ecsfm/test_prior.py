@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
@@ -51,7 +51,6 @@ def draws(n_couples):
 # Two coordinates ----------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(
     z=hnp.arrays(np.float32, PRIOR.size, elements=st.floats(-2.5, 2.5, width=32)),
     n_couples=st.integers(1, S),

@@ -16,7 +16,6 @@ from touchstone.models.ecsfm.data.traces import describe, read_trace
 
 RECORD = cycle()
 many = settings(
-    deadline=None,
     max_examples=80,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
