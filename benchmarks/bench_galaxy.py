@@ -38,7 +38,7 @@ from touchstone.models.galaxy.abduction import Residuals, known
 from touchstone.models.galaxy.observation import Photometry
 from touchstone.reliability.decision import Decision
 from touchstone.reliability.guardrail import wilson
-from touchstone.reliability.signs import signs
+from touchstone.reliability.signs import NAMES, signs
 from touchstone.stages import checkpoints
 
 SPECTRUM = (3800.0, 4500.0, 5500.0, 6800.0, 8500.0)  # Å observed, where twins are compared
@@ -507,13 +507,14 @@ def verdicts(model, found, cases, posterior, rows) -> None:
           f"{rate(~misfits & sound & ~outside)}")  # fmt: skip
     worst = np.argsort(-score)[:MOST]
     magnitudes = observation.magnitude(np.maximum(cases.observed[worst], 1e-3)).round(2)
+    strangest = [max(names, key=lambda name: names[name][k]) for k in worst]
     table = pd.DataFrame(
         {
             "row of the sample": rows[worst],
-            "z": cases.detail.redshift[worst].round(4),
+            "redshift": cases.detail.redshift[worst].round(4),
             **dict(zip(model.bands, magnitudes.T, strict=True)),
             "score": score[worst].round(2),
-            "sign": [max(names, key=lambda name: names[name][k]) for k in worst],
+            "sign": [NAMES.get(name, name) for name in strangest],
             "worst band": [model.bands[int(np.abs(left[k]).argmax())] for k in worst],
             "by (sd)": [left[k][np.abs(left[k]).argmax()].round(1) for k in worst],
             "verdict": [
