@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -486,6 +487,7 @@ class Model[Detail](ABC):
 
 
 LEVEL = 0.9  # of every interval of an answer, such as those of `summary_of`
+REACH = NormalDist().inv_cdf(0.5 + LEVEL / 2)  # standard deviations from a mean to the end of one
 
 
 def summary_of(draws: np.ndarray, weight: np.ndarray, prior: np.ndarray) -> Json:

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from touchstone.contract import REACH
 from touchstone.models.interface.frozen import Frozen
 from touchstone.models.interface.regression import Diagnosis, Loo
 
-_NINETY = 1.6449  # standard deviations from the mean to the end of a 90 % interval
 _INFORMED = 0.8  # of the prior standard deviation, below which the data have said something
 _APART = 2.0  # standard errors, beyond which a difference is one
 _MOST_HIGH = 0.05  # of the rows with a high Pareto k, beyond which elpd is not compared
@@ -57,8 +57,8 @@ def effects(
                     "median": float(median),
                     "low": float(low),
                     "high": float(high),
-                    "prior low": -_NINETY * size,
-                    "prior high": _NINETY * size,
+                    "prior low": -REACH * size,
+                    "prior high": REACH * size,
                     "sd over prior sd": float(values.std() / size),
                 }
             )

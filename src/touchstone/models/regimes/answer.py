@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from touchstone.contract import REACH
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.regimes import refusals, responses
 from touchstone.models.regimes.economy import REGIMES, Economy
-
-_NINETY = 1.6448536  # standard deviations from the mean to the end of a 90 % interval
 
 
 class Outcomes(NamedTuple):
@@ -57,7 +56,7 @@ def outcomes(
     total = parameter + regime + noise
     unit, sd = economy.sd[0], np.sqrt(total)
     mean = economy.mean[0] + unit * (expected @ centre)
-    half = _NINETY * unit * sd
+    half = REACH * unit * sd
     return Outcomes(
         mean, unit * sd, mean - half, mean + half,
         parameter / total, regime / total, noise / total,

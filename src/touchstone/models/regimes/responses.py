@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from touchstone.contract import LEVEL, REACH
 from touchstone.models.regimes import effects
 from touchstone.models.regimes.economy import REGIMES
 from touchstone.models.regimes.effects import Effects, Pivots
@@ -19,8 +20,6 @@ from touchstone.models.regimes.series import Recipe, Table
 
 GROUPS = ("average", *REGIMES, "turbulent less calm")
 NUMBERS = ("estimate", "low", "high", "joint low", "joint high")
-_LEVEL = 0.9
-_NINETY = 1.6449  # standard deviations from the mean to the end of a 90 % interval
 _N_SHOWN = 6  # horizons in a table
 _N_DRAWS = 4000  # of the largest deviation over horizons
 
@@ -141,11 +140,11 @@ def _bands(
     root = np.linalg.cholesky(effects.long_run(influence) + 1e-9 * np.diag((influence**2).mean(0)))
     root /= np.sqrt((root**2).sum(1, keepdims=True))
     largest = np.abs(rng.standard_normal((_N_DRAWS, len(root))) @ root.T).max(1)
-    wider = np.quantile(largest, _LEVEL) / _NINETY
+    wider = np.quantile(largest, LEVEL) / REACH
     rows = []
     for each in found:
         estimate, se = float(each.estimate[0]), float(each.se[0])
-        low, high = pivots.interval(estimate, se, effects.measured_dependence(each), _LEVEL)
+        low, high = pivots.interval(estimate, se, effects.measured_dependence(each), LEVEL)
         rows.append(
             [estimate, low, high, *(estimate + wider * (end - estimate) for end in (low, high))]
         )

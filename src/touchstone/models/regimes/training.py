@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 
-from touchstone.contract import Comparison, Drawing
+from touchstone.contract import LEVEL, REACH, Comparison, Drawing
 from touchstone.models.regimes import economy as economies
 from touchstone.models.regimes import (
     effects,
@@ -31,8 +31,6 @@ _N_PLACEBOS = 40
 _N_CONTROLS = 99  # simulated series that have as many placebos each
 _N_QUICK = 40  # steps of the fit to a simulated series
 _UNLIKELY = 0.05  # p-value of the placebos below which it is said
-_LEVEL = 0.9
-_NINETY = 1.6449  # standard deviations from the mean to the end of a 90 % interval
 
 
 class Learnt(NamedTuple):
@@ -173,7 +171,7 @@ def learn(
     row = placebos.rows[0]
     if row["p-value"] < _UNLIKELY:
         said.append(
-            f"treatments of other dates have an effect beyond {_LEVEL:.0%} intervals in "
+            f"treatments of other dates have an effect beyond {LEVEL:.0%} intervals in "
             f"{row['part']:.0%} of {_N_PLACEBOS} placebos, as many as in {row['p-value']:.0%} of "
             "series without any: these data vary more than the intervals allow for"
         )
@@ -241,11 +239,11 @@ def _effects(
     estimates, errors = np.r_[average.estimate, regimes.estimate], np.r_[average.se, regimes.se]
     for k, (estimate, se) in enumerate(zip(estimates, errors, strict=True)):
         if k == 0:
-            low, high = pivots.interval(estimate, se, measured, _LEVEL)
+            low, high = pivots.interval(estimate, se, measured, LEVEL)
         else:
             alone = Pivots(np.zeros(1), fitted[k - 1 : k])
-            low, high = alone.interval(estimate, se, 0.0, _LEVEL)
-        theory = effects.asymptotic(estimate, se, n, _LEVEL)
+            low, high = alone.interval(estimate, se, 0.0, LEVEL)
+        theory = effects.asymptotic(estimate, se, n, LEVEL)
         numbers.append([estimate, se, low, high])
         rows.append(
             {
@@ -254,8 +252,8 @@ def _effects(
                 "median": float(estimate),
                 "low": float(low),
                 "high": float(high),
-                "prior low": -_NINETY * prior,
-                "prior high": _NINETY * prior,
+                "prior low": -REACH * prior,
+                "prior high": REACH * prior,
                 "low of theory": theory[0],
                 "high of theory": theory[1],
                 "in units": float(estimate * bare.sd[0] / bare.sd[1]),
@@ -265,7 +263,7 @@ def _effects(
         rows.append(_doubly_robust(y, d, x, plan, prior, float(bare.sd[0] / bare.sd[1])))
     least = sensitivity.regress(y, np.column_stack([d, x]))
     t_value = least.slope[0] / least.se[0]
-    values = [sensitivity.robustness(t_value, least.dof, level=v) for v in (None, _LEVEL)]
+    values = [sensitivity.robustness(t_value, least.dof, level=v) for v in (None, LEVEL)]
     inflation, errors = _window_errors(bare, config, n_series, rng)
     found = _with(
         bare, effect=np.array(numbers), inflation=inflation, errors=errors,
@@ -289,10 +287,10 @@ def _doubly_robust(
     one of its nuisances to be right."""
     found = effects.interactive(y, d > d.mean(), x, effects.ridge(), LogisticRegression(), plan)
     estimate, se = float(found.estimate[0] / np.ptp(d)), float(found.se[0] / np.ptp(d))
-    low, high = effects.asymptotic(estimate, se, len(y), _LEVEL)
+    low, high = effects.asymptotic(estimate, se, len(y), LEVEL)
     return {
         "name": "average, doubly robust", "n": len(y), "median": estimate, "low": low, "high": high,
-        "prior low": -_NINETY * prior, "prior high": _NINETY * prior, "low of theory": low,
+        "prior low": -REACH * prior, "prior high": REACH * prior, "low of theory": low,
         "high of theory": high, "in units": estimate * unit,
     }  # fmt: skip
 
@@ -360,7 +358,7 @@ def recovered(
     unit = columns[:, 0].std() / columns[:, 1].std()
     rows = []
     for name, estimate, se, known in zip(REGIMES, got.estimate, got.se, truth, strict=True):
-        low, high = effects.asymptotic(float(estimate), float(se), n, _LEVEL)
+        low, high = effects.asymptotic(float(estimate), float(se), n, LEVEL)
         rows.append(
             {
                 "name": name, "n": n, "truth": float(known), "estimate": unit * float(estimate),
@@ -386,7 +384,7 @@ def _placebos(
 
     def interval(got: effects.Effects) -> tuple[float, float]:
         measured = effects.measured_dependence(got)
-        return pivots.interval(float(got.estimate[0]), float(got.se[0]), measured, _LEVEL)
+        return pivots.interval(float(got.estimate[0]), float(got.se[0]), measured, LEVEL)
 
     n, plan = len(y), effects.folds(len(y), "full")
     shifts = rng.choice(np.arange(n // 4, 3 * n // 4), _N_PLACEBOS, replace=False)

@@ -3,6 +3,7 @@ answer owes to its prior."""
 
 import numpy as np
 
+from touchstone.contract import REACH
 from touchstone.models.ecsfm.physics.experiment import Records
 from touchstone.models.ecsfm.physics.prior import Prior
 from touchstone.vocabulary import Cases, Posterior
@@ -75,7 +76,7 @@ def _unlike_beliefs(prior: Prior, records: Records, posterior: Posterior) -> lis
             unit = prior.parameters[k].unit
             said.append(
                 f"{name} is {np.exp(found - belief):.2g} times the {np.exp(belief):.3g} {unit} "
-                f"that is believed of it (within a factor of {np.exp(1.645 / trust):.2g}): "
+                f"that is believed of it (within a factor of {np.exp(REACH / trust):.2g}): "
                 "concentration, radius or scan rate may be wrong, or it is another species."
             )
     return said
@@ -102,7 +103,7 @@ def _owed_to_ratio(prior: Prior, cases: Cases[Records], posterior: Posterior) ->
         width = own + rest + 2 * shared
         share = (own + shared) / width * min(own / before**2, 1.0)
         if share > _MOSTLY:
-            ends = np.exp(posterior.prior_mean[0, ratio] + 1.645 * before * np.array([-1, 1]))
+            ends = np.exp(posterior.prior_mean[0, ratio] + REACH * before * np.array([-1, 1]))
             said.append(
                 f"{100 * share:.0f} % of the width of D_red_{number} is that of the prior on "
                 f"D_red/D_ox ({ends[0]:.2g} to {ends[1]:.2g}), which the record hardly narrows."
