@@ -99,29 +99,39 @@ def of_windows(economy: Economy, window: Window) -> list[list[str]]:
                 f"{economy.names[1]} that they left in the training, at least {_LEAST_OVERLAP} "
                 "is needed to tell its effect from theirs"
             )
-        error, variance = _errors(economy, window, k)
+        error, _ = _errors(economy, window, k)
         if (worst := _stretch(economy, error)) is not None:
             said.append(
                 f"unseen regime: around row {worst[0]} the outcome errs {worst[1]:.1f} times as "
                 "much as in the turbulent regime of the training"
             )
-        if (p := _break(economy, error, variance, d, x)) < _UNLIKELY:
-            said.append(
-                "structural break since training: level or effect are not those of the training "
-                f"(p = {p:.1g})"
-            )
         found.append(said)
     return found
 
 
-def break_since(economy: Economy, window: Window) -> float:
+def breaks(economy: Economy, window: Window) -> list[str]:
+    """That windows do not go on as the training did, in words; nothing where they do.
+
+    A window's own posterior needs no such thing, since the family is of economies of any level and
+    effect: it is what the training says of these dates that no longer holds.
+    """
+    values = (break_since(economy, window, k) for k in range(len(window.outcome)))
+    return [
+        "structural break since training: level or effect are not those of the training "
+        f"(p = {p:.1g}); do not use effects of the training for these dates"
+        for p in values
+        if p < _UNLIKELY
+    ]
+
+
+def break_since(economy: Economy, window: Window, case: int = 0) -> float:
     """p-value of the outcomes of a window having the level and the effect of the training.
 
     A Wald test of both, whose errors are long-run ones by equal-weighted cosines, and hold the
     posterior's of the training.
     """
-    error, variance = _errors(economy, window, 0)
-    return _break(economy, error, variance, window.treatment[0], window.controls[0])
+    error, variance = _errors(economy, window, case)
+    return _break(economy, error, variance, window.treatment[case], window.controls[case])
 
 
 def unlike(economy: Economy, controls: Float[np.ndarray, "date control"]) -> float:
