@@ -53,7 +53,7 @@ def main():
         p_values.append(found["p_value"])
         smallest.append(min(test["p_adjusted"] for test in found["tests"]))
         controls = runs[runs["split"] == "control"]
-        score = decision.score(rivals.columns(controls, decision.needed))
+        score = rivals.score(decision, controls)
         flags.append((score > decision.threshold).mean())
         print(
             f"seed {seed:3}  joint p {p_values[-1]:.3f}  smallest after Holm {smallest[-1]:.3f}  "

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
-from touchstone.reliability.decision import Decision, calibrate, largest_rank
+from touchstone.reliability.decision import OUTSIDE, Decision, calibrate, largest_rank
 
 NAMES = ("first", "second", "third")
 # Of very different shapes: what is usual of a sign is learnt, not supposed.
@@ -51,6 +51,21 @@ def test_false_alarms_follow_the_law_of_the_calibration():
     rank = largest_rank(n, alpha, delta)
     assert np.mean(np.array(rates) > alpha) < delta + 3 * np.sqrt(delta * (1 - delta) / 300)
     assert np.mean(rates) == pytest.approx(beta(rank, n + 1 - rank).mean(), abs=0.005)
+
+
+def test_cases_outside_of_the_training_are_alarms_that_count():
+    rng = np.random.default_rng(3)
+
+    def seen(n, part):
+        return drawn(rng, n) | {OUTSIDE: (rng.random(n) < part).astype(float)}
+
+    for part, kept in ((0.02, True), (0.2, False)):
+        rule = calibrate(seen(100, part), seen(1000, part), 0.05, 0.05)
+        fresh = seen(20_000, part)
+        flagged = rule.score(fresh) > rule.threshold
+        assert flagged[fresh[OUTSIDE] == 1].all()
+        assert (rule.delta == 0.05) == kept  # a fifth cannot all be within one in twenty
+        assert (flagged.mean() <= 0.05) == kept
 
 
 def test_too_few_cases_say_what_they_buy():

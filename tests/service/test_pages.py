@@ -103,7 +103,7 @@ def test_a_person_chooses_a_model_from_a_menu_without_those_that_are_deprecated(
     assert page.locator("main form").count() == 0
     menu.get_by_role("link", name="Interfacial area").click()
     page.get_by_role("heading", level=1, name="Interfacial area").wait_for()
-    # Its own element: whether it has a line of its own is for the style sheet, which may come later.
+    # An element of its own: its line is made by the style sheet, which may come later.
     assert menu.locator("[aria-current=page] small").inner_text() == "ready"
 
 

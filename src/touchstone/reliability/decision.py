@@ -28,6 +28,7 @@ from scipy.special import betainc
 # Upper quantiles of a sign by which it is known; beyond the last its tail is exponential.
 LEVELS = (1.0, 0.5, 0.2)
 CERTAIN = 99.0  # score of what can not come from the model's family at all
+OUTSIDE = "outside_training"  # column of a score table: 1 where that is known without any sign
 _PARTS = 3  # groups of usual cases by the covariate
 _FEWEST = 30  # cases of a group, whose level of one in ten means anything
 
@@ -80,16 +81,16 @@ class Decision:
         """How unusual the signs of each case are together, among cases of a like covariate.
 
         Args:
-            signs: The columns `needed`, shape (case,) each. A covariate that is not a number is as
-                unusual as can be.
+            signs: The columns `needed`, shape (case,) each, and `OUTSIDE` if any case may be: it is
+                as unusual as can be, and so is a covariate that is not a number.
         """
-        plain = _surprise(_together(self.unusual(signs)), self.together)
-        if not self.covariate:
-            return plain
-        covariate = np.asarray(signs[self.covariate], float)
-        adjusted = plain - np.interp(covariate, self.centres, self.levels) + 1
-        certain = (plain >= CERTAIN) | ~np.isfinite(covariate)
-        return np.where(certain, CERTAIN, np.minimum(adjusted, CERTAIN))
+        score = _surprise(_together(self.unusual(signs)), self.together)
+        certain = (score >= CERTAIN) | (np.asarray(signs.get(OUTSIDE, 0.0)) == 1)
+        if self.covariate:
+            covariate = np.asarray(signs[self.covariate], float)
+            score = score - np.interp(covariate, self.centres, self.levels) + 1
+            certain |= ~np.isfinite(covariate)
+        return np.where(certain, CERTAIN, np.minimum(score, CERTAIN))
 
     def to_json(self) -> dict:
         """As a report holds it."""
@@ -111,7 +112,8 @@ def calibrate(
     """A decision from the signs of simulated cases, none of them in both parts.
 
     Args:
-        usual: Signs, by name, of the cases that say what is usual, shape (n,) each.
+        usual: Signs, by name, of the cases that say what is usual, shape (n,) each; and whether a
+            case lies `OUTSIDE`, if any may.
         calibration: Signs of the cases that set the threshold, shape (m,) each.
         alpha: Promised false-alarm rate.
         delta: Chance that it is exceeded.
@@ -120,23 +122,26 @@ def calibrate(
 
     Returns:
         The decision. Where the cases are too few for the promise, the threshold is the highest
-        score seen, and the decision's delta is the one that this buys.
+        score seen, and the decision's delta is the one that this buys; so it is where more cases
+        than may be flagged lie outside of the training.
     """
     known = {
         name: _known(values[np.isfinite(values)])
         for name, values in usual.items()
-        if name != covariate
+        if name not in (covariate, OUTSIDE)
     }
     n_usual = len(next(iter(usual.values())))
     n = len(next(iter(calibration.values())))
-    rank = max(largest_rank(n, alpha, delta), 1)
     blank = Decision(known, [0.0, 0.0, 0.0, 1.0], np.inf, alpha, delta, n_usual, n)
     together = _known(_together(blank.unusual(usual)))
     blank = replace(blank, together=together)
     if covariate and np.isfinite(usual[covariate]).sum() >= _PARTS * _FEWEST:
         centres, levels = _levels(usual[covariate], blank.score(usual))
         blank = replace(blank, covariate=covariate, centres=centres, levels=levels)
-    threshold = float(np.sort(blank.score(calibration))[-rank])
+    score = np.sort(blank.score(calibration))
+    # What is certain lies above any threshold, whatever was promised.
+    rank = max(largest_rank(n, alpha, delta), 1 + np.count_nonzero(score >= CERTAIN))
+    threshold = float(score[-min(rank, n)])
     bought = 1 - float(betainc(rank, n + 1 - rank, alpha))
     return replace(blank, threshold=threshold, delta=max(delta, bought))
 

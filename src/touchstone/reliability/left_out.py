@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from touchstone.reliability.decision import Decision, calibrate
 from touchstone.reliability.guardrail import wilson
-from touchstone.reliability.rivals import columns
+from touchstone.reliability.rivals import columns, score
 
 _BOUND = 6.0  # of how unusual a sign may be, so that one does not outweigh all others
 
@@ -46,7 +46,7 @@ def compare(
         learnt_from = runs[is_fitted & ~ours]
         learnt = _learn(learnt_from, stressed[is_fitted & ~ours], usual, calibration, decision)
         for severity, held in runs[ours & ~is_fitted].groupby("severity", sort=True):
-            flagged = decision.score(columns(held, decision.needed)) > decision.threshold
+            flagged = score(decision, held) > decision.threshold
             rows.append(
                 {
                     "family": family,

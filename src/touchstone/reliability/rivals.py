@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from touchstone.reliability.decision import Decision, calibrate
+from touchstone.reliability.decision import OUTSIDE, Decision, calibrate
 
 # Columns of a score table, high where a case is suspicious; "-" turns a column round. A rival of
 # several columns escalates where one of them is unusual.
@@ -35,6 +35,11 @@ def columns(rows: pd.DataFrame, names: Iterable[str]) -> dict[str, Float[np.ndar
         name: -rows[name[1:]].to_numpy(float) if name[0] == "-" else rows[name].to_numpy(float)
         for name in names
     }
+
+
+def score(decision: Decision, rows: pd.DataFrame) -> Float[np.ndarray, " run"]:
+    """Of the rows of a score table, which may say what lies outside of the training."""
+    return decision.score(columns(rows, [*decision.needed, *({OUTSIDE} & {*rows})]))
 
 
 def there(rows: pd.DataFrame) -> dict[str, tuple[str, ...]]:

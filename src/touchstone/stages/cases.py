@@ -3,6 +3,7 @@
 import numpy as np
 
 from touchstone.contract import Model
+from touchstone.reliability.decision import OUTSIDE
 from touchstone.reliability.judgeable import obstacles
 from touchstone.reliability.scores import posterior_mean
 from touchstone.reliability.signs import signs
@@ -52,7 +53,8 @@ def evidence(
 
     Returns:
         The signs of each case, NaN where the observation cannot be judged, so that no rule accepts
-        it; and the posterior means that its `conditions` compare. Shape (case,) each.
+        it; whether it lies outside of the training; and the posterior means that its `conditions`
+        compare. Shape (case,) each.
     """
     config, novelty = model.config, model.novelty(cases)
     quantities = quantities or model.quantities
@@ -61,6 +63,7 @@ def evidence(
         name: np.where(unjudged, np.nan, values)
         for name, values in signs(quantities, config["edges"], cases, posterior, novelty).items()
     }
+    found[OUTSIDE] = np.array([float(bool(words)) for words in model.outside_training(cases)])
     names = [quantity.name for quantity in quantities]
     means = dict(zip(names, posterior_mean(quantities, posterior).T, strict=True))
     for one, other in config.get("conditions", []):

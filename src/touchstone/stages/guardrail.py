@@ -9,7 +9,7 @@ import pandas as pd
 from touchstone.io import reports
 from touchstone.io.results import Results
 from touchstone.reliability import control, guardrail, harm, left_out, oracle, rivals, unseen
-from touchstone.reliability.decision import Decision
+from touchstone.reliability.decision import OUTSIDE, Decision
 from touchstone.reliability.signs import MEANING
 from touchstone.stages import randomness
 
@@ -58,11 +58,12 @@ def run(settings: dict, results: Results) -> Guarded:
     is_usual = guardrail.halves(len(in_family), _USUAL_PART, rng)
     usual, calibration = in_family[is_usual], in_family[~is_usual]
     promise = settings["alpha"], settings["delta"]
-    decision = rivals.calibrated(usual, calibration, MEANING, *promise, _covariate(in_family))
+    seen = (*MEANING, OUTSIDE)
+    decision = rivals.calibrated(usual, calibration, seen, *promise, _covariate(in_family))
     runs = runs[runs["split"] != "calibration"]
     fitted_on = guardrail.halves(runs["case_index"].nunique(), settings["fit_part"], rng)
     runs["stressed"] = runs["split"].str.startswith("stress_")
-    runs["score"] = decision.score(rivals.columns(runs, decision.needed))
+    runs["score"] = rivals.score(decision, runs)
     is_fitted = fitted_on[runs["case_index"]]
     rules = _fit(runs[is_fitted & (runs["split"] != "control")], settings["alpha"])
     # The rule has seen no base case: its rates by variant are of all of them. Beside the others,
@@ -223,7 +224,7 @@ def _exchangeable(decision: Decision, calibration: pd.DataFrame, judged: pd.Data
     from scipy.stats import ks_2samp
 
     ours = judged[judged["split"] == "in_distribution"]["score"].to_numpy()
-    theirs = decision.score(rivals.columns(calibration, decision.needed))
+    theirs = rivals.score(decision, calibration)
     test = ks_2samp(ours, theirs)
     found = {"deviation": float(test.statistic), "p_value": float(test.pvalue)}
     return {"n": len(ours), "n_calibrated": len(theirs), **found}

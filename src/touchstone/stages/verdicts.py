@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from touchstone.contract import Model
-from touchstone.reliability.decision import CERTAIN, Decision
+from touchstone.reliability.decision import CERTAIN, OUTSIDE, Decision
 from touchstone.reliability.signs import LOCAL, MEANING, NAMES, where
 from touchstone.vocabulary import Cases, Posterior, Verdict
 
@@ -54,7 +54,8 @@ def judge_model(
     unusual = decision.unusual(found)
     # The worst of several records is unusual more often than one is (Bonferroni).
     several = np.log10(len(places))
-    scores = decision.score(found) - several
+    inside = np.zeros(len(places))  # what is outside has words of its own
+    scores = decision.score(found | {OUTSIDE: inside}) - several
     limit = _one_in(decision.threshold + several)
     likeness = decision.covariate.removeprefix("condition_")
     records_ = "simulated records" + (f" of like {likeness}" if likeness else "")

@@ -372,7 +372,7 @@ class Regimes(Model[Window]):
             *refusals.breaks(self.economy, cases.detail),
             "a cause of both treatment and outcome that was not observed is not detectable; in the "
             f"training it would have to explain {value:.1%} of what is left of both to explain the "
-            "average effect away"
+            "average effect away",
         ]
 
     def predict(self, values: dict, rng: np.random.Generator) -> dict:
