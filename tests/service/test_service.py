@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,7 +30,7 @@ from touchstone.answer import Answer
 from touchstone.cli import app
 from touchstone.client import AsyncClient, Client, ServiceError
 from touchstone.io import artifacts, reports
-from touchstone.io.results import Results
+from touchstone.io.results import Results, folder_of_experiment
 from touchstone.service.versions import Versions
 from touchstone.stages import checkpoints, infer
 from touchstone.stages.training_run import Run
@@ -696,6 +697,17 @@ def test_the_table_of_runs_is_json_and_csv(server, project):
     assert server.client.get("/runs.csv").text == text
     (read,) = [each for each in csv.DictReader(io.StringIO(text)) if each["run"] == MODEL]
     assert float(read["false_alarms"]) == row["false_alarms"]
+
+
+def test_an_experiment_is_a_run_of_its_own(server, project):
+    with inside(project):
+        own = folder_of_experiment(MODEL, "mine")
+    shutil.copytree(project / f"results/{MODEL}/reports", project / own / "reports")
+    rows = strict(server.client.get("/runs", params={"model_id": MODEL}))["runs"]
+    shutil.rmtree(project / own)
+    named = {row["run"]: row for row in rows}
+    assert named.keys() == {MODEL, f"{MODEL}/experiment_mine"}
+    assert named[f"{MODEL}/experiment_mine"] == named[MODEL] | {"run": f"{MODEL}/experiment_mine"}
 
 
 # Dying --------------------------------------------------------------------------------------------
