@@ -2,6 +2,8 @@
 
 import asyncio
 import csv
+import gzip
+import hashlib
 import io
 import itertools
 import json
@@ -25,7 +27,7 @@ from serving import MODEL, TWIN, inside, serving, trained
 from typer.testing import CliRunner
 
 import touchstone
-from touchstone import registry
+from touchstone import contract, registry
 from touchstone.answer import Answer
 from touchstone.cli import app
 from touchstone.client import AsyncClient, Client, ServiceError
@@ -156,6 +158,45 @@ def test_every_door_gives_the_same_answer_to_a_record(server, project):
     assert len({report["sha256"] for report in said}) == len(names)
 
 
+def test_a_record_is_answered_by_its_bytes_at_every_door(server, project):
+    """A text whose lines end as on Windows, and a file that is no text at all."""
+    content = (project / "example.csv").read_bytes().replace(b"\n", b"\r\n")
+    meta = "# Größe\r\n".encode() + (project / "example.yaml").read_bytes()
+    files = {"windows.csv": content, "packed.csv.gz": gzip.compress(content, mtime=0)}
+    for name, data in files.items():
+        file = project / name
+        file.write_bytes(data)
+        file.with_suffix(".yaml").write_bytes(meta)
+        said = command(project, "infer", name, "--model", MODEL)
+        assert said["lineage"]["inputs"]["data"]["sha256"] == hashlib.sha256(data).hexdigest()
+        sent = {"data": (name, data), "meta": ("m.yaml", meta)}
+        found = [strict(server.client.post(f"/predict/{MODEL}", files=sent))]
+        with inside(project), Client(str(server.client.base_url)) as client:
+            found.append(client.infer(MODEL, record=name).report)
+        if name == "windows.csv":
+            record = {"name": name, "data": data.decode(), "meta": meta.decode()}
+            asked = {"record": record}
+            found.append(strict(server.client.post(f"/predict/{MODEL}", json=asked)))
+        for report in found:
+            assert reports.reproducible(report) == reports.reproducible(said)
+
+
+def test_the_path_may_name_the_model(server):
+    asked = fresh()
+    inputs = {"inputs": asked["inputs"]}
+    where = f"/predict/{MODEL}"
+    assert strict(server.client.post(where, json=inputs)) == answer(server.client, asked)
+    assert_problem(server.client.post(where, json=asked), 422, "model_id: Extra inputs")
+    assert_problem(server.client.post("/predict/alchemy", json=inputs), 404, "is none of")
+    assert_problem(server.client.post(where, params={"version": "99"}, json=inputs), 404, "99")
+    for files in ({"data": ("../x.csv", b"1")}, {"meta": ("x.yaml", b"")}, {"x": ("x.csv", b"1")}):
+        assert_problem(server.client.post(where, files=files), 422)
+    both = {"name": "x.csv", "data": "%", "encoding": "base64"}
+    assert_problem(server.client.post(where, json={"record": both}), 422, "data: is no base64")
+    most = {"data": ("long.csv", b"1" * (9 * 2**20))}
+    assert_problem(server.client.post(where, files=most), 413, "bytes")
+
+
 def test_a_question_gets_the_same_bits_alone_and_among_others(server, record):
     levels = [round(-3 + 0.4 * k, 1) for k in range(15)]
     asked = [{"model_id": MODEL, "inputs": {"level": level}} for level in levels] + [record]
@@ -182,6 +223,21 @@ def test_models_are_listed_with_their_state_and_their_form(server):
     (field,) = about["fields"]
     assert (field["name"], field["type"], field["max_value"]) == ("level", "float", 10.0)
     assert about["parameters"]["level"]["unit"] == "V"
+    assert about["certificate"] is None
+    released = strict(server.client.get("/models/interface/info"))["certificate"]
+    kept = artifacts.read_json(contract.folders()["interface"] / "pretrained/certificate.json")
+    assert released["false_alarms"] == kept["false_alarms"]
+    assert released["against"] == []
+
+
+def test_the_api_is_described_by_a_page_that_fetches_nothing_from_elsewhere(server):
+    page, schema = server.client.get("/docs").text, strict(server.client.get("/openapi.json"))
+    for path in schema["paths"]:
+        assert f"{path}</code></h2>" in page
+    for name in schema["components"]["schemas"]:
+        assert f'id="{name}"' in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<script" not in page
 
 
 def test_a_monitor_reads_latencies_verdicts_and_the_queue(server):
@@ -421,6 +477,8 @@ def test_a_client_gives_what_a_local_model_gives(server, project):
         assert [each.verdict for each in client.infer_many(MODEL, [{"level": 1}])] == ["accept"]
         twin = client.infer(TWIN, observation="example.csv", intervention="shift=1", mode="total")
         assert twin.counterfactual[0]["change"]["median"] == 1
+        with pytest.raises(ValueError, match="mode: is missing, expected how effects respond"):
+            client.infer(TWIN, observation="example.csv", intervention={"shift": 1})
         with pytest.raises(ServiceError, match=r"level: 99 is above.*x: is unknown") as error:
             client.infer(MODEL, inputs={"level": 99, "x": 1})
         assert (error.value.status, len(error.value.problems)) == (422, 2)

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from touchstone.cli import app
 from touchstone.io import artifacts
 from touchstone.io.results import Results
-from touchstone.service.versions import PromotionError, Versions, certified
+from touchstone.reliability.certificate import certified
+from touchstone.service.versions import PromotionError, Versions
 from touchstone.stages import checkpoints, release
 
 WHO = ("a person", "a reason")

@@ -25,6 +25,7 @@ import sqlalchemy as sa
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.objects import Bucket
+from touchstone.reliability.certificate import certified
 from touchstone.service import store
 from touchstone.stages import checkpoints
 
@@ -35,7 +36,6 @@ ALLOWED = {
     "Production": ("Archived",),
     "Archived": ("Staging",),
 }
-_LEVEL = 0.01  # of a test of the certificate; of several controls the least, for their number
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # of a file of an artefact
 _KINDS = (".json", ".npz", ".eqx", ".nc", ".yaml", ".csv")
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")
@@ -315,7 +315,8 @@ class Versions:
                 file = folder / checkpoints.CERTIFICATE
                 if not file.is_file():
                     return [*lacking, "there is no certificate; `make release` makes one"]
-                lacking += certified(reports.read(file, "certificate"))
+                rule = artifacts.read_json(folder / checkpoints.GUARDRAIL)
+                lacking += certified(reports.read(file, "certificate"), rule)
             return lacking
         except ArtifactError as error:
             return [str(error)]
@@ -513,37 +514,6 @@ def _assert_inert(file: Path) -> None:
         raise
     except Exception as error:  # a damaged archive can fail anywhere between zip, zlib and numpy
         raise ArtifactError(f"{file.name}: is no .npz of arrays ({type(error).__name__})") from None
-
-
-def certified(certificate: dict) -> list[str]:
-    """What speaks against a certificate, decided anew from its numbers.
-
-    Args:
-        certificate: As `make release` writes it.
-    """
-    against = []
-    control = certificate["control"]
-    least = min((test["p_adjusted"] for test in control["stress"]["tests"]), default=0.0)
-    if least <= _LEVEL:
-        against.append(f"control: severity 0 differs from the training family (p {least:.2g})")
-    of_rule = [test["p_value"] for test in control["guardrail"]]
-    least = min(of_rule, default=0.0) * len(of_rule)
-    if least <= _LEVEL:
-        against.append(f"control: the rule escalates severity 0 at another rate (p {least:.2g})")
-    for entry in certificate["calibration"]:
-        p_value = entry["regions"]["p_value"]
-        if p_value <= _LEVEL:
-            against.append(
-                f"calibration: ranks of the truths by {entry['method']} are not uniform "
-                f"(p {p_value:.2g} on {entry['regions']['n']} cases)"
-            )
-    rate, alpha = certificate["false_alarms"]["rate"], certificate["decision"]["alpha"]
-    if rate["low"] > alpha:
-        against.append(
-            f"false alarms: {rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}] on "
-            f"{rate['n']} cases, more than {alpha:g}"
-        )
-    return against
 
 
 def _sync(path: Path) -> None:

@@ -1,5 +1,6 @@
 """A process that holds one frozen model and answers one question after the other."""
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -141,11 +142,13 @@ class Oracle:
                 yield
 
 
-def _laid(record: dict[str, str]) -> Path:
+def _laid(record: dict[str, Any]) -> Path:
     """The files of a record, written into the working directory."""
+    to_bytes = base64.b64decode if record.get("encoding") == "base64" else str.encode
     data = Path(record["name"])
-    data.write_bytes(record["data"].encode())
-    data.with_suffix(".yaml").write_bytes(record["meta"].encode())
+    data.write_bytes(to_bytes(record["data"]))
+    if record["meta"] is not None:
+        data.with_suffix(".yaml").write_bytes(to_bytes(record["meta"]))
     return data
 
 
