@@ -121,6 +121,16 @@ def test_a_certificate_is_judged_by_its_numbers_and_not_by_its_word(certificate)
     ]  # fmt: skip
 
 
+def test_a_control_whose_rows_are_kept_is_tested_anew(certificate, project):
+    report = project / f"results/{MODEL}/reports/posterior_failure_mode_report.json"
+    own = artifacts.read_json(report)
+    claimed = certificate | {name: own[name] for name in ("model_id", "decision", "control")}
+    assert not any("rows" in each for each in certified(claimed, own))
+    for row in own["runs"]:
+        row["pred_nll"] += row["split"] == "control"
+    assert "control: the rows of severity 0 differ" in certified(claimed, own)[-1]
+
+
 def test_production_has_one_version_and_its_history_outlives_the_index(kept, project):
     versions, _ = kept
     results = Results(project / "results" / MODEL)

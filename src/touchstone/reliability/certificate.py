@@ -1,6 +1,6 @@
-"""Whether a certificate holds what it says: decided anew from its numbers, by no statistics package.
+"""Whether a certificate holds what it says, decided anew from its numbers.
 
-The process that serves asks this, and imports none.
+The process that serves asks this, and imports no package of statistics.
 """
 
 import math
@@ -24,15 +24,17 @@ def certified(certificate: dict[str, Any], rule: dict[str, Any] | None = None) -
         rule: The report of the rule that lies beside it. Where that has the rows of scores, the
             joint test of the control is made anew.
     """
-    against = [
-        *_of_control(certificate["control"]["stress"]),
-        *_of_rule(certificate["control"]["guardrail"]),
-        *_of_calibration(certificate["calibration"]),
-        *_of_false_alarms(certificate["false_alarms"], certificate["decision"]),
-    ]
-    if rule is not None:
-        against += _of_another(certificate, rule)
-    return against
+    try:
+        against = [
+            *_of_control(certificate["control"]["stress"]),
+            *_of_rule(certificate["control"]["guardrail"]),
+            *_of_calibration(certificate["calibration"]),
+            *_of_false_alarms(certificate["false_alarms"], certificate["decision"]),
+        ]
+        return against if rule is None else against + _of_another(certificate, rule)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        said = f"{type(error).__name__}: {error}"
+        return [f"the certificate is not as `make release` writes one ({said:.100})"]
 
 
 def _of_control(stress: dict[str, Any]) -> list[str]:
@@ -43,9 +45,9 @@ def _of_control(stress: dict[str, Any]) -> list[str]:
     adjusted = holm([test["p_value"] for test in tests])
     if not _alike(adjusted, [test["p_adjusted"] for test in tests]):
         return ["control: the adjusted p-values of severity 0 are not those of its tests"]
-    least = min(*adjusted, stress.get("p_value", 1.0))
-    if least <= _LEVEL:
-        return [f"control: severity 0 differs from the training family (p {least:.2g})"]
+    for p_value in (min(adjusted), stress.get("p_value", 1.0)):
+        if not p_value > _LEVEL:  # which NaN is not either
+            return [f"control: severity 0 differs from the training family (p {p_value:.2g})"]
     return []
 
 
@@ -71,7 +73,7 @@ def _of_calibration(entries: list[dict[str, Any]]) -> list[str]:
         most = 2 * math.exp(-2 * n * deviation**2)
         if n < _FEWEST:
             said = f"are of {n} cases, expected {_FEWEST} or more"
-        elif min(p_value, most) <= _LEVEL:
+        elif not (p_value > _LEVEL and most > _LEVEL):
             said = f"are not uniform (p {min(p_value, most):.2g} on {n} cases)"
         else:
             continue
