@@ -120,7 +120,8 @@ def _asked(policy: _Policy, path: str, body: dict[str, Any], params: dict[str, A
     end = time.monotonic() + policy.timeout
     content = _checked((yield from _sent(policy, end, "POST", path, body, params)))
     pause = 0.1
-    while "job" in content and content["status"] not in _ENDED:
+    # What was sent again may be a job that has ended; its report is where it says.
+    while "job" in content and ("where" in content or content["status"] not in _ENDED):
         if time.monotonic() > end:
             raise ServiceError(f"no answer in {policy.timeout:g} s; it will be at {content['job']}")
         yield _Wait(pause)

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -126,6 +126,7 @@ def create(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="touchstone", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
+    app.state.closing = service.closing  # set as soon as the process is to end
     local = settings.is_local
     app.add_middleware(Gate, key=None if local else service.store.key, rate=settings.rate)
     if local:
@@ -227,6 +228,8 @@ def _states(service: Service) -> APIRouter:
     async def metrics() -> Response:
         """Latencies, queues, restarts and verdicts, for Prometheus."""
         content = generate_latest(service.metrics.registry)
+        if service.settings.historical:
+            content += re.sub(rb"(?m)^(# (?:HELP|TYPE) |)touchstone_", rb"\1acie_", content)
         return Response(content, media_type=CONTENT_TYPE_LATEST)
 
     return router
@@ -424,13 +427,17 @@ async def _uploaded(request: Request, most: int) -> Asked:
 def _questions(service: Service) -> APIRouter:
     router = APIRouter(tags=["questions"])
 
-    async def answered(content: dict[str, Any], token: str) -> Response:
+    async def answered(question: Question | Counterfactual, token: str) -> Response:
+        asked = question.model_dump()
+        if (job := service.retried(asked, token)) is not None:
+            return _accepted(job)
+        content = await service.resolved(question)
         answer = await service.ask(content)
         try:
             deadline = service.settings.deadline
             found = await asyncio.wait_for(asyncio.shield(answer), deadline)
         except TimeoutError:
-            return _accepted(service.accept(content, answer, token))
+            return _accepted(service.accept(content, answer, asked, token))
         return _sent(found, service)
 
     async def predicted(
@@ -438,7 +445,7 @@ def _questions(service: Service) -> APIRouter:
     ) -> Response:
         changes = {"version": _named(version)} if version else {}
         changes |= {"draws": draws} if draws else {}
-        return await answered(await service.resolved(question.model_copy(update=changes)), token)
+        return await answered(question.model_copy(update=changes), token)
 
     @router.post("/predict", openapi_extra=_in_body("Question"))
     async def predict(
@@ -472,8 +479,7 @@ def _questions(service: Service) -> APIRouter:
         """What an observed system would be, had something about it been otherwise."""
         question = await questions.asked(request, service.settings.body, Counterfactual)
         changes = {"version": _named(version)} if version else {}
-        content = await service.resolved(question.model_copy(update=changes))
-        return await answered(content, token)
+        return await answered(question.model_copy(update=changes), token)
 
     return router
 
@@ -493,9 +499,13 @@ def _jobs(service: Service) -> APIRouter:
         asked = await questions.asked(request, service.settings.body, Work)
         if isinstance(asked, Training):
             assert_may(request, "promote")
+        if (known := service.retried(asked.model_dump(), token)) is not None:
+            return _accepted(known)
+        if isinstance(asked, Training):
             return _accepted(service.train(asked, token))
         content = await service.resolved(asked)
-        return _accepted(service.accept(content, await service.ask(content), token))
+        answer = await service.ask(content)
+        return _accepted(service.accept(content, answer, asked.model_dump(), token))
 
     @router.get("")
     def jobs(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
@@ -538,7 +548,8 @@ async def _stream(service: Service, number: str, after: int) -> AsyncGenerator[s
             after, quiet = event.number, 0.0
         if job is None or job.status in ENDED or service.closing.is_set():
             return
-        await asyncio.sleep(_LOOK)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(service.closing.wait(), _LOOK)
         quiet += _LOOK
         if quiet >= _BEAT:
             yield ": still at work\n\n"

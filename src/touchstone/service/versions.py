@@ -157,12 +157,12 @@ class Versions:
         return [last[version] for version in sorted(last)]
 
     def aliases(self, model_id: str) -> dict[str, int]:
-        """`production`, and `latest`: the version that was promoted last."""
-        found = {each.stage: each.version for each in self.listed(model_id)}
-        history = self.history(model_id)
-        promoted = [each.version for each in history if each.stage in ("Staging", "Production")]
-        aliases = {"production": found.get("Production"), "latest": (promoted or [None])[-1]}
-        return {name: version for name, version in aliases.items() if version is not None}
+        """`production`, and `latest`: the version that was promoted last, of those not archived."""
+        promoted = [each for each in self.listed(model_id) if each.stage in STAGES[1:3]]
+        promoted.sort(key=lambda each: each.sequence)
+        in_production = [each for each in promoted if each.stage == "Production"]
+        found = {"production": in_production, "latest": promoted}
+        return {name: versions[-1].version for name, versions in found.items() if versions}
 
     def path(self, version: Transition) -> Path:
         """Folder of a version, which is fetched from the bucket where it is not here.
@@ -217,9 +217,11 @@ class Versions:
             The digest; a folder that is there already stays.
 
         Raises:
-            ArtifactError: If a file is not what the manifest says.
+            ArtifactError: If a file is not what the manifest says, or the rule is of another model.
         """
-        checkpoints.guardrail_of(artefact)
+        of = checkpoints.guardrail_of(artefact)["model_id"]
+        if of != model_id:
+            raise ArtifactError(f"{checkpoints.GUARDRAIL}: is the rule of {of}, not of {model_id}")
         source = artefact.checkpoint
         artifacts.verify(source, [])
         manifest = artifacts.read_json(source / artifacts.MANIFEST)
@@ -289,7 +291,7 @@ class Versions:
             if stage not in ALLOWED[version.stage]:
                 allowed = " or ".join(ALLOWED[version.stage])
                 raise PromotionError(what, [f"may only become {allowed}"])
-            if problems := self._lacking(version, stage, canary):
+            if problems := self.lacking(version, stage, canary):
                 raise PromotionError(what, problems)
             for other in self.listed(model_id):
                 if stage == other.stage == "Production":
@@ -301,8 +303,14 @@ class Versions:
                 model_id, number, version.digest, stage, by, why.strip(), version.canary
             )
 
-    def _lacking(self, version: Transition, stage: str, canary: str) -> list[str]:
-        """What a version lacks for a stage; nothing is lacking for the archive."""
+    def lacking(self, version: Transition, stage: str, canary: str) -> list[str]:
+        """What a version lacks for a stage; nothing is lacking for the archive.
+
+        Args:
+            version: As from `find`.
+            stage: One of `STAGES`.
+            canary: Digest of the answer that it gives now.
+        """
         if stage == "Archived":
             return []
         try:
