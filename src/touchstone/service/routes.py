@@ -301,7 +301,9 @@ def _versions(service: Service) -> APIRouter:
                     model_id, received(FilePath(place)), _who(request, by), why, digest
                 )
             except ArtifactError as error:
-                text = str(error).replace(f"{place}/", "")
+                text = str(error)
+                for folder in (place, service.settings.folder.absolute()):
+                    text = text.replace(f"{folder}/", "")  # of no use elsewhere
                 raise ProblemError(422, f"the artefact is refused: {text}") from None
         response.headers["ETag"] = _etag(added)
         response.headers["Location"] = f"/models/{model_id}/versions/{added.version}"
