@@ -16,6 +16,7 @@ import select
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ import time
 import uuid
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPResponse
 from pathlib import Path
 
@@ -41,7 +42,7 @@ ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"
 TOUCHSTONE = Path(sys.executable).with_name("touchstone")
 # What a model takes of values and interventions is not said by the schema, and 501 is an answer.
-BY_MODEL = ("/predict", "/jobs", "/api/inference/counterfactual")
+BY_MODEL = ("/predict", "/predict/{model_id}", "/jobs", "/api/inference/counterfactual")
 _numbers = itertools.count()
 
 
@@ -169,13 +170,14 @@ def kill(arguments: argparse.Namespace, folder: Path) -> list[str]:
                 bad.append(f"job {job} has another answer than the same question now")
         for job in trainings:
             bad += _trained(client, job, end)
-        kept = client.get("/jobs", params={"limit": 1000}).json()["jobs"]
+        with closing(sqlite3.connect(folder / "results/registry/store.sqlite")) as store:
+            (kept,) = store.execute("select count(*) from jobs").fetchone()
     jobs = {job for _, job in accepted.values()} | {*trainings}
     count = len(accepted) + len(trainings)
     if len(jobs) != count:
         bad.append("two tokens have one job")
-    if count <= 1000 and len(kept) != count:
-        bad.append(f"{len(kept)} jobs are kept of {count} that were accepted")
+    if kept != count:
+        bad.append(f"{kept} jobs are kept of {count} that were accepted")
     slowest = max(recovery)
     print(
         f"  {arguments.rounds} kills, {len(accepted)} questions and {len(trainings)} trainings "
