@@ -4,6 +4,7 @@ Client("http://localhost:8080").infer("interface", inputs={"film": "film 3", "Tg
 """
 
 import asyncio
+import base64
 import random
 import time
 import uuid
@@ -119,7 +120,8 @@ def _asked(policy: _Policy, path: str, body: dict[str, Any], params: dict[str, A
     end = time.monotonic() + policy.timeout
     content = _checked((yield from _sent(policy, end, "POST", path, body, params)))
     pause = 0.1
-    while "job" in content and content["status"] not in _ENDED:
+    # What was sent again may be a job that has ended; its report is where it says.
+    while "job" in content and ("where" in content or content["status"] not in _ENDED):
         if time.monotonic() > end:
             raise ServiceError(f"no answer in {policy.timeout:g} s; it will be at {content['job']}")
         yield _Wait(pause)
@@ -142,9 +144,14 @@ def _record(given: Record) -> dict[str, str]:
     if isinstance(given, Mapping):
         return {str(name): str(text) for name, text in given.items()}
     data = Path(given)
-    meta = data.with_suffix(".yaml")
-    said = meta.read_text(encoding="utf-8") if meta.is_file() else ""
-    return {"name": data.name, "data": data.read_text(encoding="utf-8"), "meta": said}
+    files = {"data": data, "meta": data.with_suffix(".yaml")}
+    # As bytes, since a text of another encoding or with other ends of lines is another record.
+    content = {
+        name: base64.b64encode(file.read_bytes()).decode()
+        for name, file in files.items()
+        if file.is_file() or file == data
+    }
+    return {"name": data.name, "encoding": "base64", **content}
 
 
 def _question(
@@ -166,8 +173,13 @@ def _question(
     if observation is None:
         if intervention is not None or mode is not None:
             raise ValueError("an intervention is one on an observation, which is missing")
-    elif intervention is None or mode is None:
-        raise ValueError("an observation needs an intervention, and the mode of its effects")
+    elif intervention is None:
+        raise ValueError("intervention: is missing, expected what is done to the observation")
+    elif mode is None:
+        raise ValueError(
+            "mode: is missing, expected how effects respond to the intervention, in the words of "
+            "the model (galaxy: 'total' or 'direct'), since the answer depends on it"
+        )
     else:
         path = isinstance(observation, str | Path)
         body: dict[str, Any] = {
@@ -243,10 +255,12 @@ class Client:
         Args:
             model_id: One of `models()`.
             inputs: Values by the name of the field.
-            record: Path of a measurement, whose YAML file lies beside it; or name, data and meta.
+            record: Path of a measurement, whose YAML file lies beside it; or name, data and meta as
+                texts.
             observation: As inputs or record, of what an intervention acts on.
-            intervention: Values by name, or words such as "mass=2x".
-            mode: How effects respond, as the model names it.
+            intervention: By name, a number that it is set to, in its unit, or a word that changes
+                it: "2x" or "+0.3". Or all in words, such as "mass=2x, A_V=0".
+            mode: How effects respond, as the model names it; an observation needs one.
             strategy: "strict_physics" refuses what violates a law, "report_only" says it.
             model_version: Number, "production" or "latest"; by default what answers on the
                 command line of the service.
@@ -254,6 +268,7 @@ class Client:
 
         Raises:
             ServiceError: If there is no answer, with everything that is wrong with the question.
+            ValueError: If it asks for nothing, for two things, or lacks intervention or mode.
         """
         path, body = _question(model_id, inputs, record, observation, intervention, mode, strategy)
         return _answer(self._run(_asked(self._policy, path, body, _params(model_version, draws))))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from touchstone.cli import app
@@ -96,6 +97,27 @@ def test_who_asks_too_often_is_told_when_to_ask_again(folder):
     )  # fmt: skip
     assert int(refused.headers["retry-after"]) == 1
     assert ask("GET", "/health", headers=here).status_code == 200
+
+
+def test_who_tries_keys_is_stopped_like_everybody(folder):
+    key = call("add", "a person").stdout.strip()
+    ask = asking(host="0.0.0.0", rate=5.0, folder=folder)
+    found = [ask("GET", "/models/x", headers=bearer(f"{key}{k}")).status_code for k in range(40)]
+    assert found[:20] == [401] * 20
+    assert found.count(429) >= 15
+    assert ask("GET", "/models/x", headers=bearer(key)).status_code == 404  # who has one goes on
+
+
+def test_metrics_have_their_historical_names_where_they_are_wanted(folder):
+    here = {"Host": "127.0.0.1"}
+    assert "acie_" not in asking(folder=folder)("GET", "/metrics", headers=here).text
+    both = asking(folder=folder, historical=True)("GET", "/metrics", headers=here).text
+    families = {family.name: family for family in text_string_to_metric_families(both)}
+    added = {name.replace("acie_", "touchstone_") for name in families if "acie_" in name}
+    assert added == {name for name in families if "touchstone_" in name}
+    assert {"acie_inference_latency_seconds", "acie_physics_violations"} <= families.keys()
+    (ready,) = families["acie_workers_ready"].samples
+    assert (ready.labels, ready.value) == ({"model": "interface"}, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 import asyncio
 import csv
+import gzip
+import hashlib
 import io
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,12 +27,12 @@ from serving import MODEL, TWIN, inside, serving, trained
 from typer.testing import CliRunner
 
 import touchstone
-from touchstone import registry
+from touchstone import contract, registry
 from touchstone.answer import Answer
 from touchstone.cli import app
 from touchstone.client import AsyncClient, Client, ServiceError
 from touchstone.io import artifacts, reports
-from touchstone.io.results import Results
+from touchstone.io.results import Results, folder_of_experiment
 from touchstone.service.versions import Versions
 from touchstone.stages import checkpoints, infer
 from touchstone.stages.training_run import Run
@@ -155,6 +158,45 @@ def test_every_door_gives_the_same_answer_to_a_record(server, project):
     assert len({report["sha256"] for report in said}) == len(names)
 
 
+def test_a_record_is_answered_by_its_bytes_at_every_door(server, project):
+    """A text whose lines end as on Windows, and a file that is no text at all."""
+    content = (project / "example.csv").read_bytes().replace(b"\n", b"\r\n")
+    meta = "# Größe\r\n".encode() + (project / "example.yaml").read_bytes()
+    files = {"windows.csv": content, "packed.csv.gz": gzip.compress(content, mtime=0)}
+    for name, data in files.items():
+        file = project / name
+        file.write_bytes(data)
+        file.with_suffix(".yaml").write_bytes(meta)
+        said = command(project, "infer", name, "--model", MODEL)
+        assert said["lineage"]["inputs"]["data"]["sha256"] == hashlib.sha256(data).hexdigest()
+        sent = {"data": (name, data), "meta": ("m.yaml", meta)}
+        found = [strict(server.client.post(f"/predict/{MODEL}", files=sent))]
+        with inside(project), Client(str(server.client.base_url)) as client:
+            found.append(client.infer(MODEL, record=name).report)
+        if name == "windows.csv":
+            record = {"name": name, "data": data.decode(), "meta": meta.decode()}
+            asked = {"record": record}
+            found.append(strict(server.client.post(f"/predict/{MODEL}", json=asked)))
+        for report in found:
+            assert reports.reproducible(report) == reports.reproducible(said)
+
+
+def test_the_path_may_name_the_model(server):
+    asked = fresh()
+    inputs = {"inputs": asked["inputs"]}
+    where = f"/predict/{MODEL}"
+    assert strict(server.client.post(where, json=inputs)) == answer(server.client, asked)
+    assert_problem(server.client.post(where, json=asked), 422, "model_id: Extra inputs")
+    assert_problem(server.client.post("/predict/alchemy", json=inputs), 404, "is none of")
+    assert_problem(server.client.post(where, params={"version": "99"}, json=inputs), 404, "99")
+    for files in ({"data": ("../x.csv", b"1")}, {"meta": ("x.yaml", b"")}, {"x": ("x.csv", b"1")}):
+        assert_problem(server.client.post(where, files=files), 422)
+    both = {"name": "x.csv", "data": "%", "encoding": "base64"}
+    assert_problem(server.client.post(where, json={"record": both}), 422, "data: is no base64")
+    most = {"data": ("long.csv", b"1" * (9 * 2**20))}
+    assert_problem(server.client.post(where, files=most), 413, "bytes")
+
+
 def test_a_question_gets_the_same_bits_alone_and_among_others(server, record):
     levels = [round(-3 + 0.4 * k, 1) for k in range(15)]
     asked = [{"model_id": MODEL, "inputs": {"level": level}} for level in levels] + [record]
@@ -181,6 +223,21 @@ def test_models_are_listed_with_their_state_and_their_form(server):
     (field,) = about["fields"]
     assert (field["name"], field["type"], field["max_value"]) == ("level", "float", 10.0)
     assert about["parameters"]["level"]["unit"] == "V"
+    assert about["certificate"] is None
+    released = strict(server.client.get("/models/interface/info"))["certificate"]
+    kept = artifacts.read_json(contract.folders()["interface"] / "pretrained/certificate.json")
+    assert released["false_alarms"] == kept["false_alarms"]
+    assert released["against"] == []
+
+
+def test_the_api_is_described_by_a_page_that_fetches_nothing_from_elsewhere(server):
+    page, schema = server.client.get("/docs").text, strict(server.client.get("/openapi.json"))
+    for path in schema["paths"]:
+        assert f"{path}</code></h2>" in page
+    for name in schema["components"]["schemas"]:
+        assert f'id="{name}"' in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<script" not in page
 
 
 def test_a_monitor_reads_latencies_verdicts_and_the_queue(server):
@@ -322,11 +379,16 @@ def test_a_job_says_why_it_was_refused(server, record):
 def test_a_full_queue_says_when_to_ask_again(server):
     pid = server.of(MODEL)
     os.kill(pid, signal.SIGSTOP)
-    accepted = [server.client.post("/jobs", json=fresh()) for _ in range(21)]  # one is worked on
+    asked, token = fresh(), {"Idempotency-Key": "of a full queue"}
+    accepted = [server.client.post("/jobs", json=asked, headers=token)]
+    accepted += [server.client.post("/jobs", json=fresh()) for _ in range(20)]  # one is worked on
     assert [each.status_code for each in accepted] == [202] * 21
     response = server.client.post("/predict", json=fresh())
     assert_problem(response, 503, "the queue is full")
     assert 1 <= int(response.headers["retry-after"]) <= 600
+    for path in ("/jobs", "/predict"):  # what was accepted takes no place again
+        again = server.client.post(path, json=asked, headers=token)
+        assert strict(again)["job"] == strict(accepted[0])["job"]
     os.kill(pid, signal.SIGCONT)
     for each in accepted:
         assert done(server.client, strict(each)["job"])["status"] == "done"
@@ -391,12 +453,22 @@ def test_a_counterfactual_is_answered_by_a_model_that_can(server, record):
 
 def test_an_answer_from_memory_is_the_same_and_is_counted(server):
     asked = fresh()
+    names = (
+        f'touchstone_cached_answers_total{{model="{MODEL}",where="memory"}}',
+        f'touchstone_inference_latency_seconds_count{{model="{MODEL}"}}',
+        f'touchstone_verdicts_total{{model="{MODEL}",verdict="accept"}}',
+    )
+
+    def counted():
+        lines = server.client.get("/metrics").text.splitlines()
+        values = dict(each.rsplit(" ", 1) for each in lines)
+        return [float(values.get(name, 0)) for name in names]
+
+    before = counted()
     first = server.client.post("/predict", json=asked)
     second = server.client.post("/predict", json=asked)
     assert first.content == second.content
-    line = f'touchstone_cached_answers_total{{model="{MODEL}",where="memory"}}'
-    values = dict(each.rsplit(" ", 1) for each in server.client.get("/metrics").text.splitlines())
-    assert float(values[line]) >= 1
+    assert [b - a for a, b in zip(before, counted(), strict=True)] == [1, 2, 2]
 
 
 # Clients ------------------------------------------------------------------------------------------
@@ -420,6 +492,8 @@ def test_a_client_gives_what_a_local_model_gives(server, project):
         assert [each.verdict for each in client.infer_many(MODEL, [{"level": 1}])] == ["accept"]
         twin = client.infer(TWIN, observation="example.csv", intervention="shift=1", mode="total")
         assert twin.counterfactual[0]["change"]["median"] == 1
+        with pytest.raises(ValueError, match="mode: is missing, expected how effects respond"):
+            client.infer(TWIN, observation="example.csv", intervention={"shift": 1})
         with pytest.raises(ServiceError, match=r"level: 99 is above.*x: is unknown") as error:
             client.infer(MODEL, inputs={"level": 99, "x": 1})
         assert (error.value.status, len(error.value.problems)) == (422, 2)
@@ -514,6 +588,14 @@ def test_an_uploaded_version_earns_its_stages_and_answers(server, artefact):
     for name, status in (("production", 404), ("77", 404), ("0", 422), ("../1", 422)):
         response = server.client.post("/predict", params={"version": name}, json=asked)
         assert_problem(response, status)
+    # What an alias means may change; a request that is sent again is the same all the same.
+    later, token = asked | {"version": "latest"}, {"Idempotency-Key": "of an alias"}
+    job = strict(server.client.post("/jobs", json=later, headers=token))["job"]
+    move = {"stage": "Archived", "why": "another is coming"}
+    archived = server.client.post(where, json=move, headers={"If-Match": moved.headers["etag"]})
+    assert strict(archived)["stage"] == "Archived"
+    assert strict(server.client.post("/jobs", json=later, headers=token))["job"] == job
+    assert_problem(server.client.post("/jobs", json=later), 404, "latest")
 
 
 def answer_of_version(client, asked, name):
@@ -698,6 +780,16 @@ def test_the_table_of_runs_is_json_and_csv(server, project):
     assert float(read["false_alarms"]) == row["false_alarms"]
 
 
+def test_an_experiment_is_a_run_of_its_own(server, project):
+    with inside(project):
+        own = folder_of_experiment(MODEL, "mine")
+    shutil.copytree(project / f"results/{MODEL}/reports", project / own / "reports")
+    rows = strict(server.client.get("/runs", params={"model_id": MODEL}))["runs"]
+    shutil.rmtree(project / own)
+    named = {row["run"]: row for row in rows}
+    assert named[f"{MODEL}/experiment_mine"] == named[MODEL] | {"run": f"{MODEL}/experiment_mine"}
+
+
 # Dying --------------------------------------------------------------------------------------------
 
 
@@ -774,10 +866,16 @@ def test_a_killed_service_finds_every_job_that_it_had_accepted(server, project):
         os.kill(pid, signal.SIGKILL)  # while nobody asks
         wait_for(lambda: second.client.get("/ready").status_code == 503, 2)
         (pid,) = wait_for(second.workers)
-        started = time.monotonic()
-        second.process.terminate()
+        second.wait_until_ready()
+        os.kill(pid, signal.SIGSTOP)
+        job = strict(second.client.post("/jobs", json=fresh()))["job"]
+        with second.client.stream("GET", f"/jobs/{job}/events") as stream:
+            started = time.monotonic()
+            second.process.terminate()
+            assert list(stream.iter_lines()) == []  # it ends in order, and at once
+            assert time.monotonic() - started < 2
         second.process.wait(10)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 5
         assert not alive(pid)
         with pytest.raises(httpx.TransportError):
             second.client.get("/health")

@@ -351,6 +351,10 @@ def test_an_answer_of_one_service_is_known_to_the_other_until_the_cache_is_gone(
     assert metric(
         second.client, f'touchstone_cached_answers_total{{model="{MODEL}",where="redis"}}'
     )
+    verdict = f'touchstone_verdicts_total{{model="{MODEL}",verdict="accept"}}'
+    before = metric(second.client, verdict)
+    assert second.client.post("/predict", json=asked).content == here.content
+    assert metric(second.client, verdict) == before + 1  # wherever it is from, it is counted
     cache.kill()
     started = time.monotonic()
     assert second.client.post("/predict", json=fresh()).status_code == 200

@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from serving import MODEL, inside, trained
 from typer.testing import CliRunner
 
+from touchstone import contract
 from touchstone.cli import app
 from touchstone.io import artifacts
 from touchstone.io.results import Results
-from touchstone.service.versions import PromotionError, Versions, certified
+from touchstone.reliability.certificate import certified
+from touchstone.service.versions import PromotionError, Versions
 from touchstone.stages import checkpoints, release
 
 WHO = ("a person", "a reason")
@@ -78,6 +81,18 @@ def test_a_link_or_a_path_in_a_manifest_is_refused(kept, tmp_path):
         versions.store(artefact._replace(checkpoint=bad), MODEL)
 
 
+def test_the_rule_of_another_model_is_refused(kept, project, tmp_path):
+    versions, artefact = kept
+    mixed = shutil.copytree(versions.path(added(versions, artefact)), tmp_path / "mixed")
+    other = contract.folders()["interface"] / checkpoints.PRETRAINED / checkpoints.GUARDRAIL
+    shutil.copyfile(other, mixed / checkpoints.GUARDRAIL)
+    said = artifacts.read_json(mixed / artifacts.MANIFEST)
+    artifacts.write_manifest(mixed, [*said["files"]], said["settings"], said["lineage"])
+    given = checkpoints.find(MODEL, Results(project / "results" / MODEL), mixed)
+    with pytest.raises(artifacts.ArtifactError, match="is the rule of interface"):
+        versions.store(given, MODEL)
+
+
 def test_a_stage_is_earned_and_everything_that_lacks_is_said(kept):
     versions, artefact = kept
     added(versions, artefact)
@@ -120,11 +135,20 @@ def test_a_certificate_is_judged_by_its_numbers_and_not_by_its_word(certificate)
     ]  # fmt: skip
 
 
+def test_a_control_whose_rows_are_kept_is_tested_anew(certificate, project):
+    report = project / f"results/{MODEL}/reports/posterior_failure_mode_report.json"
+    own = artifacts.read_json(report)
+    claimed = certificate | {name: own[name] for name in ("model_id", "decision", "control")}
+    assert not any("rows" in each for each in certified(claimed, own))
+    for row in own["runs"]:
+        row["pred_nll"] += row["split"] == "control"
+    assert "control: the rows of severity 0 differ" in certified(claimed, own)[-1]
+
+
 def test_production_has_one_version_and_its_history_outlives_the_index(kept, project):
     versions, _ = kept
     results = Results(project / "results" / MODEL)
     model = checkpoints.folders()[MODEL]
-    from touchstone import contract
     from touchstone.io import settings
 
     config = settings.of_stage(settings.found(contract.folders(), MODEL), MODEL, "stress")
@@ -138,6 +162,9 @@ def test_production_has_one_version_and_its_history_outlives_the_index(kept, pro
     assert [each.stage for each in versions.listed(MODEL)] == ["Archived", "Production"]
     assert versions.aliases(MODEL) == {"production": 2, "latest": 2}
     versions.move(MODEL, 1, "Staging", "canary", "another person", "version 2 is worse")
+    assert versions.aliases(MODEL) == {"production": 2, "latest": 1}
+    versions.move(MODEL, 1, "Archived", "", *WHO)
+    assert versions.aliases(MODEL) == {"production": 2, "latest": 2}
     before = versions.history(MODEL)
     assert [each.sequence for each in before] == list(range(1, len(before) + 1))
     versions.close()
@@ -166,3 +193,20 @@ def test_the_command_line_adds_lists_and_promotes(project):
         assert "version 1 (latest): Staging" in listed.stdout
         assert "it runs" in listed.stdout
         assert call("list", "alchemy").exit_code == 2
+        assert call("history", MODEL).stdout == "\n".join(listed.stdout.split("\n")[1:])
+        shown = call("show", MODEL, "--version", "1").stdout
+        assert "for Production: there is no certificate" in shown
+        assert "it runs" in shown
+        assert call("show", MODEL, "--version", "7").exit_code == 2
+
+
+def test_what_does_not_answer_is_not_kept_by_the_command_line(project):
+    with inside(project):
+        Path("config").mkdir()
+        Path("Snakefile").touch()
+        Path("config/config.yaml").write_text(f"models: [{MODEL}]\nseed: none\n")
+        registry = Path("results/registry")
+        before = {*registry.rglob(artifacts.MANIFEST)}
+        refused = CliRunner().invoke(app, ["versions", "add", MODEL], catch_exceptions=False)
+        assert refused.exit_code == 2, refused.output
+        assert {*registry.rglob(artifacts.MANIFEST)} == before

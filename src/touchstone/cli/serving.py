@@ -16,7 +16,7 @@ from touchstone.cli.common import app, bad_input, keep_compilations
 if TYPE_CHECKING:
     from touchstone.service import Settings
     from touchstone.service.store import Store
-    from touchstone.service.versions import Versions
+    from touchstone.service.versions import Transition, Versions
 
 REGISTRY = Path("results/registry")
 EXECUTION = ("PIPELINE_EXECUTION_ID", "EXECUTION_START_TIME")
@@ -68,6 +68,9 @@ def serve(
     cache: Annotated[
         float, typer.Option(help="MiB of answers that are kept in memory.", min=0)
     ] = 64.0,
+    historical: Annotated[
+        bool, typer.Option("--historical-metrics", help="Metrics under their names acie_…, too.")
+    ] = False,
     mode: Annotated[
         Mode, typer.Option(envvar="EXECUTION_MODE", help="step-functions: check, and end.")
     ] = Mode.STANDALONE,
@@ -113,6 +116,7 @@ def serve(
             deadline,
             cache=round(cache * 2**20),
             rate=rate,
+            historical=historical,
             database=database,
             table=table,
             cache_url=cache_url,
@@ -221,8 +225,36 @@ def list_versions(
             names = [name for name, version in aliases.items() if version == each.version]
             said = f" ({', '.join(names)})" if names else ""
             typer.echo(f"version {each.version}{said}: {each.stage}, {each.digest}")
-        for each in found.history(model_id):
-            typer.echo(f"{each.date} version {each.version} -> {each.stage}: {each.by}, {each.why}")
+        _say_history(found.history(model_id))
+
+
+@versions.command()
+def history(
+    model_id: Model,
+    database: Database = "",
+    table: Table = "transitions",
+    artifacts: Artifacts = "",
+) -> None:
+    """List every transition of a model: when, which version, to which stage, who, and why."""
+    with bad_input(), _versions(model_id, database, table, artifacts) as found:
+        _say_history(found.history(model_id))
+
+
+@versions.command()
+def show(
+    model_id: Model,
+    version: Annotated[int, typer.Option(help="Its number.")],
+    database: Database = "",
+    table: Table = "transitions",
+    artifacts: Artifacts = "",
+) -> None:
+    """Show a version: its stage and digest, its transitions, and what speaks against it."""
+    with bad_input(), _versions(model_id, database, table, artifacts) as found:
+        each = found.find(model_id, version)
+        typer.echo(f"version {each.version}: {each.stage}, {each.digest}")
+        _say_history([each for each in found.history(model_id) if each.version == version])
+        against = found.lacking(each, "Production", each.canary)  # no answer is computed here
+        typer.echo(f"for Production: {'; '.join(against) or 'nothing speaks against it'}")
 
 
 @versions.command()
@@ -242,8 +274,11 @@ def add(
 
         artefact = checkpoints.find(model_id, Results(folder(model_id)))
         digest = found.store(artefact, model_id)
-        canary = _canary(model_id, found.folder / model_id / digest)
-        added = found.add(model_id, digest, canary, by or getpass.getuser(), why)
+        try:
+            canary = _canary(model_id, found.folder / model_id / digest)
+            added = found.add(model_id, digest, canary, by or getpass.getuser(), why)
+        finally:
+            found.discard(model_id, digest)
         typer.echo(f"version {added.version}: {added.stage}, {added.digest}")
 
 
@@ -270,6 +305,11 @@ def promote(
         canary = "" if stage == "Archived" else _canary(model_id, found.path(known))
         moved = found.move(model_id, version, stage, canary, by or getpass.getuser(), why)
         typer.echo(f"version {moved.version}: {moved.stage}, {moved.digest}")
+
+
+def _say_history(transitions: "list[Transition]") -> None:
+    for each in transitions:
+        typer.echo(f"{each.date} version {each.version} -> {each.stage}: {each.by}, {each.why}")
 
 
 @contextmanager

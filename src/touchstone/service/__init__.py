@@ -35,6 +35,7 @@ class Settings(NamedTuple):
         upload: Bytes that an uploaded artefact may have.
         cache: Bytes of answers that are kept in memory.
         rate: Requests a second of one user, in the long run; 0 for no limit.
+        historical: Whether metrics have their historical names, `acie_…`, too.
         database: URL of the store and the index of versions; empty is files in the folder.
         table: Of that index.
         cache_url: Of a server of Redis that keeps answers for several services; empty for none.
@@ -55,6 +56,7 @@ class Settings(NamedTuple):
     upload: int = 512 * 2**20
     cache: int = 64 * 2**20
     rate: float = 0.0
+    historical: bool = False
     database: str = ""
     table: str = "transitions"
     cache_url: str = ""
@@ -135,7 +137,14 @@ def _serve(settings: Settings, listening: socket.socket, parent: Any) -> None:
     config = uvicorn.Config(
         application, timeout_graceful_shutdown=5, server_header=False, access_log=False
     )
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            """Let streams end first: all else waits for them."""
+            application.state.closing.set()
+            await super().shutdown(sockets)
+
+    server = Server(config)
 
     def watch() -> None:
         with contextlib.suppress(EOFError, OSError):

@@ -12,18 +12,21 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from touchstone import registry
 from touchstone.contract import ModelsError
-from touchstone.io import artifacts
+from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.cache import Memory, Shared
 from touchstone.io.objects import Bucket
 from touchstone.io.results import Results, folder
 from touchstone.io.settings import SettingsError
+from touchstone.reliability.certificate import certified
 from touchstone.service import Settings, questions
 from touchstone.service.pool import Answer, Metrics, Pool, QueueFullError, examined
 from touchstone.service.questions import Counterfactual, ProblemError, Question, Training
@@ -347,6 +350,7 @@ class Service:
         Raises:
             ProblemError: If it cannot be answered now.
         """
+        started = time.perf_counter()
         pool = self.pool(content["model_id"], content["version"])
 
         def key() -> str | None:
@@ -356,9 +360,10 @@ class Service:
             return hashlib.sha256(text.encode()).hexdigest()
 
         asked = key()
-        if asked and (text := await self._known(asked, pool.label)) is not None:
+        if asked and (found := await self._known(asked, pool.label)) is not None:
+            pool.tell(found, time.perf_counter() - started)
             known = asyncio.get_running_loop().create_future()
-            known.set_result(Answer("answer", text))
+            known.set_result(found)
             return known
         try:
             answer = pool.ask(content)
@@ -369,36 +374,59 @@ class Service:
         def keep(done: asyncio.Future[Answer]) -> None:
             # An artefact that was replaced meanwhile has another key.
             if asked and not done.cancelled() and done.result().kind == "answer" and asked == key():
-                self.memory.put(asked, done.result().text)
+                _, text, *counted = done.result()
+                line = f"{json.dumps(counted)}\n{text}"
+                self.memory.put(asked, line)
                 if self.shared is not None:
-                    self._spawn(self.shared.put(asked, done.result().text))
+                    self._spawn(self.shared.put(asked, line))
 
         answer.add_done_callback(keep)
         return answer
 
-    async def _known(self, key: str, label: str) -> str | None:
+    async def _known(self, key: str, label: str) -> Answer | None:
         """An answer that this process remembers, or another one."""
-        text, where = self.memory.get(key), "memory"
-        if text is None and self.shared is not None:
-            text, where = await self.shared.get(key), "redis"
-            if text is not None:
-                self.memory.put(key, text)
-        if text is not None:
-            self.metrics.cached.labels(label, where).inc()
-        return text
+        line, where = self.memory.get(key), "memory"
+        if line is None and self.shared is not None:
+            line, where = await self.shared.get(key), "redis"
+            if line is not None:
+                self.memory.put(key, line)
+        if line is None:
+            return None
+        self.metrics.cached.labels(label, where).inc()
+        counted, _, text = line.partition("\n")
+        return Answer("answer", text, *json.loads(counted))
 
     # Jobs -----------------------------------------------------------------------------------------
 
+    def retried(self, asked: dict[str, Any], token: str) -> Job | None:
+        """The job of a request that is sent again; nothing is computed for it.
+
+        Args:
+            asked: As it came: what an alias means may have changed since it came first.
+            token: By which it is known; empty for none.
+
+        Raises:
+            ProblemError: If the token came with another request.
+        """
+        try:
+            return self.store.retried(asked, token) if token else None
+        except ReusedError as error:
+            raise ProblemError(422, str(error)) from None
+
     def accept(
-        self, content: dict[str, Any], answer: asyncio.Future[Answer], token: str = ""
+        self,
+        content: dict[str, Any],
+        answer: asyncio.Future[Answer],
+        asked: dict[str, Any],
+        token: str,
     ) -> Job:
-        """Make a job of a question that waits."""
-        job = self._kept(content, token)
+        """Make a job of a question that waits; `asked` and `token` are as of `retried`."""
+        job = self._kept(content, asked, token)
         if job.id not in self._followed and job.status not in ENDED:
             self._follow(job.id, self._answer(job.id, content, answer))
         return job
 
-    def train(self, training: Training, token: str = "") -> Job:
+    def train(self, training: Training, token: str) -> Job:
         """Accept a training.
 
         Raises:
@@ -409,7 +437,8 @@ class Service:
             assert_trainable(training.model_id, training.settings)
         except (ArtifactError, SettingsError, ModelsError) as error:
             raise ProblemError(422, str(error)) from None
-        job = self._kept(training.model_dump() | {"version": None}, token)
+        asked = training.model_dump()
+        job = self._kept(asked | {"version": None}, asked, token)
         if job.id not in self._followed and job.status not in ENDED:
             self._follow(job.id, self._train(job))
         return job
@@ -433,9 +462,9 @@ class Service:
         assert found is not None
         return found
 
-    def _kept(self, content: dict[str, Any], token: str) -> Job:
+    def _kept(self, content: dict[str, Any], asked: dict[str, Any], token: str) -> Job:
         try:
-            return self.store.accept(content, token, self.server)
+            return self.store.accept(content, token, self.server, asked)
         except ReusedError as error:
             raise ProblemError(422, str(error)) from None
 
@@ -576,6 +605,25 @@ def told(job: Job, **more: Any) -> str:
             return f'{head}, "{name}": {job.answer}}}'
         case _:
             return f'{head}, "detail": {json.dumps(job.answer)}}}'
+
+
+def certificate(model_id: str) -> dict[str, Any] | None:
+    """Of the artefact that answers for a model, with all that speaks against it.
+
+    None if it has none. The files that it was made from stand in the artefact.
+    """
+    try:
+        file = checkpoints.find(model_id, Results(folder(model_id))).certificate
+        return _read_certificate(file, *artifacts.state(file)) if file else None
+    except ArtifactError:
+        return None
+
+
+@lru_cache(maxsize=16)
+def _read_certificate(file: Path, _modified: int, _size: int) -> dict[str, Any]:
+    content = reports.read(file, "certificate")
+    lineage = {name: content["lineage"].get(name) for name in ("date", "revision", "seed")}
+    return content | {"lineage": lineage, "against": certified(content)}
 
 
 def opened(settings: Settings) -> tuple[Versions, Bucket | None]:

@@ -17,9 +17,10 @@ from touchstone.io import artifacts, plain_yaml, reports, settings
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results, folder
 from touchstone.io.validation import jsonschema
+from touchstone.reliability.certificate import certified
 from touchstone.service import questions
 from touchstone.service.questions import ProblemError
-from touchstone.service.versions import STAGES, Versions, certified
+from touchstone.service.versions import STAGES, Versions
 from touchstone.stages import checkpoints, summary
 from touchstone.stages.training_run import PARTS
 
@@ -138,16 +139,18 @@ def register(app: FastAPI, service: Any) -> None:
         """The state of the service and the runs."""
         return page("monitor.html.j2", "/monitor", None, title="Monitor")
 
+    @app.get("/docs", include_in_schema=False)
+    def api() -> Response:
+        """What programs may ask, from the schema that is served."""
+        text = _environment().get_template("api.html.j2").render(schema=app.openapi())
+        return HTMLResponse(text, headers=_HEADERS)
+
     @app.post("/answer", include_in_schema=False)
     async def answer(request: Request) -> Response:
         """A report that this service gave, in words and tables, as a part of a page."""
-        body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > service.settings.body:
-                raise ProblemError(413, f"the body has more than {service.settings.body} bytes")
+        body = await questions.body(request, service.settings.body)
         try:
-            report = json.loads(bytes(body))
+            report = json.loads(body)
             reports.validate(report)
             text = answered(report)
         except (ArtifactError, jsonschema().ValidationError, ValueError, LookupError, TypeError):

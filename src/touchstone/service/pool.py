@@ -31,10 +31,14 @@ class Answer(NamedTuple):
         kind: "answer", "refused" (for what was asked), "unsupported" (by the model), "failed", or
             "unavailable" (no artefact).
         text: JSON of the report, or the reason.
+        verdicts: Of the reports; the kind where there is none.
+        laws: Which the reports violate.
     """
 
     kind: str
     text: str
+    verdicts: list[str] = []  # noqa: RUF012 nobody changes it
+    laws: list[str] = []  # noqa: RUF012 nobody changes it
 
 
 class QueueFullError(Exception):
@@ -81,6 +85,12 @@ class Metrics:
             ["model", "where"],
             registry=self.registry,
         )
+        self.accelerator = Gauge(
+            f"{name}accelerator_memory_bytes",
+            "Memory of an accelerator that the worker which answered last has taken.",
+            ["model", "device"],
+            registry=self.registry,
+        )
         self.reachable = Gauge(
             f"{name}store_reachable",
             "Whether the database, the cache and the buckets answer.",
@@ -102,32 +112,12 @@ class _Waiting(NamedTuple):
     since: float
 
 
-class _Reply(NamedTuple):
-    kind: str
-    text: str
-    verdicts: list[str]
-    laws: list[str] = []  # noqa: RUF012 nobody changes it
-
-
 class _Process(NamedTuple):
     process: BaseProcess
     connection: socket.socket
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     died: asyncio.Event
-
-    async def reply(self) -> _Reply:
-        """What the worker says next, as `worker.main` writes it.
-
-        Raises:
-            EOFError: If it died.
-        """
-        head = await self.reader.readline()
-        if not head:
-            raise EOFError
-        kind, size, verdicts, laws = json.loads(head)
-        text = (await self.reader.readexactly(size)).decode()
-        return _Reply(kind, text, verdicts or [kind], laws)
 
 
 class Pool:
@@ -265,7 +255,7 @@ class Pool:
             self.metrics.restarts.labels(self.label).inc()
             if waiting and attempts >= _ATTEMPTS:
                 text = f"{attempts} workers died on this question"
-                self._resolve(waiting, _Reply("failed", text, ["failed"]))
+                self._resolve(waiting, Answer("failed", text, ["failed"]))
                 waiting, attempts = None, 0
             self._count()
 
@@ -289,7 +279,7 @@ class Pool:
         asyncio.get_running_loop().add_reader(process.sentinel, started.died.set)
         ok = False
         try:
-            said = await started.reply()
+            said = await self._heard(started)
             if said.kind == "broken":
                 raise ArtifactError(said.text)
             facts = json.loads(said.text)
@@ -335,32 +325,51 @@ class Pool:
             get.cancel()
             died.cancel()
 
-    async def _exchange(self, started: _Process, question: dict[str, Any]) -> _Reply:
+    async def _exchange(self, started: _Process, question: dict[str, Any]) -> Answer:
         """Ask a worker; one that stands still, and does not read, keeps nobody else waiting."""
         self._busy += 1
         self._count()
         try:
             started.writer.write(json.dumps(question).encode() + b"\n")
             await started.writer.drain()
-            return await started.reply()
+            return await self._heard(started)
         finally:
             self._busy -= 1
 
-    def _resolve(self, waiting: _Waiting, reply: _Reply) -> None:
+    async def _heard(self, started: _Process) -> Answer:
+        """What a worker says next, as `worker.main` writes it.
+
+        Raises:
+            EOFError: If it died.
+        """
+        head = await started.reader.readline()
+        if not head:
+            raise EOFError
+        kind, size, accelerators, verdicts, laws = json.loads(head)
+        text = (await started.reader.readexactly(size)).decode()
+        for device, taken in accelerators.items():
+            self.metrics.accelerator.labels(self.label, device).set(taken)
+        return Answer(kind, text, verdicts or [kind], laws)
+
+    def _resolve(self, waiting: _Waiting, answer: Answer) -> None:
         seconds = time.perf_counter() - waiting.since
         self._seconds += 0.2 * (seconds - self._seconds)
-        self.metrics.latency.labels(self.label).observe(seconds)
-        for verdict in reply.verdicts:
-            self.metrics.verdicts.labels(self.label, verdict).inc()
-        for law in reply.laws:
-            self.metrics.violations.labels(self.label, law).inc()
+        self.tell(answer, seconds)
         self._count()
         if not waiting.answer.done():
-            waiting.answer.set_result(Answer(reply.kind, reply.text))
+            waiting.answer.set_result(answer)
+
+    def tell(self, answer: Answer, seconds: float) -> None:
+        """Count an answer, wherever it was known, and the time that it took."""
+        self.metrics.latency.labels(self.label).observe(seconds)
+        for verdict in answer.verdicts:
+            self.metrics.verdicts.labels(self.label, verdict).inc()
+        for law in answer.laws:
+            self.metrics.violations.labels(self.label, law).inc()
 
     def _refuse_all(self, first: _Waiting | None) -> None:
         """Let nobody wait for an artefact that cannot be loaded."""
-        reply = _Reply("unavailable", self.reason, ["unavailable"])
+        reply = Answer("unavailable", self.reason, ["unavailable"])
         if first is not None:
             self._resolve(first, reply)
         while not (self._n_ready or self._queue.empty()):

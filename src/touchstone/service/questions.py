@@ -37,6 +37,7 @@ from touchstone.service.store import SCOPES, Key
 MODEL_ID = r"^[a-z0-9_]{1,64}$"
 # A browser asks its user for a password, which is the key.
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="touchstone", Basic realm="touchstone"'}
+_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}\.[A-Za-z0-9]{1,8}$"  # of the file of a record
 _MOST_CLIENTS = 10_000  # whose requests are counted
 MOST_INPUTS, MOST_DRAWS, MOST_SETTINGS = 256, 10_000, 64  # of one request
 _DEEPEST = 4  # levels of settings
@@ -123,19 +124,34 @@ class Record(_Strict):
 
     Attributes:
         name: Of the file. It is a name and no path, since no file of the server is ever read.
-        data: Text of the file.
-        meta: Text of the YAML file beside it.
+        data: Content of the file.
+        meta: Content of the YAML file beside it; None where there is none.
+        encoding: "text", or "base64" of the bytes of both, which says every file as it is.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}\.[A-Za-z0-9]{1,8}$")
+    name: str = Field(pattern=_NAME)
     data: str = Field(min_length=1)
-    meta: str = ""
+    meta: str | None = None
+    encoding: Literal["text", "base64"] = "text"
 
     @model_validator(mode="after")
     def _is_no_metadata(self) -> "Record":
         if self.name.lower().endswith((".yaml", ".yml")):
             raise ValueError("name: is that of a YAML file, expected that of a record")
+        if self.encoding == "base64":
+            for name in ("data", "meta"):
+                try:
+                    base64.b64decode(getattr(self, name) or "", validate=True)
+                except ValueError:
+                    raise ValueError(f"{name}: is no base64") from None
         return self
+
+    @classmethod
+    def of(cls, name: str, data: bytes, meta: bytes | None) -> "Record":
+        """A record of the bytes of its files."""
+        said = None if meta is None else base64.b64encode(meta).decode()
+        content = base64.b64encode(data).decode()
+        return cls(name=name, data=content, meta=said, encoding="base64")
 
 
 def _tag_of_observation(value: Any) -> str:
@@ -172,11 +188,10 @@ type Version = Annotated[
 ]
 
 
-class Question(_Strict):
-    """One question to a model, or several: the values of its form, or a record.
+class Asked(_Strict):
+    """What a model is asked: the values of its form, several such, or a record.
 
     Attributes:
-        model_id: One of `GET /models`.
         inputs: Values by the name of their field, as `GET /models/{id}` lists them; or a list of
             such, which is answered in its order.
         record: A measurement to be inferred.
@@ -187,18 +202,27 @@ class Question(_Strict):
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [_only("inputs"), _only("record")]})
 
-    kind: Literal["predict"] = "predict"
-    model_id: str = Field(pattern=MODEL_ID)
     inputs: OneOrSeveral | None = None
     record: Record | None = None
     version: Version | None = None
     draws: Whole = Field(default=0, ge=0, le=MOST_DRAWS)
 
     @model_validator(mode="after")
-    def _asks_one_thing(self) -> "Question":
+    def _asks_one_thing(self) -> "Asked":
         if (self.inputs is None) == (self.record is None):
             raise ValueError("expected either inputs, the values of the form, or a record")
         return self
+
+
+class Question(Asked):
+    """A question, and to which model.
+
+    Attributes:
+        model_id: One of `GET /models`; all else as of `Asked`.
+    """
+
+    kind: Literal["predict"] = "predict"
+    model_id: str = Field(pattern=MODEL_ID)
 
 
 class Counterfactual(_Strict):
@@ -275,7 +299,7 @@ type Work = Annotated[
 
 def schemas() -> dict[str, Any]:
     """JSON schemas of what may be asked, for the description of the service."""
-    kinds: list[type[BaseModel]] = [Question, Counterfactual, Training, Move]
+    kinds: list[type[BaseModel]] = [Asked, Question, Counterfactual, Training, Move]
     _, found = models_json_schema(
         [(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
     )
@@ -366,10 +390,9 @@ class Gate:
         if self._key is not None and wanted:
             found = self._key(_given(headers.get("authorization", "")))
             if found is None:
-                ways = {"WWW-Authenticate": 'Bearer realm="touchstone", Basic realm="touchstone"'}
-                raise ProblemError(
-                    401, "a key is needed, sent as `Authorization: Bearer`", (), ways
-                )
+                self._count(str(client[0]))  # so that keys are not tried without end
+                detail = "a key is needed, sent as `Authorization: Bearer`"
+                raise ProblemError(401, detail, headers=_CHALLENGE)
             if wanted not in found.scopes:
                 raise ProblemError(403, f"the key may {', '.join(found.scopes)}, not {wanted}")
             who, scopes = found.name, found.scopes
@@ -400,9 +423,9 @@ def _scope_of(method: str, path: str) -> str:
         return ""
     if method == "POST" and path.startswith("/models/"):
         return "promote"
-    if path in ("/predict", "/api/inference/counterfactual") or (
-        path.startswith("/jobs") and method in ("POST", "DELETE")
-    ):
+    if method == "POST" and path.startswith(("/predict", "/api/inference/")):
+        return "infer"
+    if path.startswith("/jobs") and method in ("POST", "DELETE"):
         return "infer"  # a training asks for more, see `assert_may`
     return "read"
 
@@ -451,22 +474,41 @@ async def asked[T: BaseModel](request: Request, most: int, kind: type[T] | Any) 
     Raises:
         ProblemError: If the body is too long, no JSON, or no question; it never quotes the values.
     """
-    said = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if said != "application/json":  # what a page of another site may not send unasked
+    if media_type(request) != "application/json":  # what a page of another site may not send
         raise ProblemError(415, "the content type is not application/json")
-    body = bytearray()
+    content = await body(request, most)
+    try:
+        return _adapter(kind).validate_json(content)
+    except ValidationError as error:
+        raise no_question(error) from None
+
+
+def media_type(request: Request) -> str:
+    """Of the body of a request, without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def no_question(error: ValidationError) -> ProblemError:
+    """The refusal of what is no question, with everything that is wrong with it."""
+    return ProblemError(422, "the body is no question", _said(error))
+
+
+async def body(request: Request, most: int) -> bytes:
+    """The body of a request.
+
+    Raises:
+        ProblemError: If it is too long, or does not arrive.
+    """
+    found = bytearray()
     try:
         async with asyncio.timeout(SLOW_BODY):
             async for part in request.stream():
-                body += part
-                if len(body) > most:
+                found += part
+                if len(found) > most:
                     raise ProblemError(413, f"the body has more than {most} bytes")
     except TimeoutError:
         raise ProblemError(408, f"the body did not arrive in {SLOW_BODY:g} s") from None
-    try:
-        return _adapter(kind).validate_json(bytes(body))
-    except ValidationError as error:
-        raise ProblemError(422, "the body is no question", _said(error)) from None
+    return bytes(found)
 
 
 def checked(question: Question, about: ModelMetadata) -> None:

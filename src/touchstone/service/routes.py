@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -26,6 +26,7 @@ from fastapi import (
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteException
@@ -34,16 +35,18 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from touchstone import __version__, registry
 from touchstone.io.artifacts import ArtifactError
 from touchstone.service import Settings, pages, questions
-from touchstone.service.app import Service, about, told
+from touchstone.service.app import Service, about, certificate, told
 from touchstone.service.pool import Answer, examined
 from touchstone.service.questions import (
     MODEL_ID,
     MOST_DRAWS,
+    Asked,
     Counterfactual,
     Gate,
     Move,
     ProblemError,
     Question,
+    Record,
     Training,
     Work,
     assert_may,
@@ -56,10 +59,15 @@ _LOG = logging.getLogger(__name__)
 _STATUS = {"refused": 422, "unsupported": 501, "failed": 500, "unavailable": 503}
 _WORK = ("Question", "Counterfactual", "Training")
 _SLOW_UPLOAD = 600.0  # s in which an artefact has to arrive
-_FILES = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
+_FILE = {"type": "string", "format": "binary"}
+_RECORD = {"type": "object", "properties": {"data": _FILE, "meta": _FILE}, "required": ["data"]}
 _FORM = {
     "type": "object",
-    "properties": {"files": _FILES, "why": {"type": "string"}, "by": {"type": "string"}},
+    "properties": {
+        "files": {"type": "array", "items": _FILE, "minItems": 1},
+        "why": {"type": "string"},
+        "by": {"type": "string"},
+    },
     "required": ["files"],
 }
 _PROBLEM: dict[str, Any] = {
@@ -68,6 +76,15 @@ _PROBLEM: dict[str, Any] = {
 }
 _UPLOAD: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
+}
+_ASKED: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/Asked"}},
+            "multipart/form-data": {"schema": _RECORD},
+        },
+    }
 }
 _LOOK = 0.3  # s between looks for events of a job
 _BEAT = 15.0  # s between signs of life of a stream without events
@@ -90,6 +107,7 @@ VersionName = Annotated[
     str | None,
     Query(pattern=r"^(production|latest|[1-9][0-9]{0,5})$", description="Of the artefact."),
 ]
+Draws = Annotated[int, Query(ge=0, le=MOST_DRAWS, description="Of the posterior, to be sent too.")]
 
 
 def create(settings: Settings) -> FastAPI:
@@ -108,6 +126,7 @@ def create(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="touchstone", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
+    app.state.closing = service.closing  # set as soon as the process is to end
     local = settings.is_local
     app.add_middleware(Gate, key=None if local else service.store.key, rate=settings.rate)
     if local:
@@ -209,6 +228,8 @@ def _states(service: Service) -> APIRouter:
     async def metrics() -> Response:
         """Latencies, queues, restarts and verdicts, for Prometheus."""
         content = generate_latest(service.metrics.registry)
+        if service.settings.historical:
+            content += re.sub(rb"(?m)^(# (?:HELP|TYPE) |)touchstone_", rb"\1acie_", content)
         return Response(content, media_type=CONTENT_TYPE_LATEST)
 
     return router
@@ -229,13 +250,14 @@ def _models(service: Service) -> APIRouter:
     @router.get("/models/{model_id}")
     @router.get("/models/{model_id}/info")
     def model(model_id: ModelId) -> dict[str, Any]:
-        """What a model is, what it infers, and the form by which it is asked."""
+        """What a model is, what it infers, the form by which it is asked, and its certificate."""
         about = questions.metadata(model_id)
         return service.listed(model_id) | {
             "description": about.description,
             "tags": about.tags,
             "parameters": {name: each.model_dump() for name, each in about.parameters.items()},
             "fields": [field.model_dump() for field in about.inference_params],
+            "certificate": certificate(model_id),
         }
 
     return router
@@ -279,7 +301,9 @@ def _versions(service: Service) -> APIRouter:
                     model_id, received(FilePath(place)), _who(request, by), why, digest
                 )
             except ArtifactError as error:
-                text = str(error).replace(f"{place}/", "")
+                text = str(error)
+                for folder in (place, service.settings.folder.absolute()):
+                    text = text.replace(f"{folder}/", "")  # of no use elsewhere
                 raise ProblemError(422, f"the artefact is refused: {text}") from None
         response.headers["ETag"] = _etag(added)
         response.headers["Location"] = f"/models/{model_id}/versions/{added.version}"
@@ -329,16 +353,18 @@ def _versions(service: Service) -> APIRouter:
     return router
 
 
-async def _unpacked(request: Request, most: int, folder: FilePath) -> tuple[str, str]:
-    """Write the files of a form to a folder; returns `why` and `by`.
+@asynccontextmanager
+async def _form(request: Request, most: int, seconds: float, fields: int) -> AsyncGenerator[Any]:
+    """The form of a request, whose files are on disk.
 
     Raises:
-        ProblemError: If the form is too large, comes too slowly, or names what is no plain file.
+        ProblemError: If there is none, it is too large, or it comes too slowly.
     """
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if questions.media_type(request) != "multipart/form-data":
         raise ProblemError(415, "the content type is not multipart/form-data")
+    too_large = ProblemError(413, f"the body has more than {most} bytes")
     if int(request.headers.get("content-length") or 0) > most:
-        raise ProblemError(413, f"the body has more than {most} bytes")
+        raise too_large
     size = 0
 
     async def counted() -> Any:
@@ -346,58 +372,107 @@ async def _unpacked(request: Request, most: int, folder: FilePath) -> tuple[str,
         message = await request.receive()
         size += len(message.get("body", b""))
         if size > most:
-            raise ProblemError(413, f"the body has more than {most} bytes")
+            raise too_large
         return message
 
     try:
         async with (
-            asyncio.timeout(_SLOW_UPLOAD),
-            Request(request.scope, counted).form(max_files=64, max_fields=2) as form,
+            asyncio.timeout(seconds),
+            Request(request.scope, counted).form(max_files=64, max_fields=fields) as form,
         ):
-            files = form.getlist("files")
-            if set(form) - {"files", "why", "by"} or not files:
-                raise ProblemError(422, "expected files, the artefact's, and maybe why and by")
-            for file in files:
-                name = getattr(file, "filename", None) or ""
-                if not isinstance(file, UploadFile) or not PLAIN_NAME.fullmatch(name):
-                    raise ProblemError(422, f"files: {name!r:.110} is no name of a file")
-                if (folder / name).exists():
-                    raise ProblemError(422, f"files: {name} was sent twice")
-                with (folder / name).open("wb") as stream:
-                    while part := await file.read(2**20):
-                        stream.write(part)
-            said = [form.get(name, "") for name in ("why", "by")]
-            why, by = (each if isinstance(each, str) else "" for each in said)
-            return why[:500].strip() or "uploaded", by[:100]
+            yield form
     except TimeoutError:
-        raise ProblemError(408, f"the body did not arrive in {_SLOW_UPLOAD:g} s") from None
+        raise ProblemError(408, f"the body did not arrive in {seconds:g} s") from None
+
+
+async def _unpacked(request: Request, most: int, folder: FilePath) -> tuple[str, str]:
+    """Write the files of a form to a folder; returns `why` and `by`.
+
+    Raises:
+        ProblemError: As of `_form`, or if it names what is no plain file.
+    """
+    async with _form(request, most, _SLOW_UPLOAD, 2) as form:
+        files = form.getlist("files")
+        if set(form) - {"files", "why", "by"} or not files:
+            raise ProblemError(422, "expected files, the artefact's, and maybe why and by")
+        for file in files:
+            name = getattr(file, "filename", None) or ""
+            if not isinstance(file, UploadFile) or not PLAIN_NAME.fullmatch(name):
+                raise ProblemError(422, f"files: {name!r:.110} is no name of a file")
+            if (folder / name).exists():
+                raise ProblemError(422, f"files: {name} was sent twice")
+            with (folder / name).open("wb") as stream:
+                while part := await file.read(2**20):
+                    stream.write(part)
+        said = [form.get(name, "") for name in ("why", "by")]
+        why, by = (each if isinstance(each, str) else "" for each in said)
+        return why[:500].strip() or "uploaded", by[:100]
+
+
+async def _uploaded(request: Request, most: int) -> Asked:
+    """The record whose files are in a form.
+
+    Raises:
+        ProblemError: As of `_form`, or if it is no record.
+    """
+    async with _form(request, most, questions.SLOW_BODY, 0) as form:
+        if sorted(name for name, _ in form.multi_items()) not in (["data"], ["data", "meta"]):
+            raise ProblemError(422, "expected data, the file of a record, and maybe meta, its YAML")
+        sent = {name: await file.read() for name, file in form.items()}
+        try:
+            record = Record.of(form["data"].filename or "", sent["data"], sent.get("meta"))
+        except ValidationError as error:
+            raise questions.no_question(error) from None
+        return Asked(record=record)
 
 
 def _questions(service: Service) -> APIRouter:
     router = APIRouter(tags=["questions"])
 
-    async def answered(content: dict[str, Any], token: str) -> Response:
+    async def answered(question: Question | Counterfactual, token: str) -> Response:
+        asked = question.model_dump()
+        if (job := service.retried(asked, token)) is not None:
+            return _accepted(job)
+        content = await service.resolved(question)
         answer = await service.ask(content)
         try:
             deadline = service.settings.deadline
             found = await asyncio.wait_for(asyncio.shield(answer), deadline)
         except TimeoutError:
-            return _accepted(service.accept(content, answer, token))
+            return _accepted(service.accept(content, answer, asked, token))
         return _sent(found, service)
+
+    async def predicted(
+        question: Question, token: str, version: str | None, draws: int
+    ) -> Response:
+        changes = {"version": _named(version)} if version else {}
+        changes |= {"draws": draws} if draws else {}
+        return await answered(question.model_copy(update=changes), token)
 
     @router.post("/predict", openapi_extra=_in_body("Question"))
     async def predict(
-        request: Request,
-        token: Token,
-        version: VersionName = None,
-        draws: Annotated[int, Query(ge=0, le=MOST_DRAWS)] = 0,
+        request: Request, token: Token, version: VersionName = None, draws: Draws = 0
     ) -> Response:
         """The report that the command line gives; after the deadline, a job instead."""
         question = await questions.asked(request, service.settings.body, Question)
-        changes = {"version": _named(version)} if version else {}
-        changes |= {"draws": draws} if draws else {}
-        question = question.model_copy(update=changes)
-        return await answered(await service.resolved(question), token)
+        return await predicted(question, token, version, draws)
+
+    @router.post("/predict/{model_id}", openapi_extra=_ASKED)
+    async def predict_of(
+        model_id: ModelId,
+        request: Request,
+        token: Token,
+        version: VersionName = None,
+        draws: Draws = 0,
+    ) -> Response:
+        """The same of the model that the path names, also with the files of a record as a form."""
+        most = service.settings.body
+        if questions.media_type(request) == "multipart/form-data":
+            asked = await _uploaded(request, most)
+        else:
+            asked = await questions.asked(request, most, Asked)
+        question = Question(model_id=model_id, **dict(asked))
+        return await predicted(question, token, version, draws)
 
     @router.post("/api/inference/counterfactual", openapi_extra=_in_body("Counterfactual"))
     async def counterfactual(
@@ -406,8 +481,7 @@ def _questions(service: Service) -> APIRouter:
         """What an observed system would be, had something about it been otherwise."""
         question = await questions.asked(request, service.settings.body, Counterfactual)
         changes = {"version": _named(version)} if version else {}
-        content = await service.resolved(question.model_copy(update=changes))
-        return await answered(content, token)
+        return await answered(question.model_copy(update=changes), token)
 
     return router
 
@@ -427,9 +501,13 @@ def _jobs(service: Service) -> APIRouter:
         asked = await questions.asked(request, service.settings.body, Work)
         if isinstance(asked, Training):
             assert_may(request, "promote")
+        if (known := service.retried(asked.model_dump(), token)) is not None:
+            return _accepted(known)
+        if isinstance(asked, Training):
             return _accepted(service.train(asked, token))
         content = await service.resolved(asked)
-        return _accepted(service.accept(content, await service.ask(content), token))
+        answer = await service.ask(content)
+        return _accepted(service.accept(content, answer, asked.model_dump(), token))
 
     @router.get("")
     def jobs(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
@@ -472,7 +550,8 @@ async def _stream(service: Service, number: str, after: int) -> AsyncGenerator[s
             after, quiet = event.number, 0.0
         if job is None or job.status in ENDED or service.closing.is_set():
             return
-        await asyncio.sleep(_LOOK)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(service.closing.wait(), _LOOK)
         quiet += _LOOK
         if quiet >= _BEAT:
             yield ": still at work\n\n"

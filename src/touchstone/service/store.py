@@ -140,13 +140,20 @@ class Store:
 
     # Jobs -----------------------------------------------------------------------------------------
 
-    def accept(self, question: dict[str, Any], token: str = "", server: str | None = None) -> Job:
+    def accept(
+        self,
+        question: dict[str, Any],
+        token: str = "",
+        server: str | None = None,
+        asked: dict[str, Any] | None = None,
+    ) -> Job:
         """Keep a question: it is on disk before its client hears of it.
 
         Args:
             question: What is asked.
             token: By which a client says that it asks again and not anew; empty for none.
             server: Which process follows it.
+            asked: The question as it came, by which it is known again; None is the question.
 
         Returns:
             The job; that of before where the token is the same.
@@ -154,14 +161,14 @@ class Store:
         Raises:
             ReusedError: If the token came with another question.
         """
-        now, text = time.time(), json.dumps(question, sort_keys=True)
+        now, asked = time.time(), question if asked is None else asked
         row = {
             "id": secrets.token_hex(16),
-            "question": text,
+            "question": _text(question),
             "created": now,
             "status": "waiting",
-            "token": hashlib.sha256(token.encode()).hexdigest() if token else None,
-            "digest": hashlib.sha256(text.encode()).hexdigest(),
+            "token": _sha256(token) if token else None,
+            "digest": _sha256(_text(asked)),
             "server": server,
         }
         with self._engine.begin() as connection:
@@ -173,10 +180,22 @@ class Store:
                 connection.execute(sa.insert(_JOBS).values(row))
                 return _job(connection.execute(_of(row["id"])).one())
         except exc.IntegrityError:  # the token is known, in whatever process it came first
-            with self._engine.connect() as connection:
-                named = sa.select(_JOBS).where(_JOBS.c.token == row["token"])
-                before = connection.execute(named).one()
-        if before.digest != row["digest"]:
+            before = self.retried(asked, token)
+            assert before is not None
+            return before
+
+    def retried(self, asked: dict[str, Any], token: str) -> Job | None:
+        """The job that a token came with before, if it did.
+
+        Raises:
+            ReusedError: If it came with another question.
+        """
+        with self._engine.connect() as connection:
+            named = sa.select(_JOBS).where(_JOBS.c.token == _sha256(token))
+            before = connection.execute(named).first()
+        if before is None:
+            return None
+        if before.digest != _sha256(_text(asked)):
             raise ReusedError("the Idempotency-Key came with another request before")
         return _job(before)
 
@@ -285,7 +304,7 @@ class Store:
             "name": name,
             "scopes": " ".join(scope for scope in SCOPES if scope in scopes),
             # 256 random bits cannot be guessed, so that a slow hash would protect nothing more.
-            "sha256": hashlib.sha256(secret.encode()).hexdigest(),
+            "sha256": _sha256(secret),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         with self._engine.begin() as connection:
@@ -314,8 +333,7 @@ class Store:
         query = sa.select(_KEYS).where(_KEYS.c.id == number, _KEYS.c.revoked.is_(None))
         with self._engine.connect() as connection:
             row = connection.execute(query).first()
-        given = hashlib.sha256(secret.encode()).hexdigest()
-        if row is None or not hmac.compare_digest(row.sha256, given):
+        if row is None or not hmac.compare_digest(row.sha256, _sha256(secret)):
             return None
         return Key(row.id, row.name, tuple(row.scopes.split()), row.created, row.revoked)
 
@@ -389,6 +407,14 @@ def _words(error: Exception, password: str | None) -> str:
     of_server = said.args[0] if said.args and isinstance(said.args[0], dict) else {}
     text = " ".join(str(of_server.get("M", said)).split())
     return text.replace(password, "***") if password else text
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _of(number: str) -> sa.Select:

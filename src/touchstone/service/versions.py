@@ -25,6 +25,7 @@ import sqlalchemy as sa
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.objects import Bucket
+from touchstone.reliability.certificate import certified
 from touchstone.service import store
 from touchstone.stages import checkpoints
 
@@ -35,7 +36,6 @@ ALLOWED = {
     "Production": ("Archived",),
     "Archived": ("Staging",),
 }
-_LEVEL = 0.01  # of a test of the certificate; of several controls the least, for their number
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")  # of a file of an artefact
 _KINDS = (".json", ".npz", ".eqx", ".nc", ".yaml", ".csv")
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")
@@ -157,12 +157,12 @@ class Versions:
         return [last[version] for version in sorted(last)]
 
     def aliases(self, model_id: str) -> dict[str, int]:
-        """`production`, and `latest`: the version that was promoted last."""
-        found = {each.stage: each.version for each in self.listed(model_id)}
-        history = self.history(model_id)
-        promoted = [each.version for each in history if each.stage in ("Staging", "Production")]
-        aliases = {"production": found.get("Production"), "latest": (promoted or [None])[-1]}
-        return {name: version for name, version in aliases.items() if version is not None}
+        """`production`, and `latest`: the version that was promoted last, of those not archived."""
+        promoted = [each for each in self.listed(model_id) if each.stage in STAGES[1:3]]
+        promoted.sort(key=lambda each: each.sequence)
+        in_production = [each for each in promoted if each.stage == "Production"]
+        found = {"production": in_production, "latest": promoted}
+        return {name: versions[-1].version for name, versions in found.items() if versions}
 
     def path(self, version: Transition) -> Path:
         """Folder of a version, which is fetched from the bucket where it is not here.
@@ -217,9 +217,11 @@ class Versions:
             The digest; a folder that is there already stays.
 
         Raises:
-            ArtifactError: If a file is not what the manifest says.
+            ArtifactError: If a file is not what the manifest says, or the rule is of another model.
         """
-        checkpoints.guardrail_of(artefact)
+        of = checkpoints.guardrail_of(artefact)["model_id"]
+        if of != model_id:
+            raise ArtifactError(f"{checkpoints.GUARDRAIL}: is the rule of {of}, not of {model_id}")
         source = artefact.checkpoint
         artifacts.verify(source, [])
         manifest = artifacts.read_json(source / artifacts.MANIFEST)
@@ -289,7 +291,7 @@ class Versions:
             if stage not in ALLOWED[version.stage]:
                 allowed = " or ".join(ALLOWED[version.stage])
                 raise PromotionError(what, [f"may only become {allowed}"])
-            if problems := self._lacking(version, stage, canary):
+            if problems := self.lacking(version, stage, canary):
                 raise PromotionError(what, problems)
             for other in self.listed(model_id):
                 if stage == other.stage == "Production":
@@ -301,8 +303,14 @@ class Versions:
                 model_id, number, version.digest, stage, by, why.strip(), version.canary
             )
 
-    def _lacking(self, version: Transition, stage: str, canary: str) -> list[str]:
-        """What a version lacks for a stage; nothing is lacking for the archive."""
+    def lacking(self, version: Transition, stage: str, canary: str) -> list[str]:
+        """What a version lacks for a stage; nothing is lacking for the archive.
+
+        Args:
+            version: As from `find`.
+            stage: One of `STAGES`.
+            canary: Digest of the answer that it gives now.
+        """
         if stage == "Archived":
             return []
         try:
@@ -315,7 +323,8 @@ class Versions:
                 file = folder / checkpoints.CERTIFICATE
                 if not file.is_file():
                     return [*lacking, "there is no certificate; `make release` makes one"]
-                lacking += certified(reports.read(file, "certificate"))
+                rule = artifacts.read_json(folder / checkpoints.GUARDRAIL)
+                lacking += certified(reports.read(file, "certificate"), rule)
             return lacking
         except ArtifactError as error:
             return [str(error)]
@@ -513,37 +522,6 @@ def _assert_inert(file: Path) -> None:
         raise
     except Exception as error:  # a damaged archive can fail anywhere between zip, zlib and numpy
         raise ArtifactError(f"{file.name}: is no .npz of arrays ({type(error).__name__})") from None
-
-
-def certified(certificate: dict) -> list[str]:
-    """What speaks against a certificate, decided anew from its numbers.
-
-    Args:
-        certificate: As `make release` writes it.
-    """
-    against = []
-    control = certificate["control"]
-    least = min((test["p_adjusted"] for test in control["stress"]["tests"]), default=0.0)
-    if least <= _LEVEL:
-        against.append(f"control: severity 0 differs from the training family (p {least:.2g})")
-    of_rule = [test["p_value"] for test in control["guardrail"]]
-    least = min(of_rule, default=0.0) * len(of_rule)
-    if least <= _LEVEL:
-        against.append(f"control: the rule escalates severity 0 at another rate (p {least:.2g})")
-    for entry in certificate["calibration"]:
-        p_value = entry["regions"]["p_value"]
-        if p_value <= _LEVEL:
-            against.append(
-                f"calibration: ranks of the truths by {entry['method']} are not uniform "
-                f"(p {p_value:.2g} on {entry['regions']['n']} cases)"
-            )
-    rate, alpha = certificate["false_alarms"]["rate"], certificate["decision"]["alpha"]
-    if rate["low"] > alpha:
-        against.append(
-            f"false alarms: {rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}] on "
-            f"{rate['n']} cases, more than {alpha:g}"
-        )
-    return against
 
 
 def _sync(path: Path) -> None:

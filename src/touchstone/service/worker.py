@@ -1,5 +1,6 @@
 """A process that holds one frozen model and answers one question after the other."""
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -141,11 +142,13 @@ class Oracle:
                 yield
 
 
-def _laid(record: dict[str, str]) -> Path:
+def _laid(record: dict[str, Any]) -> Path:
     """The files of a record, written into the working directory."""
+    to_bytes = base64.b64decode if record.get("encoding") == "base64" else str.encode
     data = Path(record["name"])
-    data.write_bytes(record["data"].encode())
-    data.with_suffix(".yaml").write_bytes(record["meta"].encode())
+    data.write_bytes(to_bytes(record["data"]))
+    if record["meta"] is not None:
+        data.with_suffix(".yaml").write_bytes(to_bytes(record["meta"]))
     return data
 
 
@@ -184,7 +187,8 @@ def main(model_id: str, checkpoint: str, connection: socket.socket) -> None:
     """Load, say what was loaded, then answer until the other end is closed.
 
     A question is a line of JSON. What is said is a line, too, and a text after it: the line is a
-    list of the kind, the bytes of the text, and of an answer the verdicts and the violated laws.
+    list of the kind, the bytes of the text, the bytes of memory that are taken on each accelerator,
+    and of an answer the verdicts and the violated laws.
     The kind is "ready" with the facts in JSON, or "broken" with the reason; then for each question
     "answer" with the report in JSON, or "refused", "unsupported" or "failed" with the reason.
 
@@ -197,7 +201,8 @@ def main(model_id: str, checkpoint: str, connection: socket.socket) -> None:
 
     def say(kind: str, text: str, verdicts: Sequence[str] = (), laws: Sequence[str] = ()) -> None:
         body = text.encode(errors="backslashreplace")
-        replies.write(json.dumps([kind, len(body), verdicts, laws]).encode() + b"\n" + body)
+        head = [kind, len(body), _accelerators(), verdicts, laws]
+        replies.write(json.dumps(head).encode() + b"\n" + body)
         replies.flush()
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, which the server answers to
@@ -227,6 +232,14 @@ def main(model_id: str, checkpoint: str, connection: socket.socket) -> None:
             if oracle.replaced:
                 sys.exit(REPLACED)
             say(*_reply(oracle, json.loads(question)))
+
+
+def _accelerators() -> dict[str, int]:
+    """Bytes that this process has taken on each accelerator, by its name; none on a processor."""
+    if (jax := sys.modules.get("jax")) is None:
+        return {}
+    stats = {str(each): each.memory_stats() for each in jax.local_devices()}
+    return {name: found["bytes_in_use"] for name, found in stats.items() if found}
 
 
 def _reply(oracle: Oracle, question: dict[str, Any]) -> tuple:

@@ -13,8 +13,8 @@ from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import HISTORY
 
 _TRAIN, _RULE = "train_report", "posterior_failure_mode_report"
-# Of what the workflow makes, with overrides, and of trainings that have a folder of their own.
-_PLACES = ("*", "*/override_*", "registry/.jobs/*/results/*")
+# Of what the workflow makes, with overrides or as an experiment, and of trainings as jobs.
+_PLACES = ("*", "*/override_*", "*/experiment_*", "registry/.jobs/*/results/*")
 _ENDS = {"": "value", "_low": "low", "_high": "high", "_n": "n"}  # of a rate
 _RATES = ("false_alarms", "recall", "wrong")
 _COLUMNS = (

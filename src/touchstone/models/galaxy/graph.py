@@ -195,7 +195,7 @@ class Graph:
                 "name-value"
             )
         name, sign, digits, factor = match.groups()
-        node, unit, _ = ALIASES.get(name, (name, None, ""))
+        node, unit, of = ALIASES.get(name, (name, None, ""))
         if node not in self.mechanisms:
             allowed = ", ".join([*self.mechanisms, *ALIASES])
             raise ArtifactError(f"do: {name} can not be set, allowed are {allowed}")
@@ -213,7 +213,10 @@ class Graph:
         value = number if unit is None else float(np.log10(number / unit))
         if not low <= value <= high:
             ends = (low, high) if unit is None else (unit * 10.0**low, unit * 10.0**high)
-            raise ArtifactError(f"do: {words}: {name} is from {ends[0]:.4g} to {ends[1]:.4g}")
+            said = f"do: {words}: {name} is from {ends[0]:.4g} to {ends[1]:.4g}"
+            if unit is not None:  # where a factor may have been meant
+                said += f" {of}; {name}={digits}x multiplies it"
+            raise ArtifactError(said)
         return Action(node, value, False, words)
 
     def outside(self, values: dict[str, np.ndarray], actions: tuple[Action, ...]) -> dict:
