@@ -1,6 +1,7 @@
 """The pages as people meet them: a real browser without a network, one running service."""
 
 import base64
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from touchstone.stages import checkpoints
 TESTS = Path(__file__).parents[1]
 MODEL = "interface"
 RECORD = (TESTS / "data/film.csv").read_text()
+SHOTS = TESTS.parent / ".pytest_cache/screenshots"
 PAGES = ("/", f"/modeling?model={MODEL}", "/monitor")
 
 
@@ -62,7 +64,7 @@ def browser():
 
 
 @pytest.fixture
-def page(server, browser):
+def page(server, browser, request):
     """A page that raises nothing, and fetches from the service alone what is there."""
     base, complaints = str(server.client.base_url), []
     opened = browser.new_page(base_url=base)
@@ -82,6 +84,7 @@ def page(server, browser):
     )
     opened.set_default_timeout(60_000)
     yield opened
+    opened.screenshot(path=SHOTS / f"{request.node.name}.png", full_page=True)  # to be looked at
     opened.close()
     assert complaints == []
 
@@ -147,8 +150,9 @@ def test_a_person_fills_right_and_reads_the_answer_that_programs_get(page, serve
 
 
 def test_a_person_drops_a_record_and_reads_both_verdicts_and_the_posterior(page):
+    """It is answered as the file that it is, its ends of lines included."""
     page.goto("/")
-    files = {"film.csv": RECORD, "film.yaml": "{}\n"}
+    files = {"film.csv": RECORD.replace("\n", "\r\n"), "film.yaml": "{}\n"}
     page.evaluate(
         """files => {
           const dataTransfer = new DataTransfer();
@@ -165,6 +169,10 @@ def test_a_person_drops_a_record_and_reads_both_verdicts_and_the_posterior(page)
     assert verdicts == ["ACCEPT", "ACCEPT"]
     assert "S_V_mean" in answer.get_by_role("region", name="The posterior").inner_text()
     assert "6 measurements of film 1 from film.csv" in answer.inner_text()
+    with page.expect_download() as download:
+        answer.get_by_text("the report as JSON").click()
+    told = artifacts.read_json(download.value.path())["lineage"]["inputs"]["data"]["sha256"]
+    assert told == hashlib.sha256(files["film.csv"].encode()).hexdigest()
 
 
 def test_a_record_that_cannot_be_read_is_said_at_the_record(page):
@@ -210,6 +218,33 @@ def move(page, stage, why, model=MODEL):
     page.get_by_role("button", name="Move").click()
     page.locator("#promoted .verdict").wait_for()
     return page.locator("#promoted").inner_text()
+
+
+def test_an_answer_to_what_if_shows_the_graph_that_was_cut_the_twins_and_the_laws():
+    row = {"name": "mass", "unit": "Msun", "meaning": "", "remark": ""}
+    ends, twice = ({"low": k, "median": 2 * k, "high": 3 * k} for k in (1.0, 2.0))
+    line = {"low": [0.5, 1.0], "median": [1.0, 2.0], "high": [2.0, 3.0]}
+    twin = {
+        "kind": "counterfactual", "model_id": "galaxy", "artefact": "as released",
+        "do": ["mass=2x"], "mode": "total", "level": 0.9, "verdict": "accept", "reason": "so",
+        "computation": {"verdict": "accept", "reason": "because"}, "remarks": ["be <careful>"],
+        "posterior": [row | ends],
+        "counterfactual": [row | twice | {"change": ends, "bracket": ends, "why": "it is set"}],
+        "violations": [{"law": "light is kept", "status": "kept", "largest": 1e-6, "limit": 1e-4,
+                        "n": 3, "how": "by a sum"}],
+        "curves": {"x": [1.0, 2.0], "x_label": "x", "y_label": "y", "factual": line, "twin": line},
+        "structure": {"nodes": {"redshift": "redshift", "mass": "mass"}, "edges": [],
+                      "kinds": {"redshift": "kept", "mass": "set"}, "cut": [["redshift", "mass"]]},
+    }  # fmt: skip
+    html = pages.answered(twin)
+    for said in ("mass=2x", "it is set", "light is kept", "be &lt;careful&gt;"):
+        assert said in html
+    svg, png = (
+        base64.b64decode(html.partition(f"data:image/{kind};base64,")[2].partition('"')[0])
+        for kind in ("svg+xml", "png")
+    )
+    assert "redshift" in svg.decode()
+    assert png.startswith(b"\x89PNG")
 
 
 def test_a_person_is_refused_a_promotion_with_everything_that_failed(page):

@@ -1,7 +1,10 @@
 """The pages for people: ask a model, see what it rests on, watch the service. They read offline."""
 
+import asyncio
 import json
 import math
+import tempfile
+import threading
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
@@ -37,6 +40,7 @@ _HEADERS = {
 }
 _SCRIPTS = {file.name for file in STATIC.glob("*.js")}
 _LEVEL = 0.95  # of the intervals of the certificate
+_DRAWING = threading.Lock()  # matplotlib draws one figure at a time
 
 
 class Figure(NamedTuple):
@@ -152,7 +156,7 @@ def register(app: FastAPI, service: Any) -> None:
         try:
             report = json.loads(body)
             reports.validate(report)
-            text = answered(report)
+            text = await asyncio.to_thread(answered, report)  # which may draw
         except (ArtifactError, jsonschema().ValidationError, ValueError, LookupError, TypeError):
             raise ProblemError(422, "the body is no report of a prediction or inference") from None
         return HTMLResponse(text, headers=_HEADERS)
@@ -176,9 +180,14 @@ def answered(report: dict[str, Any]) -> str:
     """HTML of an answer: the verdicts, what to do next, and the tables of the notebook's page.
 
     Args:
-        report: Of the kind `infer` or `prediction`.
+        report: Of the kind `infer`, `prediction` or `counterfactual`.
     """
-    content: dict[str, Any] = {"report": report, "inferred": None}
+    content: dict[str, Any] = {"report": report, "inferred": None, "twin": None}
+    within = report.get("answer")
+    twin = report if report["kind"] == "counterfactual" else within
+    if isinstance(twin, dict) and twin.get("kind") == "counterfactual":
+        content["twin"] = _twin(twin)
+        content["artefact"] = f"Artefact of {twin['model_id']}: {twin['artefact']}."
     if report["kind"] == "prediction":
         content["estimates"] = [
             [each["name"], each["meaning"], *_interval(each), each["unit"]]
@@ -206,6 +215,19 @@ def answered(report: dict[str, Any]) -> str:
             "metrics": _metrics(inference),
         }
     return _environment().get_template("answer.html.j2").render(**content)
+
+
+def _twin(report: dict[str, Any]) -> dict[str, Any]:
+    """What is shown of an answer to a counterfactual question."""
+    from touchstone.stages import page  # here: a service that draws nothing starts without it
+
+    changes, laws = summary.change_table(report), summary.law_table(report)
+    shown = {"report": report, "changes": changes, "laws": laws}
+    with _DRAWING, tempfile.TemporaryDirectory(prefix="touchstone-") as folder:
+        figure, graph = Path(folder) / "twins.png", Path(folder) / "graph.svg"
+        page.draw_twins(report, figure, graph)
+        shown |= {"figure": page.embedded(figure), "graph": page.embedded(graph)}
+    return shown | {"asked": summary.asked_sentences(report)}
 
 
 def _posterior_rows(report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -46,8 +46,9 @@ def render(report: dict, figure: Path | None) -> str:
 
 
 def embedded(figure: Path) -> str:
-    """A figure as a data URL, so that a page is one file."""
-    return "data:image/png;base64," + base64.b64encode(figure.read_bytes()).decode()
+    """A figure, PNG or SVG, as a data URL, so that a page is one file."""
+    kind = {".png": "png", ".svg": "svg+xml"}[figure.suffix]
+    return f"data:image/{kind};base64," + base64.b64encode(figure.read_bytes()).decode()
 
 
 def write(report: dict, figure: Path | None, page: Path) -> None:
@@ -141,6 +142,21 @@ def write_counterfactual(report: dict, folder: Path) -> list[Path]:
     """Write report, figures and page of an answer to a counterfactual question; returns them."""
     names = ("counterfactual.json", "twins.png", "graph.svg", "counterfactual.html")
     written = [folder / name for name in names]
+    draw_twins(report, *written[1:3])
+    with atomic(written[3]) as temporary:
+        temporary.write_text(_counterfactual_html(report, *written[1:3]), encoding="utf-8")
+    artifacts.write_json(written[0], report)
+    return written
+
+
+def draw_twins(report: dict, figure: Path, graph: Path) -> None:
+    """Write the two drawings of an answer to a counterfactual question.
+
+    Args:
+        report: Of the kind `counterfactual`.
+        figure: PNG, of what is observed of the system and its twin.
+        graph: SVG, of what causes what, and what was set and cut.
+    """
     os.environ.setdefault("MPLBACKEND", "agg")
     from matplotlib import pyplot as plt
 
@@ -157,17 +173,13 @@ def write_counterfactual(report: dict, folder: Path) -> list[Path]:
     if "twin" in curves:
         axes[0, 0].set_xlabel("")
         figures.twin_ratio(axes[1, 0], curves)
-    with atomic(written[1]) as temporary:
+    with atomic(figure) as temporary:
         fig.savefig(temporary, dpi=_DPI, format="png")
         plt.close(fig)
-    graph = report["structure"]
-    edges, cut = ([(a, b) for a, b in graph[name]] for name in ("edges", "cut"))
-    with atomic(written[2]) as temporary:
-        save_structure(temporary, Structure(graph["nodes"], graph["kinds"], edges, cut))
-    with atomic(written[3]) as temporary:
-        temporary.write_text(_counterfactual_html(report, *written[1:3]), encoding="utf-8")
-    artifacts.write_json(written[0], report)
-    return written
+    found = report["structure"]
+    edges, cut = ([(a, b) for a, b in found[name]] for name in ("edges", "cut"))
+    with atomic(graph) as temporary:
+        save_structure(temporary, Structure(found["nodes"], found["kinds"], edges, cut))
 
 
 def _counterfactual_html(report: dict, figure: Path, graph: Path) -> str:
@@ -179,7 +191,7 @@ def _counterfactual_html(report: dict, figure: Path, graph: Path) -> str:
     return environment.from_string(template).render(
         report=report,
         style=(_TEMPLATES / "style.css").read_text(encoding="utf-8"),
-        graph="data:image/svg+xml;base64," + base64.b64encode(graph.read_bytes()).decode(),
+        graph=embedded(graph),
         figure=embedded(figure),
         changes=summary.change_table(report),
         laws=summary.law_table(report),

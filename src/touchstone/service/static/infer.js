@@ -88,13 +88,22 @@ forms.values?.addEventListener("submit", (event) => {
   ask({ inputs: Object.fromEntries(given.filter(([, content]) => content !== null)) }, event.target);
 });
 
+// Of a file as it is, in base64: text would lose its ends of lines and what is not UTF-8.
+async function bytes(file) {
+  const reader = new FileReader();
+  const read = new Promise((resolve, reject) => Object.assign(reader, { onload: resolve, onerror: reject }));
+  reader.readAsDataURL(file);
+  await read;
+  return reader.result.slice(reader.result.indexOf(",") + 1);
+}
+
 forms.record?.addEventListener("submit", async (event) => {
   event.preventDefault();
   const [data, meta] = ["data", "meta"].map((id) => document.getElementById(id).files[0]);
   if (!data) return problem({ detail: "choose a record first" }, event.target);
-  const text = async (file) => (file ? await file.text() : "");
   const name = data.name.replace(/[^A-Za-z0-9_.+-]/g, "_");
-  ask({ record: { name, data: await text(data), meta: await text(meta) } }, event.target);
+  const record = { name, data: await bytes(data), meta: meta ? await bytes(meta) : null, encoding: "base64" };
+  ask({ record }, event.target);
 });
 
 addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });
