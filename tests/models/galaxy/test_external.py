@@ -19,7 +19,7 @@ BANDS = tuple(CONFIG["bands"])
 
 @pytest.fixture(scope="module")
 def judge():
-    return external.Judge(forward(), BANDS)
+    return external.Judge(forward(), BANDS, (0.01, 0.6))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,10 @@ def test_masses_alone_are_projected_as_by_a_general_solver(judge):
             {"formed": 1.0, "returned": 1.0, "errors": {"formed": 1.0}},
             "errors.returned: is missing",
         ),
-        ({"formed": 1.0, "redshift": -1}, "redshift: -1, expected above zero"),
+        *(
+            ({"formed": 1.0, "redshift": z}, f"redshift: {z:g}, the model is of 0.01 to 0.6")
+            for z in (-1, 1e-9, 8)
+        ),
     ],
 )
 def test_a_twin_that_makes_no_sense_is_refused(judge, twin, words):
