@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from galaxies import CONFIG, forward
+from galaxies import CONFIG, budgets, draw, fluxes, forward, galaxy
 from scipy.stats import norm
 
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.galaxy.graph import DIRECT, TOTAL, Graph, GraphError, galaxy_of
 
 GRAPH, NODES = Graph(CONFIG["nodes"]), CONFIG["nodes"]
+PARTS = Graph(CONFIG["nodes"] | CONFIG["parts"])  # with what follows by physics, and S
 N = 200
 
 
@@ -175,6 +176,58 @@ def test_selection_by_brightness_opens_a_path():
     assert chosen > 0.3
     assert GRAPH.separated("redshift", "log_mass", set())
     assert not GRAPH.separated("redshift", "log_mass", {"fluxes"})
+
+
+def test_parts_and_selection_change_nothing_about_causes():
+    assert PARTS.names == GRAPH.names
+    assert PARTS.implied() == GRAPH.implied()
+
+
+def test_selection_is_a_node_that_depends_on_everything_once_it_is_known():
+    """As d-separation says it, and as galaxies show it whose r is off by a magnitude."""
+    assert PARTS.parents["S"] == ("photometry", "redshift")
+    for name in GRAPH.names:
+        assert PARTS.separated("noise", name, set())
+        assert not PARTS.separated("noise", name, {"S"})
+        others = {"photometry", "redshift"} - {name}
+        assert PARTS.separated("S", name, others) == (name != "redshift")
+    assert PARTS.separated("redshift", "log_mass", set())
+    assert not PARTS.separated("redshift", "log_mass", {"S"})
+    assert not PARTS.separated("redshift", "log_mass", {"photometry"})
+    values, model = population(4, 4000), forward()
+    noise = np.random.default_rng(5).standard_normal(4000)
+    observed = 22.5 - 2.5 * np.log10(fluxes_of(model, values)[:, 2]) + noise
+    seen = observed < 17.77
+    assert abs(np.corrcoef(noise, values["log_mass"])[0, 1]) < 0.06
+    assert np.corrcoef(noise[seen], values["log_mass"][seen])[0, 1] > 0.08  # of 2000: 0.02
+    assert np.corrcoef(noise[seen], values["redshift"][seen])[0, 1] < -0.2
+    assert np.corrcoef(values["redshift"][seen], values["log_mass"][seen])[0, 1] > 0.2
+
+
+def test_masses_and_luminosities_depend_on_what_the_graph_says_and_on_nothing_else():
+    model, values = forward(), draw(np.random.default_rng(6), 8)
+
+    def parts(values):
+        found = budgets(model, galaxy(values))._asdict()
+        return {
+            "surviving_mass": found["surviving"], "returned_mass": found["returned"],
+            "intrinsic": found["intrinsic"], "attenuated": found["attenuated"],
+            "infrared": found["infrared"], "fluxes": fluxes(model, galaxy(values)),
+        }  # fmt: skip
+
+    before = parts(values)
+    for name in values:
+        after = parts(values | {name: 0.97 * values[name]})
+        changed = {part for part in before if not np.allclose(after[part], before[part], rtol=1e-4)}
+        reached = {name}
+        for part in PARTS.order:
+            if part in CONFIG["parts"] and reached & set(PARTS.parents[part]):
+                reached.add(part)
+        assert changed == reached & before.keys(), name
+    assert PARTS.separated("A_V", "infrared", {"intrinsic", "attenuated"})
+    assert PARTS.separated("A_V", "surviving_mass", {"log_mass", "log_tau", "age"})
+    assert PARTS.separated("log_tau", "fluxes", {"spectrum", "redshift"})
+    assert not PARTS.separated("A_V", "fluxes", {"redshift"})
 
 
 def test_separation_is_that_of_paths():

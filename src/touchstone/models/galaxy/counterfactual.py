@@ -24,21 +24,25 @@ _N_COUPLED = 200  # draws of the twins of one coupling of noises, of which there
 READINGS = {
     "log_mass_formed": ("dex", "log10 of the mass ever formed, in solar masses"),
     "log_mass_surviving": ("dex", "log10 of the mass in stars now, in solar masses"),
+    "log_mass_returned": ("dex", "log10 of the mass that stars have given back, in solar masses"),
     "log_sfr": ("dex", "log10 of the rate of star formation, in solar masses per year"),
     "age": ("Gyr", "since star formation began"),
     "log_metallicity": ("dex", "log10 of the mass fraction of metals over 0.02"),
     "A_V": ("mag", "attenuation at 5500 Å"),
-    "log_intrinsic": ("dex", "log10 of the luminosity of the stars, in solar ones"),
-    "log_attenuated": ("dex", "log10 of the luminosity that leaves the dust, in solar ones"),
+    # The table of spectra ends there: what is beyond counts nowhere.
+    "log_intrinsic": ("dex", "log10 of the luminosity of the stars up to 1.975 µm, in solar ones"),
+    "log_attenuated": (
+        "dex",
+        "log10 of the luminosity that leaves the dust up to 1.975 µm, in solar ones",
+    ),
     "log_infrared": ("dex", "log10 of the luminosity that dust absorbs and shines, in solar ones"),
 }
 # The node that each is of; all others are fluxes.
 NODES = {
     "log_mass_formed": "log_mass", "log_sfr": "log_ssfr", "age": "age", "A_V": "A_V",
     "log_metallicity": "log_metallicity",
-    **dict.fromkeys(
-        ["log_mass_surviving", "log_intrinsic", "log_attenuated", "log_infrared"], "budget"
-    ),
+    "log_mass_surviving": "surviving_mass", "log_mass_returned": "returned_mass",
+    "log_intrinsic": "intrinsic", "log_attenuated": "attenuated", "log_infrared": "infrared",
 }  # fmt: skip
 
 
@@ -96,6 +100,7 @@ def readings(
     found = {
         "log_mass_formed": values["log_mass"],
         "log_mass_surviving": np.log10(budget.surviving),
+        "log_mass_returned": np.log10(budget.returned),
         "log_sfr": values["log_mass"] + values["log_ssfr"],
         "age": values["age"],
         "log_metallicity": values["log_metallicity"],

@@ -25,9 +25,13 @@ ALIASES = {
     "tau": ("log_tau", 1.0, "Gyr"),
     "metallicity": ("log_metallicity", 0.02, "mass fraction"),
 }
-_PHYSICS = ("age", "log_ssfr", "budget", "fluxes")  # nodes that follow from their parents
+# Nodes that follow from their parents, and the noise, which is no property of the galaxy.
+_PHYSICS = (
+    "age", "log_ssfr", "surviving_mass", "returned_mass", "intrinsic", "spectrum", "attenuated",
+    "infrared", "budget", "fluxes", "noise", "photometry", "S",
+)  # fmt: skip
 _ROUNDING = 1e-6  # of a bound: values are of single precision, and some bounds are logarithms
-_LETTERS = 24  # of a line in a drawing
+_LETTERS = 18  # of a line in a drawing
 _ACTION = re.compile(
     r"^\s*([A-Za-z_]\w*)\s*(=|\+|-)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(x?)\s*$"
 )
@@ -135,7 +139,7 @@ class Graph:
         return "\n".join([name, *textwrap.wrap(meaning, _LETTERS), *more])
 
     def values(self, forward: Forward, u: Array) -> dict[str, Array]:
-        """All nodes but budget and fluxes of one galaxy with exogenous terms u, shape (P,)."""
+        """What a galaxy is, of exogenous terms u, shape (P,): all nodes but its parts and light."""
         return self.twin(forward, u, None, (), TOTAL)
 
     def exogenous(self, values: dict[str, Array]) -> Array:
