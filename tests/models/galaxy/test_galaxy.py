@@ -2,18 +2,23 @@
 
 from dataclasses import replace
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from astropy.table import Table
 from galaxies import CONFIG
 from matplotlib.figure import Figure
 from scipy.interpolate import interp1d
+from scipy.special import softmax
 from scipy.stats import kstest, wilcoxon
 
 from touchstone.contract import load_model
+from touchstone.inference import nuts, population
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.galaxy import conservation, counterfactual, observation, tables
+from touchstone.models.galaxy.abduction import Residuals, known
 from touchstone.models.galaxy.cosmology import Cosmology
 from touchstone.models.galaxy.physics import Forward
 from touchstone.stages import records
@@ -520,3 +525,145 @@ def test_a_training_shows_the_bias_by_selection(trained):
     points = figure.axes[0].containers
     assert [each.get_label() for each in points] == ["selected galaxies", "selected, corrected"]
     assert "which is biased" in finding
+
+
+def test_a_table_in_fits_is_read_as_one_in_csv(tmp_path):
+    photometry = {"g": [17.9], "g_error": [0.02], "r": [17.2], "g_extinction": [0.1],
+                  "redshift": [0.08], "redshift_error": [3e-4]}  # fmt: skip
+    x = np.linspace(3800.0, 9000.0, 40)
+    spectrum = {"wavelength": x, "flux": 1e-3 * x, "error": np.full(40, 0.1)}
+    for columns, said in ((photometry, MAG), (spectrum, AT)):
+        found = []
+        for name, kind in (("a.csv", "ascii.csv"), ("a.fits", "fits")):
+            Table(columns).write(tmp_path / name, format=kind, overwrite=True)
+            found.append(read(tmp_path / name, said))
+        (ours, *place), (theirs, *their_place) = found
+        assert place == their_place
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_stresses_are_as_large_as_the_configuration_says(trained, monkeypatch):
+    """Fluxes at severity 1 beside those without, where there is hardly any noise."""
+    abduction = trained[0].abduction
+    quiet = abduction.noise | {"floor": 0.0, "missing": 0.0}
+    monkeypatch.setattr(abduction, "noise", quiet)
+    monkeypatch.setattr(abduction, "depth", np.full(5, 1e-6))
+    model, rng = trained[0], np.random.default_rng
+
+    def observed(stress, severity=1.0, n=60):
+        return model.cases(n, rng(2), rng(3), {}, stress, severity)
+
+    plain = observed("nucleus", 0.0)
+    bright = (plain.observed > 0.01).all(1)
+
+    def off(stress):
+        return -2.5 * np.log10((observed(stress).observed / plain.observed)[bright])
+
+    bands = dict(zip("ugriz", (0.5, 0.25, 0.25, 0.25, 0.25), strict=True))
+    for k, (band, mag) in enumerate(bands.items()):
+        expected = np.where(np.arange(5) == k, -mag, 0.0)
+        np.testing.assert_allclose(off(f"zero_point_{band}"), [expected] * bright.sum(), atol=1e-6)
+    np.testing.assert_allclose(off("grey_zero_point"), -0.2, atol=1e-6)
+    # Half as much again in r: 0.44 mag; of a blue continuum more in u than in z.
+    for stress, more in (("nucleus", 0.5), ("small_nucleus", 0.03), ("blend", 0.5),
+                         ("similar_blend", 0.5)):  # fmt: skip
+        np.testing.assert_allclose(off(stress)[:, 2], -2.5 * np.log10(1 + more), atol=1e-3)
+    effective = abduction.effective / abduction.effective[2]
+    added = observed("nucleus").observed - plain.observed
+    np.testing.assert_allclose(
+        added[bright], 0.5 * plain.observed[bright][:, 2:3] * effective**0.5, rtol=1e-3
+    )
+    moved = observed("wrong_redshift").detail.redshift - plain.detail.redshift
+    assert set(np.abs(moved).round(6)) == {0.15}
+    lost = 1 - observed("missing_band", n=2000).mask[:, [0, 1, 3, 4]].mean()
+    assert lost == pytest.approx(0.6, abs=0.03)
+    # A power law of slope -1.6, without the name of the code that has it.
+    wavelength = np.asarray(model.forward.wavelength, float)
+    steep = eqx.tree_at(
+        lambda f: f.curve,
+        model.forward,
+        jnp.asarray((np.maximum(wavelength, 1200) / 5500) ** -1.6, jnp.float32),
+    )
+    values, _ = counterfactual.twins(model.graph, model.forward, plain.truth, (), "total")
+    theirs, ours = (
+        np.stack([counterfactual.readings(f, values, model.bands)[0][b] for b in "ugriz"], axis=1)
+        for f in (steep, model.forward)
+    )
+    np.testing.assert_allclose(off("dust_law"), (theirs - ours)[bright], atol=0.02)
+    assert np.abs(theirs - ours).max() > 0.2
+    monkeypatch.setattr(abduction, "noise", quiet | {"floor": 0.02})
+    clean = abduction.fluxes(plain.truth)
+    once, thrice = (
+        np.std((observed("errors_too_small", s).observed / clean - 1)[bright]) for s in (0.0, 1.0)
+    )
+    assert thrice / once == pytest.approx(3.0, rel=1e-3)
+
+
+class _Of(eqx.Module):
+    """Residuals of some exogenous terms, where the others are known."""
+
+    residuals: Residuals
+    others: jax.Array
+    free: tuple[int, ...] = eqx.field(static=True)
+
+    def __call__(self, known, u):
+        return self.residuals(known, self.others.at[jnp.array(self.free)].set(u))
+
+
+def test_a_posterior_of_two_terms_is_that_of_a_grid(trained):
+    """The likelihood by the exact forward model and NumPy, at every point of a grid."""
+    model, rng = trained[0], np.random.default_rng(40)
+    abduction, floor = model.abduction, CONFIG["noise"]["floor"]
+    cases = model.cases(1, rng, rng, {})
+    free = tuple(model.graph.names.index(name) for name in ("log_tau", "A_V"))
+    truth = cases.truth[0].astype(np.float32)
+    of = _Of(Residuals(abduction.light, floor, model.graph), jnp.asarray(truth), free)
+    starts = rng.standard_normal((1, 64, 2)).astype(np.float32)
+    z, weight = population.sample(
+        of, known(cases), starts, jax.random.key(0), n_centres=32, n_round=256, n_rounds=3,
+        n_last=2048,
+    )  # fmt: skip
+    z, weight = (np.asarray(a, float).reshape(-1, *a.shape[3:]) for a in (z, weight))
+    weight = softmax(weight)
+    mean = weight @ z
+    spread = np.sqrt(weight @ (z - mean) ** 2)
+    axis = np.linspace(-5, 5, 45)
+    grid = (mean + spread * np.stack(np.meshgrid(axis, axis), axis=-1)).reshape(-1, 2)
+    u = np.tile(truth, (len(grid), 1))
+    u[:, free] = grid
+    values, _ = counterfactual.twins(model.graph, model.forward, u, (), "total")
+    found, _ = counterfactual.readings(model.forward, values, model.bands)
+    fluxes = observation.nanomaggies_of(np.stack([found[b] for b in model.bands], axis=1))
+    scale = np.sqrt(cases.detail.error**2 + (floor * fluxes) ** 2)
+    left = ((cases.observed - fluxes) / scale) ** 2 + 2 * np.log(scale)
+    exact = softmax(-0.5 * (left * cases.mask).sum(1) - 0.5 * (grid**2).sum(1))
+    expected = exact @ grid
+    deviation = np.sqrt(exact @ (grid - expected) ** 2)
+    assert (np.abs(mean - expected) < 0.1 * deviation).all()
+    np.testing.assert_allclose(spread, deviation, rtol=0.1)
+    assert (spread < 0.7).all()  # the data say something
+
+
+@pytest.mark.nightly
+def test_a_posterior_is_that_of_nuts(trained):
+    model, rng = trained[0], np.random.default_rng(41)
+    cases = model.cases(1, rng, rng, {})
+    budget = BUDGET | {"n_draws": 1000, "n_centres": 128, "n_last": 4096, "n_passes": 4}
+    posterior = model.infer(cases, rng, method="reweighted", budget=budget)
+    assert posterior.computation.sound(1).all()
+    names = [quantity.name for quantity in model.quantities]
+    draws = np.stack([posterior.draws[name][0] for name in names], axis=1).astype(float)
+    residuals = Residuals(model.abduction.light, CONFIG["noise"]["floor"], model.graph)
+    case = jax.tree.map(lambda leaf: leaf[0], known(cases))
+
+    def log_likelihood(u):
+        left, log_scale = residuals(case, u)
+        return -(0.5 * left**2 + log_scale).sum()
+
+    factor = np.linalg.cholesky(np.cov(draws.T))
+    chains = nuts.sample(
+        log_likelihood, draws[:2], factor, names=names, n_tune=300, n_draws=1000, seed=0
+    )
+    theirs = chains["posterior"].dataset["z"].values.reshape(-1, len(names))
+    assert (np.abs(draws.mean(0) - theirs.mean(0)) < 0.3 * theirs.std(0)).all()
+    np.testing.assert_allclose(draws.std(0), theirs.std(0), rtol=0.25)

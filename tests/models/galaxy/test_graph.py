@@ -55,6 +55,19 @@ def test_doing_what_is_the_case_changes_nothing(wide, mode):
 
 
 @pytest.mark.parametrize("mode", [TOTAL, DIRECT])
+def test_setting_what_is_the_case_changes_neither_nodes_nor_fluxes(wide, mode):
+    model, u, values = wide
+    u, values = u[:1], _few(values, 1)
+    once = fluxes_of(model, values)
+    for name in (*GRAPH.names, "mass", "tau"):
+        own = float(values[name][0]) if name in values else 10 ** float(values[f"log_{name}"][0])
+        twin = after(model, u, values, f"{name}={own!r}", mode)
+        for node in values:
+            np.testing.assert_allclose(twin[node], values[node], rtol=1e-12)
+        np.testing.assert_allclose(fluxes_of(model, twin), once, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode", [TOTAL, DIRECT])
 def test_an_action_changes_its_node_and_descendants_only(wide, mode):
     model, u, values = wide
     for name in GRAPH.names:
@@ -79,12 +92,19 @@ def test_two_actions_are_composed_and_one_is_reversed(wide, mode):
     for node in values:
         np.testing.assert_allclose(then[node], both[node], rtol=1e-12)
         np.testing.assert_allclose(back[node], values[node], rtol=1e-12)
+    fluxes = [fluxes_of(model, _few(each)) for each in (both, then, values, back)]
+    np.testing.assert_allclose(fluxes[1], fluxes[0], rtol=1e-12)
+    np.testing.assert_allclose(fluxes[3], fluxes[2], rtol=1e-6)
+    assert np.abs(fluxes[0] / fluxes[2] - 1).min() > 1e-3
+
+
+def _few(values, n=20):
+    return {name: column[:n] for name, column in values.items()}
 
 
 def test_twice_the_mass_directly_is_twice_every_flux_and_totally_is_not(wide):
     model, u, values = wide
-    few = slice(20)
-    u, values = u[few], {name: column[few] for name, column in values.items()}
+    u, values = u[:20], _few(values)
     once = fluxes_of(model, values)
     direct = fluxes_of(model, after(model, u, values, "mass=2x", DIRECT))
     total = fluxes_of(model, after(model, u, values, "mass=2x", TOTAL))
