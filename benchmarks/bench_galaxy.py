@@ -34,6 +34,7 @@ from touchstone.inference import nuts, population, psis, selection
 from touchstone.io import artifacts, results, settings
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.galaxy import conservation, counterfactual, observation, tables
+from touchstone.models.galaxy import population as galaxies
 from touchstone.models.galaxy.abduction import Residuals, known
 from touchstone.models.galaxy.observation import Photometry
 from touchstone.reliability.decision import Decision
@@ -196,54 +197,31 @@ def average_effects(model, repetitions: int, n: int = 2000) -> None:
     """Average effect of doubling the mass on the colour g - r in the population: from all galaxies,
     from selected ones, weighted by the inverse of their probability to be selected, and by the
     likelihood of selected galaxies. The population is not that of the simulations."""
-    graph, rng, limit, soft = model.graph, np.random.default_rng(21), 17.77, 0.3
-    actions, place = graph.actions("mass=2x"), [model.bands.index(band) for band in "gr"]
-    shift, spread = np.zeros(len(graph.names)), np.ones(len(graph.names))
-    for name, mean, sd in (("log_mass", 0.3, 0.9), ("formation", -0.3, 0.8)):
-        shift[graph.names.index(name)], spread[graph.names.index(name)] = mean, sd
-
-    @jax.jit
-    def colours(light, u):
-        def one(u):
-            factual = graph.values(light.forward, u)
-            twin = graph.twin(light.forward, u, factual, actions, "total")
-            pair = (light.fluxes(counterfactual.galaxy_of(each)) for each in (factual, twin))
-            return tuple(pair)
-
-        return jax.vmap(one)(u)
-
-    def draw(size, shift=0.0, spread=1.0):
-        u = (shift + spread * rng.standard_normal((size, len(graph.names)))).astype(np.float32)
-        before, after = (observation.magnitude(np.asarray(each, float)[:, place])
-                         for each in colours(model.abduction.light, u))  # fmt: skip
-        effect = (after[:, 0] - after[:, 1]) - (before[:, 0] - before[:, 1])
-        # Bright galaxies are observed, with a soft limit in r.
-        chance = 1 / (1 + np.exp((before[:, 1] - limit) / soft))
-        return u.astype(float), effect, chance
-
-    simulated = draw(20_000)
-    truth = float(np.mean([draw(10_000, shift, spread)[1].mean() for _ in range(20)]))
-    held = {"all": [], "selected": [], "selected, weighted": [], "selected, by likelihood": []}
-    means = {name: [] for name in held}
+    rng, seen = np.random.default_rng(21), galaxies.Selection()
+    terms = {"log_mass": (0.3, 0.9), "formation": (-0.3, 0.8)}
+    among = galaxies.Population(
+        model.graph, model.forward, model.bands, model.graph.actions("mass=2x"), "total", "g-r",
+        seen.band,
+    )  # fmt: skip
+    simulated, everyone = among.draw(20_000, rng), among.draw(100_000, rng, terms)
+    truth = float((everyone.after - everyone.before).mean())
+    names = ("everyone", "selected", "weighted", "corrected")
+    held, means = ({name: [] for name in names} for _ in range(2))
     for _ in range(repetitions):
-        u, effect, chance = draw(n, shift, spread)
-        chosen = rng.random(n) < chance
-        even = np.ones(n)
-        found = {"selected, by likelihood": selection.average(u[chosen], *simulated)}
-        for name, keep, weight in (
-            ("all", even > 0, even),
-            ("selected", chosen, even),
-            ("selected, weighted", chosen, 1 / np.maximum(chance, 1e-12)),
-        ):
-            x, w = effect[keep], weight[keep] / weight[keep].sum()
-            mean = float(w @ x)
-            error = float(np.sqrt((w**2 * (x - mean) ** 2).sum()))
-            found[name] = selection.Average(mean, error)
-        for name, each in found.items():
-            held[name].append(abs(each.value - truth) <= 1.645 * each.error)
+        drawn = among.draw(n, rng, terms)
+        found = among.effect(drawn, simulated, rng, seen)
+        chance = drawn.chance(seen)
+        chosen = rng.random(len(chance)) < chance
+        x, w = (drawn.after - drawn.before)[chosen], 1 / np.maximum(chance[chosen], 1e-12)
+        w /= w.sum()
+        mean = float(w @ x)
+        weighted = selection.Average(mean, float(np.sqrt((w**2 * (x - mean) ** 2).sum())))
+        for name in names:
+            each = weighted if name == "weighted" else getattr(found, name)
+            held[name].append(abs(each.value - truth) <= contract.REACH * each.error)
             means[name].append(each.value)
     print(f"average effect of do(mass=2x), total, on g - r: {truth:+.4f} mag "
-          f"({repetitions} samples of {n} galaxies, r < {limit})")  # fmt: skip
+          f"({repetitions} samples of {n} galaxies, r < {seen.limit})")  # fmt: skip
     for name, inside in held.items():
         bias = np.mean(means[name]) - truth
         print(f"  {name}: bias {bias:+.4f}, 90 % intervals hold it {rate(inside)}", flush=True)

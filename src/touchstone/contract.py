@@ -361,8 +361,9 @@ class Model[Detail](ABC):
             A function of a measurement, its posterior and a source of randomness. It returns `do`,
             the actions in words; `posterior`, rows of `name`, `unit`, `meaning`, `median`, `low`
             and `high` (of a 90 % interval) of the system as it is; `counterfactual`, such rows of
-            its twin, with `change` (`median`, `low`, `high`), `bracket` (`low`, `high`: whatever
-            the noises of the twins have in common) and `why`, empty where the answer is refused;
+            its twin, with `change` (`median`, `low`, `high`), `bracket` (`low`, `high`: over what
+            the noises of the twins may have in common, as the schema of the report says) and
+            `why`, empty where the answer is refused;
             `refusals` and `remarks`, in words; `violations`, rows of `law`, `status`, `largest`,
             `limit`, `n` and `how`; `curves` and `structure`, which are drawn.
 

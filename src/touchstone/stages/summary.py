@@ -451,7 +451,8 @@ def asked_sentences(report: dict) -> list[str]:
     said += [
         f"Mode {report['mode']}. Intervals are of {100 * report['level']:g} %. They are of a twin "
         "that shares all noise with its system, which no observation can confirm: the bracket of a "
-        "quantity in the report is what remains without that assumption."
+        "quantity in the report also holds twins whose noises are the opposite or independent, "
+        "node by node."
     ]
     return said
 
@@ -465,8 +466,9 @@ def counterfactual_text(report: dict) -> str:
     said = [
         f"{report['verdict'].upper()}: {report['reason']}.",
         f"The computation: {computation['verdict'].upper()}, {computation['reason']}.",
-        f"Intervals are of {level}, of twins that share all noise; the report has the bracket over "
-        "all that they may share, which no data can tell.",
+        f"Intervals are of {level}, of twins that share all noise, which no data can tell; the "
+        "report has the bracket that also holds noises which are the opposite or independent.",
+        *(f"Caution: {remark}." for remark in report["remarks"]),
         f"Artefact of {report['model_id']}: {report['artefact']}.",
     ]
     title = f"do({', '.join(report['do'])}), {report['mode']}"

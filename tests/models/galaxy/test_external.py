@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from galaxies import CONFIG, budgets, draw, fluxes, forward, galaxy
+from astropy import units
+from astropy.cosmology import FlatLambdaCDM
+from galaxies import CONFIG, budgets, draw, fluxes, forward, galaxy, sources
 from scipy.optimize import minimize, nnls
 from typer.testing import CliRunner
 
@@ -19,7 +21,7 @@ BANDS = tuple(CONFIG["bands"])
 
 @pytest.fixture(scope="module")
 def judge():
-    return external.Judge(forward(), BANDS)
+    return external.Judge(forward(), BANDS, (0.01, 0.6))
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,29 @@ def test_a_galaxy_of_the_model_breaks_no_law_and_stays_where_it_is(judge, lawful
     assert len(found["violations"]) == 10  # mass, energy, sum, five bands, sign, age
     assert found["largest_change"] < 1e-4
     assert max(row["largest"] for row in found["left"]) < 1e-12
+
+
+def test_laws_are_those_of_astropy_and_a_quadrature(judge):
+    """Of a spectrum that falls as a power of the wavelength, whose integrals are known."""
+    redshift, wavelength, cosmology = 0.2, judge.wavelength, FlatLambdaCDM(H0=70, Om0=0.3)
+    age = cosmology.age(redshift).to_value(units.Gyr)
+    area = 4 * np.pi * cosmology.luminosity_distance(redshift).to(units.cm) ** 2
+    unit = (units.L_sun / units.AA / area / (1 + redshift)).to("erg / (s cm2 AA)").value
+    twin = {"redshift": redshift, "age": 0.999 * age, "spectrum": 1e10 / wavelength}
+    # Between the wavelengths of the model the spectrum is a straight line.
+    light = 1e10 / wavelength
+    twin["attenuated"] = sum(np.diff(wavelength) * (light[1:] + light[:-1]) / 2)
+    for band, each in zip(BANDS, sources()[1], strict=True):
+        x = np.arange(each.wavelength[0], each.wavelength[-1], 0.1)
+        photons = x * np.interp(x, each.wavelength, each.transmission)
+        own = np.trapezoid(photons * unit * 1e10 * (1 + redshift) / x, x)
+        flat = units.ABflux.to("erg / (s cm2 Hz)") * 2.99792458e18 / x**2
+        twin[band] = 1e9 * own / np.trapezoid(photons * flat, x)
+    found = judge(twin, strict=False)["violations"]
+    assert len(found) == 8  # sum, five bands, sign, age
+    assert max(row["largest"] for row in found) < 5e-4
+    older = judge(twin | {"age": 1.001 * age}, strict=False)["violations"]
+    assert [row["status"] for row in older if "older" in row["law"]] == ["violated"]
 
 
 @pytest.mark.parametrize("metric", ["relative", "noise"])
@@ -120,7 +145,10 @@ def test_masses_alone_are_projected_as_by_a_general_solver(judge):
             {"formed": 1.0, "returned": 1.0, "errors": {"formed": 1.0}},
             "errors.returned: is missing",
         ),
-        ({"formed": 1.0, "redshift": -1}, "redshift: -1, expected above zero"),
+        *(
+            ({"formed": 1.0, "redshift": z}, f"redshift: {z:g}, the model is of 0.01 to 0.6")
+            for z in (-1, 1e-9, 8)
+        ),
     ],
 )
 def test_a_twin_that_makes_no_sense_is_refused(judge, twin, words):

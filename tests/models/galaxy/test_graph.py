@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from galaxies import CONFIG, forward
+from galaxies import CONFIG, budgets, draw, fluxes, forward, galaxy
 from scipy.stats import norm
 
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.galaxy.graph import DIRECT, TOTAL, Graph, GraphError, galaxy_of
 
 GRAPH, NODES = Graph(CONFIG["nodes"]), CONFIG["nodes"]
+PARTS = Graph(CONFIG["nodes"] | CONFIG["parts"])  # with what follows by physics, and S
 N = 200
 
 
@@ -54,6 +55,19 @@ def test_doing_what_is_the_case_changes_nothing(wide, mode):
 
 
 @pytest.mark.parametrize("mode", [TOTAL, DIRECT])
+def test_setting_what_is_the_case_changes_neither_nodes_nor_fluxes(wide, mode):
+    model, u, values = wide
+    u, values = u[:1], _few(values, 1)
+    once = fluxes_of(model, values)
+    for name in (*GRAPH.names, "mass", "tau"):
+        own = float(values[name][0]) if name in values else 10 ** float(values[f"log_{name}"][0])
+        twin = after(model, u, values, f"{name}={own!r}", mode)
+        for node in values:
+            np.testing.assert_allclose(twin[node], values[node], rtol=1e-12)
+        np.testing.assert_allclose(fluxes_of(model, twin), once, rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode", [TOTAL, DIRECT])
 def test_an_action_changes_its_node_and_descendants_only(wide, mode):
     model, u, values = wide
     for name in GRAPH.names:
@@ -78,12 +92,19 @@ def test_two_actions_are_composed_and_one_is_reversed(wide, mode):
     for node in values:
         np.testing.assert_allclose(then[node], both[node], rtol=1e-12)
         np.testing.assert_allclose(back[node], values[node], rtol=1e-12)
+    fluxes = [fluxes_of(model, _few(each)) for each in (both, then, values, back)]
+    np.testing.assert_allclose(fluxes[1], fluxes[0], rtol=1e-12)
+    np.testing.assert_allclose(fluxes[3], fluxes[2], rtol=1e-6)
+    assert np.abs(fluxes[0] / fluxes[2] - 1).min() > 1e-3
+
+
+def _few(values, n=20):
+    return {name: column[:n] for name, column in values.items()}
 
 
 def test_twice_the_mass_directly_is_twice_every_flux_and_totally_is_not(wide):
     model, u, values = wide
-    few = slice(20)
-    u, values = u[few], {name: column[few] for name, column in values.items()}
+    u, values = u[:20], _few(values)
     once = fluxes_of(model, values)
     direct = fluxes_of(model, after(model, u, values, "mass=2x", DIRECT))
     total = fluxes_of(model, after(model, u, values, "mass=2x", TOTAL))
@@ -177,6 +198,58 @@ def test_selection_by_brightness_opens_a_path():
     assert not GRAPH.separated("redshift", "log_mass", {"fluxes"})
 
 
+def test_parts_and_selection_change_nothing_about_causes():
+    assert PARTS.names == GRAPH.names
+    assert PARTS.implied() == GRAPH.implied()
+
+
+def test_selection_is_a_node_that_depends_on_everything_once_it_is_known():
+    """As d-separation says it, and as galaxies show it whose r is off by a magnitude."""
+    assert PARTS.parents["S"] == ("photometry", "redshift")
+    for name in GRAPH.names:
+        assert PARTS.separated("noise", name, set())
+        assert not PARTS.separated("noise", name, {"S"})
+        others = {"photometry", "redshift"} - {name}
+        assert PARTS.separated("S", name, others) == (name != "redshift")
+    assert PARTS.separated("redshift", "log_mass", set())
+    assert not PARTS.separated("redshift", "log_mass", {"S"})
+    assert not PARTS.separated("redshift", "log_mass", {"photometry"})
+    values, model = population(4, 4000), forward()
+    noise = np.random.default_rng(5).standard_normal(4000)
+    observed = 22.5 - 2.5 * np.log10(fluxes_of(model, values)[:, 2]) + noise
+    seen = observed < 17.77
+    assert abs(np.corrcoef(noise, values["log_mass"])[0, 1]) < 0.06
+    assert np.corrcoef(noise[seen], values["log_mass"][seen])[0, 1] > 0.08  # of 2000: 0.02
+    assert np.corrcoef(noise[seen], values["redshift"][seen])[0, 1] < -0.2
+    assert np.corrcoef(values["redshift"][seen], values["log_mass"][seen])[0, 1] > 0.2
+
+
+def test_masses_and_luminosities_depend_on_what_the_graph_says_and_on_nothing_else():
+    model, values = forward(), draw(np.random.default_rng(6), 8)
+
+    def parts(values):
+        found = budgets(model, galaxy(values))._asdict()
+        return {
+            "surviving_mass": found["surviving"], "returned_mass": found["returned"],
+            "intrinsic": found["intrinsic"], "attenuated": found["attenuated"],
+            "infrared": found["infrared"], "fluxes": fluxes(model, galaxy(values)),
+        }  # fmt: skip
+
+    before = parts(values)
+    for name in values:
+        after = parts(values | {name: 0.97 * values[name]})
+        changed = {part for part in before if not np.allclose(after[part], before[part], rtol=1e-4)}
+        reached = {name}
+        for part in PARTS.order:
+            if part in CONFIG["parts"] and reached & set(PARTS.parents[part]):
+                reached.add(part)
+        assert changed == reached & before.keys(), name
+    assert PARTS.separated("A_V", "infrared", {"intrinsic", "attenuated"})
+    assert PARTS.separated("A_V", "surviving_mass", {"log_mass", "log_tau", "age"})
+    assert PARTS.separated("log_tau", "fluxes", {"spectrum", "redshift"})
+    assert not PARTS.separated("A_V", "fluxes", {"redshift"})
+
+
 def test_separation_is_that_of_paths():
     """Beside a search over all paths with the rules of Pearl 1988."""
     names = GRAPH.order
@@ -236,6 +309,9 @@ def test_a_broken_graph_is_caught(what):
         ("A_V=2x", "only mass, tau, metallicity can be multiplied"),
         ("mass+1", "add to log_mass in dex"),
         ("mass", "'mass' is not understood"),
+        ("mass=1..2", "'mass=1..2' is not understood"),
+        ("A_V=.", "'A_V=.' is not understood"),
+        ("mass=1e400x", "mass=1e400x: 1e400 is too large"),
         ("mass=2x, log_mass=11", "log_mass is set twice"),
         (" ", "nothing is done"),
     ],

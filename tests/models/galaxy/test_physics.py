@@ -9,9 +9,10 @@ from astropy import units
 from astropy.cosmology import FlatLambdaCDM
 from galaxies import CONFIG, budgets, draw, fluxes, forward, galaxy, sources
 from scipy.integrate import quad
+from sedpy import attenuation
 
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.galaxy import history, physics, quadrature, tables
+from touchstone.models.galaxy import dust, history, physics, quadrature, tables
 from touchstone.models.galaxy.cosmology import Cosmology
 
 
@@ -83,6 +84,21 @@ def test_weights_integrate_what_is_linear_exactly(tau, duration):
     assert weights.sum() == pytest.approx(1, rel=1e-12)
     assert weights @ ages == pytest.approx(mean_age, rel=1e-9)
     assert now == pytest.approx(rate(0.0) / total, rel=1e-9)
+
+
+def test_the_law_of_dust_is_that_of_another_library():
+    wavelength = np.linspace(1201.0, 21990.0, 500)
+    expected = attenuation.calzetti(wavelength)
+    np.testing.assert_allclose(dust.calzetti(wavelength), expected, rtol=1e-12)
+
+
+def test_stars_give_back_what_is_published():
+    """Madau and Dickinson 2014, section 3.1: 0.41 of the mass for the function of Chabrier, where
+    stars below a solar mass live for ever; of a constant rate for about 10 Gyr."""
+    values = {name: column[:1] for name, column in draw(np.random.default_rng(0), 1).items()}
+    steady = values | {"log_tau": np.array([0.7]), "age": np.array([10.0])}
+    found = budgets(forward(), galaxy(steady))
+    np.testing.assert_allclose(found.returned / found.formed, 0.41, atol=0.05)
 
 
 def test_a_burst_is_a_simple_population():

@@ -1,10 +1,14 @@
 """The released artefact: intact, of this model, small, and it answers where nothing was trained."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
+import touchstone
 from touchstone.cli import app
 from touchstone.contract import folders, load_model
 from touchstone.io import artifacts, reports
@@ -13,6 +17,7 @@ from touchstone.stages import checkpoints
 from touchstone.stages.checkpoints import CERTIFICATE, GUARDRAIL, PRETRAINED
 
 FOLDER = folders()["galaxy"] / PRETRAINED
+ROOT = Path(__file__).parents[3]
 MOST_BYTES = 2_000_000
 SOUND = 0.95  # of the posteriors, for the model to leave its beta
 
@@ -58,3 +63,32 @@ def test_a_question_is_answered_without_a_training(artefact, tmp_path, monkeypat
     assert report["artefact"].startswith("pretrained")
     (mass,) = (row for row in report["counterfactual"] if row["name"] == "log_mass_formed")
     assert mass["change"]["median"] == pytest.approx(0.30103, abs=1e-4)
+
+
+def test_both_doors_answer_a_file_by_the_released_artefact(artefact, tmp_path, monkeypatch):
+    """In a project of small budgets: the command line with a page, and Python."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TOUCHSTONE_EXPERIMENT", raising=False)
+    shutil.copytree(ROOT / "config", "config")
+    Path("Snakefile").touch()
+    file = Path("config/config.yaml")
+    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    few = {"n_draws": 200, "n_steps": 4, "n_centres": 32, "n_round": 256, "n_rounds": 2}
+    config["galaxy"]["infer"] = few | {"n_last": 1024, "n_passes": 1}
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    Path("gal.csv").write_text("g,r,i,z,redshift\n17.9,17.2,16.9,16.7,0.08\n", encoding="utf-8")
+    Path("gal.yaml").write_text("unit: AB mag\n", encoding="utf-8")
+    asked = ["predict", "galaxy", "--observation", "gal.csv", "--mode", "direct", "--do"]
+    told = CliRunner().invoke(app, [*asked, "mass=2x, metallicity=0.02", "--out", "answer"])
+    assert told.exit_code in (0, 3), told.output  # a verdict
+    (file,) = Path("answer").glob("*.json")
+    report = reports.read(file, "counterfactual")
+    assert report["artefact"].startswith("pretrained")
+    assert {each.suffix for each in Path("answer").iterdir()} >= {".json", ".html", ".png"}
+    rows = {row["name"]: row for row in report["counterfactual"]}
+    assert rows["log_mass_formed"]["change"]["median"] == pytest.approx(0.30103, abs=1e-4)
+    assert rows["log_metallicity"]["median"] == pytest.approx(0.0, abs=1e-6)
+    answer = touchstone.load("galaxy").counterfactual(
+        "gal.csv", do={"mass": "2x", "metallicity": 0.02}, mode="direct"
+    )
+    assert answer.counterfactual == report["counterfactual"]

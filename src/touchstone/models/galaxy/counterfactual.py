@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import equinox as eqx
 import jax
@@ -14,29 +15,34 @@ from touchstone.models.galaxy.graph import TOTAL, Action, Graph, galaxy_of
 from touchstone.models.galaxy.observation import magnitude, nanomaggies_of
 from touchstone.models.galaxy.physics import Budget, Forward
 
-BEYOND = 0.05  # largest part of the posterior that an action may take beyond the bounds of a node
+BEYOND = 0.5  # largest part of the posterior that an action may take beyond the bounds of a node
 ENDS = ("low", "median", "high")
 _SHOWN = 3000.0, 11000.0  # Å as observed, of the spectra that are drawn
 _N_POINTS, _N_CURVES = 300, 200  # of a curve; draws that its bands are of
+_N_COUPLED = 200  # draws of the twins of one coupling of noises, of which there are up to 81
 # What is reported: unit and meaning, in the order of the report.
 READINGS = {
     "log_mass_formed": ("dex", "log10 of the mass ever formed, in solar masses"),
     "log_mass_surviving": ("dex", "log10 of the mass in stars now, in solar masses"),
+    "log_mass_returned": ("dex", "log10 of the mass that stars have given back, in solar masses"),
     "log_sfr": ("dex", "log10 of the rate of star formation, in solar masses per year"),
     "age": ("Gyr", "since star formation began"),
     "log_metallicity": ("dex", "log10 of the mass fraction of metals over 0.02"),
     "A_V": ("mag", "attenuation at 5500 Å"),
-    "log_intrinsic": ("dex", "log10 of the luminosity of the stars, in solar ones"),
-    "log_attenuated": ("dex", "log10 of the luminosity that leaves the dust, in solar ones"),
+    # The table of spectra ends there: what is beyond counts nowhere.
+    "log_intrinsic": ("dex", "log10 of the luminosity of the stars up to 1.975 µm, in solar ones"),
+    "log_attenuated": (
+        "dex",
+        "log10 of the luminosity that leaves the dust up to 1.975 µm, in solar ones",
+    ),
     "log_infrared": ("dex", "log10 of the luminosity that dust absorbs and shines, in solar ones"),
 }
 # The node that each is of; all others are fluxes.
 NODES = {
     "log_mass_formed": "log_mass", "log_sfr": "log_ssfr", "age": "age", "A_V": "A_V",
     "log_metallicity": "log_metallicity",
-    **dict.fromkeys(
-        ["log_mass_surviving", "log_intrinsic", "log_attenuated", "log_infrared"], "budget"
-    ),
+    "log_mass_surviving": "surviving_mass", "log_mass_returned": "returned_mass",
+    "log_intrinsic": "intrinsic", "log_attenuated": "attenuated", "log_infrared": "infrared",
 }  # fmt: skip
 
 
@@ -91,18 +97,18 @@ def readings(
     budget, fluxes = jax.tree.map(
         np.asarray, _observables(forward, jax.tree.map(jnp.asarray, values))
     )
-    with np.errstate(divide="ignore"):
-        infrared = np.log10(budget.infrared)
     found = {
         "log_mass_formed": values["log_mass"],
         "log_mass_surviving": np.log10(budget.surviving),
+        "log_mass_returned": np.log10(budget.returned),
         "log_sfr": values["log_mass"] + values["log_ssfr"],
         "age": values["age"],
         "log_metallicity": values["log_metallicity"],
         "A_V": values["A_V"],
         "log_intrinsic": np.log10(budget.intrinsic),
         "log_attenuated": np.log10(budget.attenuated),
-        "log_infrared": np.maximum(infrared, 0.0),  # below a solar luminosity there is none
+        # Below a solar luminosity there is none.
+        "log_infrared": np.log10(np.maximum(budget.infrared, 1.0)),
         **dict(zip(bands, magnitude(fluxes).T, strict=True)),
     }
     return {name: np.asarray(column, float) for name, column in found.items()}, budget
@@ -155,68 +161,97 @@ class Question:
         prior[:, place] = u[:, place]
         before, after = twins(graph, forward, u, self.actions, self.mode)
         ours, budget = readings(forward, before, self.bands)
-        theirs, twin_budget = readings(forward, after, self.bands)
-        refusals = [
-            f"do({words}): takes {part:.0%} of the posterior beyond the bounds of its node"
-            for words, part in graph.outside(after, self.actions).items()
-            if part > BEYOND
-        ]
-        laws = self.check(
-            {"as it is": (before, budget, self._fluxes(ours)),
-             "its twin": (after, twin_budget, self._fluxes(theirs))}
-        )  # fmt: skip
-        broken = [f"{row['law']} is violated by {row['largest']:.1e}"
-                  for row in laws if row["status"] == "violated"]  # fmt: skip
-        refusals += broken if self.strict else []
-        expected, _ = self._read(prior, ())
-        expected_after, _ = self._read(prior, self.actions)
-        why = self.reasons()
-        bracket = self._bracket(u, theirs, rng)
-        factual = [_row(name, column, expected[name]) for name, column in ours.items()]
-        twin = [
-            _row(name, column, expected_after[name])
-            | {"change": _ends(column - ours[name]), "bracket": bracket[name], "why": why[name]}
-            for name, column in theirs.items()
-        ]
-        return {
+        sides = {"as it is": (before, budget, self._fluxes(ours))}
+        expected = self._read(prior, ())
+        answer = {
             "do": [action.words for action in self.actions],
-            "posterior": factual,
-            "counterfactual": [] if refusals else twin,
-            "refusals": refusals,
-            "remarks": [] if self.strict else broken,
-            "violations": laws,
-            "curves": self.curves(before, after if not refusals else None),
+            "posterior": [_row(name, column, expected[name]) for name, column in ours.items()],
             "structure": self.structure(),
         }
+        kept, too_far = self._inside(after)
+        if too_far and (self.strict or kept.mean() < 1 - BEYOND):
+            return answer | {
+                "counterfactual": [],
+                "refusals": too_far,
+                "remarks": [],
+                "violations": self.check(sides),
+                "curves": self.curves(before, None),
+            }
+        # Rows are chosen last: programs are compiled for a number of galaxies.
+        after, theirs, twin_budget = jax.tree.map(
+            lambda column: column[kept], (after, *readings(forward, after, self.bands))
+        )
+        laws = self.check(sides | {"its twin": (after, twin_budget, self._fluxes(theirs))})
+        broken = [f"{row['law']} is violated by {row['largest']:.1e}"
+                  for row in laws if row["status"] == "violated"]  # fmt: skip
+        refusals = broken if self.strict else []
+        expected = self._read(prior, self.actions)
+        why = self.reasons()
+        bracket = self._bracket(u[kept], theirs, rng)
+        twin = [
+            _row(name, column, expected[name])
+            | {"change": _ends(column - ours[name][kept]), "bracket": bracket[name],
+               "why": why[name]}
+            for name, column in theirs.items()
+        ]  # fmt: skip
+        left_out = [f"{words}; they are left out of the twin" for words in too_far]
+        return answer | {
+            "counterfactual": [] if refusals else twin,
+            "refusals": refusals,
+            "remarks": [] if self.strict else left_out + broken,
+            "violations": laws,
+            "curves": self.curves(before, after if not refusals else None),
+        }
+
+    def _inside(self, after: dict[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
+        """Which twins are inside of the bounds of all nodes, and what actions lead out of them.
+
+        Beyond its bounds a mechanism has no value, and the forward model no table.
+        """
+        beyond = self.graph.beyond(after, self.actions)
+        words = [
+            f"do({words}): takes {each.sum()} of {len(each)} draws of the posterior beyond the "
+            "bounds of its node"
+            for words, each in beyond.items() if each.any()
+        ]  # fmt: skip
+        return ~np.any(list(beyond.values()), axis=0), words
 
     def _fluxes(self, found: dict[str, np.ndarray]) -> np.ndarray:
         return nanomaggies_of(np.stack([found[band] for band in self.bands], axis=1))
 
-    def _read(self, u: np.ndarray, actions: tuple[Action, ...]):
-        return readings(
-            self.forward, twins(self.graph, self.forward, u, actions, self.mode)[1], self.bands
+    def _read(self, u: np.ndarray, actions: tuple[Action, ...]) -> dict[str, np.ndarray]:
+        """Readings of galaxies after actions, as far as these lead to a galaxy."""
+        _, after = twins(self.graph, self.forward, u, actions, self.mode)
+        found, _ = readings(self.forward, after, self.bands)
+        beyond = np.any(
+            [np.zeros(len(u), bool), *self.graph.beyond(after, actions).values()], axis=0
         )
+        return {name: column[~beyond] for name, column in found.items()}
 
     def _bracket(self, u: np.ndarray, shared: dict, rng: np.random.Generator) -> dict[str, dict]:
-        """Ends of the twin over noises that have everything, nothing, or the opposite in common.
+        """Lowest and highest ends of the twin over couplings of the noises of both.
 
-        No data can tell which it is: a galaxy is observed without its twin. Only the terms of nodes
-        that respond are in question.
+        No data can tell them: a galaxy is observed without its twin. The noise of every node that
+        responds is that of the galaxy, its opposite, or independent of it, in all combinations.
         """
-        responds = [n in self._changed() - {a.node for a in self.actions} for n in self.graph.names]
-        sides = [shared]
-        if any(responds):
-            factual, _ = twins(self.graph, self.forward, u, (), self.mode)
-            fresh = rng.standard_normal(u.shape).astype(np.float32)
-            for other in (fresh, -u):
-                noise = np.where(responds, other, u)
-                values = coupled(self.graph, self.forward, noise, factual, self.actions)
-                sides.append(readings(self.forward, values, self.bands)[0])
-        ends = {name: [_ends(side[name]) for side in sides] for name in shared}
+        respond = self._changed() - {action.node for action in self.actions}
+        places = [k for k, name in enumerate(self.graph.names) if name in respond]
+        few = u[:_N_COUPLED]
+        factual, _ = twins(self.graph, self.forward, few, (), self.mode)
+        fresh = rng.standard_normal(few.shape).astype(np.float32)
+        ends = [{name: _ends(column) for name, column in shared.items()}]
+        for chosen in product(range(3), repeat=len(places)):
+            noise = few.copy()
+            for place, how in zip(places, chosen, strict=True):
+                noise[:, place] = (few, -few, fresh)[how][:, place]
+            values = coupled(self.graph, self.forward, noise, factual, self.actions)
+            side, _ = readings(self.forward, values, self.bands)
+            ends.append({name: _ends(column) for name, column in side.items()})
         return {
-            name: {"low": min(e["low"] for e in each), "high": max(e["high"] for e in each)}
-            for name, each in ends.items()
-        }
+            name: {"low": min(each[name]["low"] for each in ends),
+                   "high": max(each[name]["high"] for each in ends)}
+            for name in shared
+        }  # fmt: skip
 
     def _changed(self) -> set[str]:
         """Nodes that the actions change: themselves, and what responds in this mode."""
@@ -310,7 +345,9 @@ def _ends(column: np.ndarray) -> dict[str, float]:
 def _row(name: str, column: np.ndarray, prior: np.ndarray) -> dict:
     unit, what = READINGS.get(name, ("mag", f"AB magnitude in {name}"))
     row = {"name": name, "unit": unit, "meaning": what}
-    told = summary_of(column, np.full(len(column), 1 / len(column)), prior)["remark"]
+    even = np.full(len(column), 1 / len(column))
+    # Of the prior, an action may lead to no galaxy at all.
+    told = summary_of(column, even, prior)["remark"] if len(prior) else ""
     # What an action has set is known, whatever the data say.
     if told == "not informed" and np.ptp(column) > 1e-6:
         return row | dict.fromkeys(ENDS) | {"remark": "the data say no more than the prior"}

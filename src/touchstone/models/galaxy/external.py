@@ -119,10 +119,11 @@ class Judge:
     Args:
         forward: Whose grid of wavelengths, filters and cosmology they are of.
         bands: Names of the bands.
+        redshifts: The lowest and the highest of the model.
     """
 
-    def __init__(self, forward: Forward, bands: tuple[str, ...]):
-        self.bands = bands
+    def __init__(self, forward: Forward, bands: tuple[str, ...], redshifts: tuple[float, float]):
+        self.bands, self.redshifts = bands, redshifts
         self.cosmology: Cosmology = forward.cosmology
         self.wavelength = np.asarray(forward.wavelength, float)
         self._node, self._through = (
@@ -225,8 +226,11 @@ class Judge:
         }  # fmt: skip
         if not entries:
             raise ArtifactError(f"twin: is empty, expected some of {', '.join(known)}")
-        if "redshift" in places and not places["redshift"] > 0:
-            raise ArtifactError(f"twin: redshift: {places['redshift']:g}, expected above zero")
+        low, high = self.redshifts
+        if "redshift" in places and not low <= places["redshift"] <= high:
+            raise ArtifactError(
+                f"twin: redshift: {places['redshift']:g}, the model is of {low:g} to {high:g}"
+            )
         errors = {name: self._numbers(f"errors.{name}", value) for name, value in errors.items()}
         if errors and (missing := sorted(entries.keys() - errors)):
             raise ArtifactError(

@@ -25,9 +25,16 @@ ALIASES = {
     "tau": ("log_tau", 1.0, "Gyr"),
     "metallicity": ("log_metallicity", 0.02, "mass fraction"),
 }
-_PHYSICS = ("age", "log_ssfr", "budget", "fluxes")  # nodes that follow from their parents
-_LETTERS = 24  # of a line in a drawing
-_ACTION = re.compile(r"^\s*([A-Za-z_]\w*)\s*(=|\+|-)\s*([+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*(x?)\s*$")
+# Nodes that follow from their parents, and the noise, which is no property of the galaxy.
+_PHYSICS = (
+    "age", "log_ssfr", "surviving_mass", "returned_mass", "intrinsic", "spectrum", "attenuated",
+    "infrared", "budget", "fluxes", "noise", "photometry", "S",
+)  # fmt: skip
+_ROUNDING = 1e-6  # of a bound: values are of single precision, and some bounds are logarithms
+_LETTERS = 18  # of a line in a drawing
+_ACTION = re.compile(
+    r"^\s*([A-Za-z_]\w*)\s*(=|\+|-)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(x?)\s*$"
+)
 
 
 class GraphError(ValueError):
@@ -132,7 +139,7 @@ class Graph:
         return "\n".join([name, *textwrap.wrap(meaning, _LETTERS), *more])
 
     def values(self, forward: Forward, u: Array) -> dict[str, Array]:
-        """All nodes but budget and fluxes of one galaxy with exogenous terms u, shape (P,)."""
+        """What a galaxy is, of exogenous terms u, shape (P,): all nodes but its parts and light."""
         return self.twin(forward, u, None, (), TOTAL)
 
     def exogenous(self, values: dict[str, Array]) -> Array:
@@ -200,6 +207,8 @@ class Graph:
             allowed = ", ".join([*self.mechanisms, *ALIASES])
             raise ArtifactError(f"do: {name} can not be set, allowed are {allowed}")
         number, low, high = float(digits), *self.mechanisms[node][:2]
+        if not np.isfinite(number):
+            raise ArtifactError(f"do: {words}: {digits} is too large for a number")
         if sign != "=":
             if unit is not None or factor:
                 raise ArtifactError(f"do: {words}: add to {node} in dex, or multiply, as {name}=2x")
@@ -211,22 +220,24 @@ class Graph:
                 raise ArtifactError(f"do: {words}: only {', '.join(ALIASES)} can be multiplied")
             return Action(node, float(np.log10(number)), True, words)
         value = number if unit is None else float(np.log10(number / unit))
-        if not low <= value <= high:
+        if not low - _ROUNDING <= value <= high + _ROUNDING:
             ends = (low, high) if unit is None else (unit * 10.0**low, unit * 10.0**high)
             said = f"do: {words}: {name} is from {ends[0]:.4g} to {ends[1]:.4g}"
             if unit is not None:  # where a factor may have been meant
                 said += f" {of}; {name}={digits}x multiplies it"
             raise ArtifactError(said)
-        return Action(node, value, False, words)
+        return Action(node, float(np.clip(value, low, high)), False, words)
 
-    def outside(self, values: dict[str, np.ndarray], actions: tuple[Action, ...]) -> dict:
-        """Part of the galaxies that an action takes beyond the bounds of its node, by its words."""
-        parts = {}
+    def beyond(
+        self, values: dict[str, np.ndarray], actions: tuple[Action, ...]
+    ) -> dict[str, np.ndarray]:
+        """Galaxies that an action takes beyond the bounds of its node, shape (n,), by its words."""
+        found = {}
         for action in actions:
             low, high = self.mechanisms[action.node][:2]
             value = np.asarray(values[action.node])
-            parts[action.words] = float(((value < low) | (value > high)).mean())
-        return parts
+            found[action.words] = (value < low - _ROUNDING) | (value > high + _ROUNDING)
+        return found
 
     def separated(self, one: str, other: str, given: set[str]) -> bool:
         """Whether two nodes are independent given others, by d-separation.

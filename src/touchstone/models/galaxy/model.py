@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from touchstone.contract import Comparison, Fit, Model, Simulated, summary_of
+from touchstone.contract import Comparison, Drawing, Fit, Model, Simulated, summary_of
 from touchstone.io import artifacts, plain_yaml
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.galaxy import (
@@ -16,6 +16,7 @@ from touchstone.models.galaxy import (
     counterfactual,
     external,
     observation,
+    population,
     quadrature,
     stresses,
     tables,
@@ -31,6 +32,7 @@ _FLOW, _META = "posterior_model.eqx", "model_meta.json"
 _VERSION = 1
 _N_GALLERY, _N_PRIOR = 3, 4000
 MODES = (TOTAL, DIRECT)
+_N_SIMULATED = 8000  # galaxies that a correction for selection rests on
 _N_COMPARED = 500  # rows held out that the flow is compared on
 
 
@@ -42,7 +44,7 @@ class GalaxyModel(Model[Photometry]):
         self._quantities = [
             Quantity.from_config(name, entry) for name, entry in config["parameters"].items()
         ]
-        self.graph = Graph(config["nodes"])
+        self.graph = Graph(config["nodes"] | config["parts"])
         self.bands = tuple(config["bands"])
         self.depth = config["noise"]["depth"]
         self._meta: dict | None = None
@@ -66,9 +68,14 @@ class GalaxyModel(Model[Photometry]):
     @cached_property
     def forward(self) -> Forward:
         """The physics."""
-        redshift = self.graph.mechanisms["redshift"]
         cosmology = Cosmology(**self.config["cosmology"])
-        return Forward(*self.sources, cosmology, (redshift.low, redshift.high))
+        return Forward(*self.sources, cosmology, self._redshifts)
+
+    @property
+    def _redshifts(self) -> tuple[float, float]:
+        """The lowest and the highest."""
+        redshift = self.graph.mechanisms["redshift"]
+        return redshift.low, redshift.high
 
     @cached_property
     def abduction(self) -> Abduction:
@@ -171,18 +178,15 @@ class GalaxyModel(Model[Photometry]):
         said = (plain_yaml.load(meta) if meta.is_file() else None) or {}
         if not isinstance(said, dict):
             raise ArtifactError(f"{meta}: expected keys and values, such as `unit: AB mag`")
-        fluxes, redshift, error = observation.read(files[0], said, self.depth)
-        low, high = self.graph.mechanisms["redshift"][:2]
-        if not low <= redshift <= high:
-            raise ArtifactError(
-                f"{files[0]}: redshift: {redshift:g}, the model is of {low:g} to {high:g}"
-            )
-        what, wavelength = "bands", None
+        fluxes, redshift, error = observation.read(
+            files[0], said, self.depth, self._redshifts, float(self.sources[0].wavelength[-1])
+        )
+        what, wavelength, notes = "bands", None, []
         if isinstance(fluxes, observation.Spectrum):
+            if fluxes.beyond:
+                notes.append(f"{fluxes.beyond} pixels are left out: the model has no light there")
             what, wavelength, fluxes = "pixels", fluxes.wavelength, fluxes.fluxes
-        notes = [f"{int(fluxes.seen.sum())} {what} of one galaxy from {files[0].name}"]
-        if "unit" not in said:
-            notes.append("unit is not stated, and taken as nanomaggies")
+        notes.insert(0, f"{int(fluxes.seen.sum())} {what} of one galaxy from {files[0].name}")
         return self._measured(fluxes, redshift, error, wavelength), notes
 
     def _measured(
@@ -235,7 +239,34 @@ class GalaxyModel(Model[Photometry]):
         comparison = self._held_out(
             u[held][:_N_COMPARED], cases.take(held).take(slice(_N_COMPARED))
         )
-        return Fit(int((~held).sum()), int(held.sum()), {"flow": losses}, [comparison], [])
+        finding, drawing = self._seen_in_part(rng)
+        return Fit(
+            int((~held).sum()), int(held.sum()), {"flow": losses}, [comparison], [],
+            findings=[finding], drawings=[drawing],
+        )  # fmt: skip
+
+    def _seen_in_part(self, rng: np.random.Generator) -> tuple[str, Drawing]:
+        """What is wrong with an average effect among bright galaxies, in words and drawn."""
+        do, of = "mass=2x", "g-r"
+        among = self._population(do, TOTAL, of, "r")
+        rows = population.by_limit(among, rng, _N_SIMULATED)
+        truth, seen, mended = (
+            rows[0][name]["value"] for name in ("everyone", "selected", "corrected")
+        )
+        finding = (
+            f"do({do}), {TOTAL}, changes {of} by {truth:+.4f} mag on average of a simulated "
+            f"population; of its {rows[0]['n']} galaxies brighter than r = {rows[0]['limit']:g} by "
+            f"{seen:+.4f}, which is biased, and corrected for the selection {mended:+.4f}."
+        )
+        caption = (
+            f"Average effect of do({do}) on {of} among galaxies brighter than a limit, with 90 % "
+            "intervals: red as if they were all, blue corrected for the selection. The band is the "
+            "average of the whole population, simulated."
+        )
+        label = f"Average change of {of} (mag)"
+        return finding, Drawing(
+            "selection", caption, partial(population.draw_limits, rows=rows, label=label)
+        )
 
     def _held_out(self, u: np.ndarray, cases: Cases[Photometry]) -> Comparison:
         """Errors of exogenous terms of galaxies held out, beside the regression and the prior."""
@@ -330,8 +361,7 @@ class GalaxyModel(Model[Photometry]):
 
     def question(self, do: str, *, mode: str, strategy: str) -> counterfactual.Question:
         """The question of exogenous terms, whatever they were abducted from."""
-        if mode not in MODES:
-            raise ArtifactError(f"mode: {mode!r} is none of {', '.join(MODES)}")
+        _assert_mode(mode)
         return counterfactual.Question(
             self.graph,
             self.forward,
@@ -370,9 +400,54 @@ class GalaxyModel(Model[Photometry]):
 
         return answer
 
+    def population_effect(
+        self,
+        do: str,
+        *,
+        mode: str,
+        rng: np.random.Generator,
+        of: str = "g-r",
+        seen: population.Selection | None = None,
+        terms: Mapping[str, tuple[float, float]] | None = None,
+        n: int = 3000,
+        n_simulated: int = _N_SIMULATED,
+    ) -> population.Effect:
+        """What an action does to a population, of which the bright galaxies are seen.
+
+        No checkpoint is needed.
+
+        Args:
+            do: As in `counterfactual`.
+            mode: "total" or "direct"; see `Graph.twin`.
+            rng: For all randomness.
+            of: The reading, such as "log_sfr", a band, or a colour.
+            seen: The selection, by default r < 17.77 mag, softly.
+            terms: Mean and standard deviation of the exogenous terms in the population, by node;
+                of others 0 and 1.
+            n: Galaxies of the population, seen or not.
+            n_simulated: Galaxies that the correction rests on.
+
+        Returns:
+            The distribution of the reading without and with the action, and the average effect: of
+            all, of those that are seen, and of all as estimated from those that are seen.
+
+        Raises:
+            ArtifactError: If an action, the mode, a reading or a node is none.
+            SelectionError: If the galaxies that are seen are too far from those simulated.
+        """
+        seen = seen or population.Selection()
+        among = self._population(do, mode, of, seen.band)
+        return among.effect(among.draw(n, rng, terms), among.draw(n_simulated, rng), rng, seen)
+
+    def _population(self, do: str, mode: str, of: str, band: str) -> population.Population:
+        _assert_mode(mode)
+        return population.Population(
+            self.graph, self.forward, self.bands, self.graph.actions(do), mode, of, band
+        )
+
     def external_twin(self, twin: Path | Mapping[str, Any], *, strict: bool) -> dict:
         """Held to the laws, and projected onto them; see `external.Judge`."""
-        judge = external.Judge(self.forward, self.bands)
+        judge = external.Judge(self.forward, self.bands, self._redshifts)
         return judge(twin if isinstance(twin, Mapping) else judge.read(twin), strict=strict)
 
     def record(self, values: dict, data: Path, meta: Path) -> None:
@@ -395,7 +470,7 @@ class GalaxyModel(Model[Photometry]):
         kinds = {name: "inferred" if name in graph.names else "computed" for name in graph.order}
         edges = [(parent, name) for name in graph.order for parent in graph.parents[name]]
         nodes = {name: graph.described(name) for name in graph.order}
-        return Structure(nodes, kinds | {"fluxes": "observed"}, edges)
+        return Structure(nodes, kinds | {"photometry": "observed", "noise": "given"}, edges)
 
     def table(
         self, cases: Cases[Photometry], posterior: Posterior, rng: np.random.Generator
@@ -430,6 +505,11 @@ class GalaxyModel(Model[Photometry]):
         pixels = cases.detail.wavelength
         x = self.abduction.effective if pixels is None else pixels[index]
         return View(x, "Wavelength (Å)", "Flux (nanomaggies)", 1.0)
+
+
+def _assert_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise ArtifactError(f"mode: {mode!r} is none of {', '.join(MODES)}")
 
 
 def _rms(error: np.ndarray) -> float:
