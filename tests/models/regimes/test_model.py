@@ -267,6 +267,26 @@ def test_series_of_other_features_or_from_the_future_are_refused(trained, tmp_pa
         model.read(*write(tmp_path, "future", table, future))
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"outcome": "activity"}, "outcome: 'activity', expected 'output'"),
+        ({"treatment": "spread"}, "treatment: 'spread', expected 'shock'"),
+        ({"horizon": 6}, "horizon: 6, expected 0"),
+        (
+            {"publication_lags": {"activity": 0, "prices": 20, "spread": 1}},
+            "publication_lags: activity: 0, expected at least 20",
+        ),
+    ],
+)
+def test_another_question_than_that_of_the_training_is_refused(changes, said, trained, tmp_path):
+    table = synthetic.draw(np.random.default_rng(9), 160).table
+    other = synthetic.RECIPE._replace(**changes)
+    with pytest.raises(ArtifactError) as error:
+        trained[0].read(*write(tmp_path, "other", table, other))
+    assert str(error.value) == f"{tmp_path / 'other.yaml'}: {said}"
+
+
 def test_the_example_has_the_features_of_the_default_training(tmp_path, monkeypatch):
     model = load_model("regimes")
     data, meta = tmp_path / "example.csv", tmp_path / "example.yaml"

@@ -128,18 +128,11 @@ class Regimes(Model[Window]):
         series.write_recipe(meta, recipe, "simulated")
 
     def read(self, data: Path, meta: Path) -> tuple[Cases[Window], list[str]]:
-        """Series of dates, whose features have to be those of the training."""
+        """Series of dates, of which the question has to be asked that was trained on."""
         table, recipe = _read(artifacts.files(data), meta)
-        known = self.economy.controls
-        problems = [f"{name}: is missing" for name in known if name not in recipe.controls]
-        problems += [
-            f"{name}: is no feature of the training"
-            for name in recipe.controls
-            if name not in known
-        ]
-        if problems:
-            raise ArtifactError(f"{meta}: controls: {'; '.join(problems)}")
-        design = series.design(table, recipe._replace(controls=known))
+        if problems := refusals.other_questions(self.economy, recipe):
+            raise ArtifactError(f"{meta}: {'; '.join(problems)}")
+        design = series.design(table, recipe._replace(controls=self.economy.controls))
         notes = [
             f"{len(design.dates)} dates from {design.dates[0]} to {design.dates[-1]}, each with "
             f"its {recipe.outcome} {recipe.horizon} rows later"

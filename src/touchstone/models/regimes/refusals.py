@@ -12,6 +12,7 @@ from scipy.stats import f as fisher
 
 from touchstone.models.regimes import effects, series
 from touchstone.models.regimes.economy import REGIMES, Economy, Window
+from touchstone.models.regimes.series import Recipe
 
 REASONS = (
     "feature outside its range",
@@ -150,6 +151,31 @@ def _log_power(
     precision = np.linalg.inv(covariance + _ROUNDING * np.eye(len(covariance)))
     square = ((innovations @ precision) * innovations).sum(1)
     return np.log(np.convolve(square, np.ones(min(_STRETCH, len(square))), "valid") + 1e-12)
+
+
+def other_questions(economy: Economy, recipe: Recipe) -> list[str]:
+    """What a recipe asks that is not what was trained on, in words that begin with its key.
+
+    Controls may be in another order, and a series may be published later than in the training.
+    """
+    outcome, treatment = economy.names[:2].tolist()
+    trained = {"outcome": outcome, "treatment": treatment, "horizon": int(economy.horizon)}
+    found = [
+        f"{key}: {given!r}, expected {expected!r}"
+        for key, expected in trained.items()
+        if (given := getattr(recipe, key)) != expected
+    ]
+    known, given = economy.controls, recipe.controls
+    if other := [f"{name}: is missing" for name in known if name not in given] + [
+        f"{name}: is no feature of the training" for name in given if name not in known
+    ]:
+        found.append(f"controls: {'; '.join(other)}")
+    lags = dict(zip(economy.published.tolist(), economy.lags.tolist(), strict=True))
+    return found + [
+        f"publication_lags: {name}: {recipe.publication_lags[name]}, expected at least {days}"
+        for name, days in lags.items()
+        if recipe.publication_lags.get(name, days) < days
+    ]
 
 
 def look_aheads(economy: Economy, names: list[str]) -> list[str]:
