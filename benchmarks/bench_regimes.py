@@ -234,7 +234,8 @@ def responses_by_horizon(n_series: int, rng: np.random.Generator) -> None:
         states = fitted.states(y, np.column_stack([d, x]))
         weight = fitted.ahead(np.asarray(states.filtered), 1)
         rows = responses.Rows(table.dates, d, x, weight, fitted.variance)
-        found = responses.by_horizon(table, recipe, rows, n_horizons, (0.0, 0.5), 100, rng)[0]
+        of_all = responses.by_horizon(table, recipe, rows, n_horizons, (0.0, 0.5), 100, rng)
+        found = of_all.numbers[0]
         # Controls and shocks are independent from date to date, so that the sum stays what it was;
         # on average it lies between those of the regimes, by how much of the treatment is in each.
         for g, known in ((1, truth[0]), (2, truth[1]), (3, truth[1] - truth[0])):

@@ -18,6 +18,7 @@ from touchstone.models.regimes import (
 )
 from touchstone.models.regimes import economy as economies
 from touchstone.models.regimes.economy import Economy
+from touchstone.models.regimes.responses import Responses
 from touchstone.models.regimes.series import Recipe, Table
 from touchstone.models.regimes.switching import Switching
 
@@ -63,24 +64,36 @@ def _when(inside: Bool[np.ndarray, " horizon"]) -> str:
     return f"after {', '.join(stretches)} rows"
 
 
-def by_horizon(found: Economy, recipe: Recipe) -> list[Comparison]:
+def by_horizon(recipe: Recipe, found: Responses) -> list[Comparison]:
     """Responses of each outcome at every sixth horizon, as tables."""
-    horizons = responses.shown(found.responses.shape[2])
+    horizons = responses.shown(found.numbers.shape[2])
     total = "sum of " if recipe.cumulative else ""
     return [
         Comparison(
             f"Response of {total}{outcome} to one unit of {recipe.treatment} (90 %)",
             [
                 {
-                    "name": f"{group}, {h} rows later", "n": int(found.n_rows),
+                    "name": f"{group}, {h} rows later", "n": int(n_rows[h]),
                     **dict(zip(responses.NUMBERS, of_group[h].tolist(), strict=True)),
                 }
                 for group, of_group in zip(responses.GROUPS, of_outcome, strict=True)
                 for h in horizons
             ],
         )
-        for outcome, of_outcome in zip(recipe.outcomes, found.responses, strict=True)
+        for outcome, of_outcome, n_rows in zip(
+            recipe.outcomes, found.numbers, found.n_rows, strict=True
+        )
     ]  # fmt: skip
+
+
+def gaps(recipe: Recipe, found: Responses, n: int) -> list[str]:
+    """How many dates are left out of responses, in a sentence for each outcome that has gaps."""
+    return [
+        f"{of_outcome.min()} to {of_outcome.max()} of {n} dates are left out of the response of "
+        f"{outcome}, by its horizon, since values of it are missing"
+        for outcome, of_outcome in zip(recipe.outcomes, found.n_gaps, strict=True)
+        if of_outcome.any()
+    ]
 
 
 def level(table: Table, recipe: Recipe, rng: np.random.Generator) -> tuple[Drawing, str]:

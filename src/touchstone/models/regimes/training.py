@@ -164,7 +164,7 @@ def learn(
     rows = responses.Rows(fitted.dates, fitted.treatment, x, known, regimes.variance)
     n_horizons, n_series = settings["n_horizons"], settings["n_series"]
     shown = responses.by_horizon(table, recipe, rows, n_horizons, _GRID, n_series, rng)
-    found = _with(found, draws=draws, responses=shown)
+    found = _with(found, draws=draws, responses=shown.numbers)
     held_out = found.window(whole.take(slice(n, None)))
     found = _with(found, break_p=np.array(refusals.break_since(found, held_out)))
     placebos = _placebos(found, pivots, y, d, x, rng)
@@ -177,7 +177,7 @@ def learn(
         )
     tables = [
         *effect_tables,
-        *findings.by_horizon(found, recipe),
+        *findings.by_horizon(recipe, shown),
         findings.posterior(found, prior_of(config, found), rng),
         findings.evidence(fits, n),
         findings.omitted_cause(found, y, d, x),
@@ -189,6 +189,7 @@ def learn(
         f"effects by regime are those of two; the evidence is for {np.argmax(best) + 1} "
         f"(probability {best.max():.2f})"
     )
+    said += findings.gaps(recipe, shown, n)
     said.append(f"{sampled.turbulent[0].mean():.0%} of the dates are turbulent")
     said.append(f"R-hat of the posterior of the training is {sampled.r_hat[0]:.3f}")
     comparisons = [_held_out(regimes, every, n, of_outcome)]
