@@ -72,6 +72,28 @@ def test_nothing_that_was_held_out_changes_the_scaler(trained, tmp_path):
     assert meta["feature_columns"] == list(synthetic.RECIPE.controls)
 
 
+def test_what_is_assumed_is_of_the_date_after_the_last_row(trained):
+    """Features and regime of one date, which was held out; the regime is that of Hamilton's filter
+    over all rows, written out."""
+    learnt = trained[0].economy
+    table = series.read_csv(trained[2] / "series.csv", synthetic.RECIPE)
+    design = series.design(table, synthetic.RECIPE)
+    window = learnt.window(design)
+    np.testing.assert_allclose(learnt.last, window.controls[0, -1])
+    y, d, x = window.outcome[0], window.treatment[0], window.controls[0]
+    left = y - d * learnt.switching.slope[0] - x @ learnt.slope
+    now = np.full(2, 0.5)
+    for value in left:
+        density = np.exp(-0.5 * (value - learnt.intercept) ** 2 / learnt.variance)
+        now = now * density / np.sqrt(learnt.variance)
+        now = now / now.sum() @ learnt.transition
+    # Slopes of the regression are not quite those of the regimes.
+    np.testing.assert_allclose(learnt.now, now, atol=0.03)
+    found = trained[0].predict({"treatment": 1.0}, np.random.default_rng(0))
+    assert found["assumed_at"] == str(design.dates[-1])
+    assert len(design.dates) > int(learnt.n_rows)
+
+
 def test_a_checkpoint_answers_as_the_model_that_wrote_it_and_a_damaged_one_not_at_all(trained):
     model, _, folder = trained
     other = load_model("regimes")

@@ -188,6 +188,7 @@ def answer(economy: Economy, values: dict) -> dict:
     return {
         **_first_row(economy, asked, after, effects),
         "assumed": asked.assumed,
+        "assumed_at": None if economy.last_date is None else str(economy.last_date),
         "outside_training": every,
         "causal_effects": {treatment: effects["average"]},
         "effects_by_regime": {name: effects[name] for name in REGIMES},

@@ -28,7 +28,6 @@ from touchstone.models.regimes.switching import Switching
 _GRID = (0.0, 0.25, 0.5, 0.7, 0.85)  # dependence of the series that calibrate the intervals
 _MORE_WINDOWS = 3  # times the series of other intervals: windows are drawn by these, not judged
 _N_PLACEBOS = 40
-_N_CONTROLS = 99  # simulated series that have as many placebos each
 _N_QUICK = 40  # steps of the fit to a simulated series
 _UNLIKELY = 0.05  # p-value of the placebos below which it is said
 
@@ -51,6 +50,18 @@ class Learnt(NamedTuple):
     tables: list[Comparison]
     said: list[str]
     drawings: list[Drawing]
+
+
+class Calibrated(NamedTuple):
+    """How an average effect is estimated, and its interval made.
+
+    Attributes:
+        folds: Of a number of dates, by the plan that was chosen.
+        pivots: Of effects that are estimated on these folds.
+    """
+
+    folds: Callable[[int], list[Fold]]
+    pivots: Pivots
 
 
 def by_regime(
@@ -118,6 +129,7 @@ def learn(
     ]
     regimes = fit_regimes(config, y, np.column_stack([d, x]), rng)
     states = regimes.states(y, np.column_stack([d, x]))
+    latest = regimes.states(every[:, 0], every[:, 1:])
     bare = Economy(
         names=np.array([recipe.outcome, recipe.treatment, *whole.names]),
         mean=mean,
@@ -134,7 +146,7 @@ def learn(
         intercept=regimes.intercept,
         variance=regimes.variance,
         draws=np.zeros((0, 0)),
-        now=np.exp(np.asarray(states.filtered)[-1]) @ regimes.transition,
+        now=np.exp(np.asarray(latest.filtered)[-1]) @ regimes.transition,
         effect=np.array([[regimes.slope[0], 0, 0, 0]]),
         inflation=np.ones(2),
         errors=np.zeros((2, 0)),
@@ -151,10 +163,12 @@ def learn(
         break_p=np.array(1.0),
         published=np.array(list(recipe.publication_lags)),
         lags=np.array(list(recipe.publication_lags.values()), int),
+        last_date=whole.dates[-1].astype(str),
+        period=np.array(series.period(table)),
     )
     apart = x - bare.centre
     bare = _with(bare, farthest=((apart @ bare.precision) * apart).sum(1).max())
-    found, pivots, effect_tables, said = _effects(bare, y, d, x, config, settings, rng)
+    found, calibrated, effect_tables, said = _effects(bare, y, d, x, config, settings, rng)
     sampled = gibbs.sample(
         found, prior_of(config, found), found.window(fitted), rng,
         settings["n_warmup"], settings["n_draws"],
@@ -167,8 +181,8 @@ def learn(
     found = _with(found, draws=draws, responses=shown.numbers)
     held_out = found.window(whole.take(slice(n, None)))
     found = _with(found, break_p=np.array(refusals.break_since(found, held_out)))
-    placebos = _placebos(found, pivots, y, d, x, rng)
-    row = placebos.rows[0]
+    controls = placebos(recipe.horizon, calibrated, y, d, x, rng)
+    row = controls.rows[0]
     if row["p-value"] < _UNLIKELY:
         said.append(
             f"treatments of other dates have an effect beyond {LEVEL:.0%} intervals in "
@@ -181,7 +195,7 @@ def learn(
         findings.posterior(found, prior_of(config, found), rng),
         findings.evidence(fits, n),
         findings.omitted_cause(found, y, d, x),
-        placebos,
+        controls,
         findings.refused(found, held_out),
     ]
     best = switching.probabilities(fits)
@@ -222,14 +236,19 @@ def _effects(
     config: dict,
     settings: dict,
     rng: np.random.Generator,
-) -> tuple[Economy, Pivots, list[Comparison], list[str]]:
-    """The average effect with its pivots, those by regime, their intervals, what was chosen."""
+) -> tuple[Economy, Calibrated, list[Comparison], list[str]]:
+    """The average effect, those by regime, their intervals and how these came about, what was
+    chosen."""
     n, j = x.shape
     trial = effects.partially_linear(y, d, x, effects.ridge(), effects.folds(n, "full"))
     dependence = effects.autocorrelation(trial.influence[:, 0])
     chosen = effects.choose_plan(n, 2 * j + 1, dependence, settings["n_folds"])
     seed = int(rng.integers(2**31))
-    plan = effects.folds(n, chosen.name, settings["n_folds"], chosen.embargo, seed)
+    folds = partial(
+        effects.folds, plan=chosen.name, n_folds=settings["n_folds"], embargo=chosen.embargo,
+        seed=seed,
+    )  # fmt: skip
+    plan = folds(n)
     average = effects.partially_linear(y, d, x, effects.ridge(), plan)
     n_series = settings["n_series"]
     pivots = effects.linear_calibration(n, j, effects.ridge(), plan, _GRID, n_series, rng)
@@ -278,7 +297,7 @@ def _effects(
         f"have to explain {values[0]:.1%} of what is left of both to explain the effect away",
     ]
     table = Comparison("Effect of one sd, in sd of the outcome (90 %)", rows)
-    return found, pivots, [table], said
+    return found, Calibrated(folds, pivots), [table], said
 
 
 def _doubly_robust(
@@ -372,22 +391,32 @@ def recovered(
 # What else is said --------------------------------------------------------------------------------
 
 
-def _placebos(
-    found: Economy,
-    pivots: Pivots,
+def placebos(
+    horizon: int,
+    calibrated: Calibrated,
     y: np.ndarray,
     d: np.ndarray,
     x: np.ndarray,
     rng: np.random.Generator,
+    n_controls: int = 99,
 ) -> Comparison:
-    """Effects where none can be, with the intervals that are reported: of treatments of other
-    dates, which are not independent of each other, and of the next one."""
+    """Effects where none can be, estimated as the average effect is, with the intervals that are
+    reported: of treatments of other dates, which are not independent of each other, and of the
+    next one.
+
+    Args:
+        horizon: Rows from the treatment to the outcome.
+        calibrated: How the average effect was estimated.
+        y, d, x: Outcome, treatment and controls.
+        rng: For the dates, and the series beside them.
+        n_controls: Simulated series that have as many placebos each.
+    """
 
     def interval(got: effects.Effects) -> tuple[float, float]:
         measured = effects.measured_dependence(got)
-        return pivots.interval(float(got.estimate[0]), float(got.se[0]), measured, LEVEL)
+        return calibrated.pivots.interval(float(got.estimate[0]), float(got.se[0]), measured, LEVEL)
 
-    n, plan = len(y), effects.folds(len(y), "full")
+    n, plan = len(y), calibrated.folds(len(y))
     shifts = rng.choice(np.arange(n // 4, 3 * n // 4), _N_PLACEBOS, replace=False)
 
     def part(y: np.ndarray, d: np.ndarray, x: np.ndarray) -> float:
@@ -403,13 +432,13 @@ def _placebos(
     average = effects.partially_linear(y, d, x, effects.ridge(), plan)
     dependence = effects.measured_dependence(average)
     theirs = [
-        part(*effects.simulate_linear(n, x.shape[1], dependence, rng)) for _ in range(_N_CONTROLS)
+        part(*effects.simulate_linear(n, x.shape[1], dependence, rng)) for _ in range(n_controls)
     ]
-    p_value = (1 + sum(each >= ours for each in theirs)) / (1 + _N_CONTROLS)
-    ahead = int(found.horizon) + 1
+    p_value = (1 + sum(each >= ours for each in theirs)) / (1 + n_controls)
+    ahead = horizon + 1
     now, later = np.column_stack([x, d])[:-ahead], d[ahead:]
     lead = effects.partially_linear(
-        y[:-ahead], later, now, effects.ridge(), effects.folds(len(later), "full")
+        y[:-ahead], later, now, effects.ridge(), calibrated.folds(len(later))
     )
     low, high = interval(lead)
     return Comparison(
