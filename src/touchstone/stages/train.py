@@ -11,6 +11,7 @@ from touchstone.contract import Fit, Model
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results, override
+from touchstone.io.settings import recipe_of
 from touchstone.reliability.calibration import Assessment, assess
 from touchstone.stages import randomness, structure
 from touchstone.vocabulary import Cases, Posterior, Quantity
@@ -52,6 +53,8 @@ def run(
         raise ArtifactError(f"{results.folder / 'datasets'}: holds no data to train on")
     inputs = {f"chunk_{number}": path for number, path in enumerate(data)}
     inputs |= {f"audit_{number}": path for number, path in enumerate(audits)}
+    if (recipe := recipe_of(settings["train"], data[0])) is not None:
+        inputs["meta"] = recipe
     seed = settings["seed"]
     own = {name: settings[name] for name in ("train", "calibration", "budgets")}
     lineage = reports.lineage(

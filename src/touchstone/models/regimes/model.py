@@ -13,6 +13,7 @@ from touchstone.contract import Fit, Model, Simulated
 from touchstone.inference import psis
 from touchstone.io import artifacts, results
 from touchstone.io.artifacts import ArtifactError
+from touchstone.io.settings import recipe_of
 from touchstone.models.regimes import (
     amortised,
     answer,
@@ -185,8 +186,9 @@ class Regimes(Model[Window]):
             )
             table, recipe = series.monthly()
         else:
-            meta = settings["meta"] or data[0].with_suffix(".yaml")
-            table, recipe = _read(data, Path(meta))
+            if (meta := recipe_of(settings, data[0])) is None:
+                raise ArtifactError(f"{data[0]}: needs a YAML file that says what its series are")
+            table, recipe = _read(data, meta)
         learnt = training.learn(table, recipe, self.config, settings, rng)
         prior = training.prior_of(self.config, learnt.economy)
         trained = amortised.train(
