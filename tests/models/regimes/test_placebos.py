@@ -22,7 +22,7 @@ def calibrated():
 
 def rows_of(calibrated, y, d, x, n_controls=25):
     """Of treatments of other dates, and of the treatment that came later."""
-    return training.placebos(0, calibrated, y, d, x, np.random.default_rng(1), n_controls).rows
+    return training.placebos(0, calibrated, y, d, x, np.random.default_rng(1), n_controls)
 
 
 def series(seed):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.regimes import effects, responses, series
@@ -116,3 +117,17 @@ def test_an_outcome_of_few_dates_is_refused_by_its_name():
         responses.by_horizon(
             table._replace(values=values), RECIPE, rows, 7, (0.0,), 20, np.random.default_rng(0)
         )
+
+
+def test_distributed_lags_of_a_level_are_its_response_and_of_changes_that_of_their_sum():
+    rng, n = np.random.default_rng(7), 4000
+    d, noise = rng.standard_normal((2, n))
+    y = lfilter([1], [1, -0.5], np.append(0.0, d[:-1]) + noise)
+    level, change = (
+        effects.distributed_lags(y, d, 2, 3, 6, np.random.default_rng(0), cumulative)
+        for cumulative in (False, True)
+    )
+    truth = np.append(0.0, 0.5 ** np.arange(5))
+    np.testing.assert_allclose(level.estimate, truth, atol=0.08)
+    np.testing.assert_allclose(change.estimate, truth.cumsum(), atol=0.15)
+    assert ((level.low <= truth) & (truth <= level.high)).mean() > 0.8

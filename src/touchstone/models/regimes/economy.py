@@ -171,12 +171,16 @@ class Economy:
         """Names of the features, in their order."""
         return tuple(self.names[2:].tolist())
 
+    @property
+    def row(self) -> str:
+        """What the distance of two rows is called."""
+        return "row" if self.period is None else str(self.period)
+
     def after(self, horizon: int) -> str:
         """A horizon in words, such as "in the same month" and "22 months later"."""
-        period = "row" if self.period is None else str(self.period)
         if horizon == 0:
-            return f"in the same {period}"
-        return f"{horizon} {period}{'s' * (horizon > 1)} later"
+            return f"in the same {self.row}"
+        return f"{horizon} {self.row}{'s' * (horizon > 1)} later"
 
     @property
     def parameters(self) -> Parameters:

@@ -31,6 +31,11 @@ def shown(n_horizons: int) -> range:
     return range(0, n_horizons, max(n_horizons // _N_SHOWN, 1))
 
 
+def farthest(response: Float[np.ndarray, "horizon number"]) -> int:
+    """Horizon at which a response is farthest from zero."""
+    return int(np.abs(response[:, 0]).argmax())
+
+
 class Rows(NamedTuple):
     """Dates of the training.
 

@@ -182,7 +182,7 @@ def learn(
     held_out = found.window(whole.take(slice(n, None)))
     found = _with(found, break_p=np.array(refusals.break_since(found, held_out)))
     controls = placebos(recipe.horizon, calibrated, y, d, x, rng)
-    row = controls.rows[0]
+    row = controls[0]
     if row["p-value"] < _UNLIKELY:
         said.append(
             f"treatments of other dates have an effect beyond {LEVEL:.0%} intervals in "
@@ -191,11 +191,15 @@ def learn(
         )
     tables = [
         *effect_tables,
-        *findings.by_horizon(recipe, shown),
+        *findings.by_horizon(found, recipe, shown),
         findings.posterior(found, prior_of(config, found), rng),
         findings.evidence(fits, n),
         findings.omitted_cause(found, y, d, x),
-        controls,
+        Comparison(
+            f"Placebos of the effect {found.after(recipe.horizon)}: other dates' treatments (part "
+            "beyond 90 %), and the treatment that came later",
+            controls,
+        ),
         findings.refused(found, held_out),
     ]
     best = switching.probabilities(fits)
@@ -208,7 +212,7 @@ def learn(
     said.append(f"R-hat of the posterior of the training is {sampled.r_hat[0]:.3f}")
     comparisons = [_held_out(regimes, every, n, of_outcome)]
     figures = findings.figures(found, recipe, fitted, every[:n], sampled, tables)
-    level, sentence = findings.level(table, recipe, rng)
+    level, sentence = findings.level(found, table, recipe, rng)
     figures.insert(1, level)
     said = [*findings.answers(found, recipe), sentence, *said]
     return Learnt(found, n_held, comparisons, tables, said, figures)
@@ -279,8 +283,11 @@ def _effects(
                 "in units": float(estimate * bare.sd[0] / bare.sd[1]),
             }
         )
+    of_arms: list[str] = []
     if len(np.unique(d)) == 2:
-        rows.append(_doubly_robust(y, d, x, plan, prior, float(bare.sd[0] / bare.sd[1])))
+        unit = float(bare.sd[0] / bare.sd[1])
+        more, of_arms = _doubly_robust(y, d, x, plan, prior, unit)
+        rows += more
     least = sensitivity.regress(y, np.column_stack([d, x]))
     t_value = least.slope[0] / least.se[0]
     values = [sensitivity.robustness(t_value, least.dof, level=v) for v in (None, LEVEL)]
@@ -295,24 +302,37 @@ def _effects(
         f"those of {n_series} simulated series at each of {len(_GRID)} strengths of dependence",
         "an omitted cause of treatment and outcome can not be detected from these data; it would "
         f"have to explain {values[0]:.1%} of what is left of both to explain the effect away",
+        *of_arms,
     ]
-    table = Comparison("Effect of one sd, in sd of the outcome (90 %)", rows)
+    when = bare.after(int(bare.horizon))
+    table = Comparison(f"Effect of one sd, in sd of the outcome, {when} (90 %)", rows)
     return found, Calibrated(folds, pivots), [table], said
 
 
 def _doubly_robust(
     y: np.ndarray, d: np.ndarray, x: np.ndarray, plan: list[Fold], prior: float, unit: float
-) -> dict:
+) -> tuple[list[dict], list[str]]:
     """The average effect of a treatment of two values by the interactive score, which needs only
-    one of its nuisances to be right."""
-    found = effects.interactive(y, d > d.mean(), x, effects.ridge(), LogisticRegression(), plan)
+    one of its nuisances to be right, as a row where there is one; and what is to be said of it."""
+    try:
+        found = effects.interactive(y, d > d.mean(), x, effects.ridge(), LogisticRegression(), plan)
+    except ValueError as error:
+        return [], [f"there is no doubly robust effect: {error}"]
     estimate, se = float(found.estimate[0] / np.ptp(d)), float(found.se[0] / np.ptp(d))
     low, high = effects.asymptotic(estimate, se, len(y), LEVEL)
-    return {
+    row = {
         "name": "average, doubly robust", "n": len(y), "median": estimate, "low": low, "high": high,
         "prior low": -REACH * prior, "prior high": REACH * prior, "low of theory": low,
         "high of theory": high, "in units": estimate * unit,
     }  # fmt: skip
+    said = "the interval of the doubly robust effect is asymptotic, and not calibrated"
+    if found.n_clipped:
+        low, high = effects.OVERLAP
+        said += (
+            f"; the treatment of {found.n_clipped} of {len(y)} dates was all but certain, and "
+            f"their propensities were set to {low:g} or {high:g}: overlap is weak"
+        )
+    return [row], [said]
 
 
 def _simulated(
@@ -399,7 +419,7 @@ def placebos(
     x: np.ndarray,
     rng: np.random.Generator,
     n_controls: int = 99,
-) -> Comparison:
+) -> list[dict]:
     """Effects where none can be, estimated as the average effect is, with the intervals that are
     reported: of treatments of other dates, which are not independent of each other, and of the
     next one.
@@ -441,20 +461,13 @@ def placebos(
         y[:-ahead], later, now, effects.ridge(), calibrated.folds(len(later))
     )
     low, high = interval(lead)
-    return Comparison(
-        "Placebos: other dates' treatments (part beyond 90 %), and the treatment that came later",
-        [
-            {
-                "name": "treatments of other dates", "n": _N_PLACEBOS, "part": ours,
-                "p-value": p_value,
-            },
-            {
-                "name": "the treatment after the outcome", "n": len(later),
-                "median": float(lead.estimate[0]),
-                "low": low, "high": high,
-            },
-        ],
-    )  # fmt: skip
+    return [
+        {"name": "treatments of other dates", "n": _N_PLACEBOS, "part": ours, "p-value": p_value},
+        {
+            "name": "the treatment after the outcome", "n": len(later),
+            "median": float(lead.estimate[0]), "low": low, "high": high,
+        },
+    ]  # fmt: skip
 
 
 def _held_out(regimes: Switching, every: np.ndarray, n: int, regression: np.ndarray) -> Comparison:
