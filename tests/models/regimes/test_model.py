@@ -55,6 +55,17 @@ def test_what_was_found_is_said_first(trained):
     first = trained[1].findings[0]
     assert first.startswith("a unit of shock moves output by -")
     assert "after turbulent dates" in first
+    # Which is of another horizon than what is told of robustness and regimes.
+    learnt = trained[0].economy
+    h = int(np.abs(learnt.responses[0, 0, :, 0]).argmax())
+    assert f"on average {('in the same month', '1 month later')[h]}, where it is" in first
+    low, high = learnt.responses[0, 0, h, 3:]
+    assert f"joint band of all horizons goes from {low:.2g} to {high:.2g}" in first
+    assert "placebos below are of output in the same month" in trained[1].findings[1]
+    titles = [table.title for table in trained[1].tables]
+    for words in ("Effect of one sd", "An omitted cause", "Placebos"):
+        (title,) = (title for title in titles if title.startswith(words))
+        assert "in the same month" in title
     names = [each.name for each in trained[1].drawings]
     assert names[:2] == ["effect_by_horizon", "level"]
 
@@ -122,6 +133,12 @@ def test_clients_of_causal_models_find_their_keys(trained):
     by_horizon = found["effects_by_horizon"]
     assert by_horizon["horizons"] == [0, 1]
     assert by_horizon["output"]["turbulent"].keys() == {"estimate", "low", "high"}
+    assert found["causal_effects"]["shock"]["when"] == "in the same month"
+    farthest = found["farthest_effects"]["output"]
+    average = by_horizon["output"]["average"]
+    assert farthest["horizon"] == int(np.abs(average["estimate"]).argmax())
+    assert farthest["joint_low"] <= farthest["low"] == average["low"][farthest["horizon"]]
+    assert "not detectable" in found["cautions"][0]
 
 
 def test_a_feature_out_of_its_range_is_refused_by_its_name(trained):
@@ -228,6 +245,16 @@ def test_every_problem_of_features_is_said_at_once(trained):
         "extra: is no feature", "spread_lag_28d: is given twice", "prices_lag_28d: is missing",
     ):  # fmt: skip
         assert words in str(error.value)
+
+
+def test_features_of_any_name_are_given_by_it(trained):
+    names = ["yahoo_^GSPC_Close", "GDP growth, real_lag_90d", "fred_GDP_lag_30d"]
+    learnt = replace(trained[0].economy, names=np.array(["output", "shock", *names]))
+    given = "yahoo_^GSPC_Close=0.1,0.3  GDP growth, real_lag_90d=-2e-1 fred_GDP_lag_30d=0.4"
+    found = answer.features_of(learnt, given)
+    assert found == dict(zip(names, ([0.1, 0.3], [-0.2], [0.4]), strict=True))
+    with pytest.raises(ArtifactError, match="GDP growth, real_lag_90d: '' is no finite number"):
+        answer.features_of(learnt, "fred_GDP_lag_30d=1 GDP growth, real_lag_90d")
 
 
 def test_parts_of_the_variance_are_those_of_draws(trained):

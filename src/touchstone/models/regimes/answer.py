@@ -1,5 +1,6 @@
 """Answers of a loaded economy: effects, regimes, and the outcome of one date or of many."""
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,8 +94,10 @@ def features_of(economy: Economy, text: str) -> dict[str, list[float]]:
     names = economy.controls
     values: dict[str, list[float]] = {}
     problems = []
-    for part in text.split():
-        name, _, given = part.partition("=")
+    # Names may hold blanks, values not; what follows the last value is a name without one.
+    *parts, rest = re.split(r"=(\S*)", f"{text} ")
+    pairs = [*zip(parts[::2], parts[1::2], strict=True), (rest, "")]
+    for name, given in [(name.strip(), given) for name, given in pairs if name.strip()]:
         numbers = []
         for value in given.split(","):
             try:
@@ -170,10 +173,14 @@ def answer(economy: Economy, values: dict) -> dict:
     refused = refusals.of_rows(economy, rows)
     every = list(dict.fromkeys(words for each in refused for words in each))
     unit = economy.sd[0] / economy.sd[1]
+    horizon = int(economy.horizon)
     effects = {
-        name: dict(zip(("estimate", "se", "low", "high"), (unit * row).tolist(), strict=True))
+        name: {
+            **dict(zip(("estimate", "se", "low", "high"), (unit * row).tolist(), strict=True)),
+            "horizon": horizon, "when": economy.after(horizon),
+        }
         for name, row in zip(("average", *REGIMES), economy.effect, strict=True)
-    }
+    }  # fmt: skip
     verdicts = np.where(np.array(list(map(len, refused))) > 0, "escalate", "accept")
     of_row = {
         "outcome": {name: getattr(after, name) for name in ("mean", "sd", "low", "high")},
@@ -192,15 +199,40 @@ def answer(economy: Economy, values: dict) -> dict:
         "outside_training": every,
         "causal_effects": {treatment: effects["average"]},
         "effects_by_regime": {name: effects[name] for name in REGIMES},
+        "farthest_effects": _farthest(economy),
         "effects_by_horizon": _by_horizon(economy),
         "model_type": "hybrid_causal_model",
         "n_samples": int(economy.n_rows),
         "n_features": len(economy.controls),
         **found,
-        "robustness_value": float(economy.robustness[0]),
+        "robustness_value": float(economy.robustness[0]),  # of `causal_effects`
+        "cautions": cautions(economy),
         "verdict": "escalate" if every else "accept",
         "n_rows": len(q),
     }
+
+
+def cautions(economy: Economy) -> list[str]:
+    """What no data of this kind can tell: an omitted cause; and how strong it would have to be in
+    the training."""
+    return [
+        "a cause of both treatment and outcome that was not observed is not detectable; in the "
+        f"training it would have to explain {float(economy.robustness[0]):.1%} of what is left of "
+        f"both to explain away the average effect {economy.after(int(economy.horizon))}; of the "
+        "effects at other horizons this says nothing"
+    ]
+
+
+def _farthest(economy: Economy) -> dict:
+    """Of each outcome, the average response where it is farthest from zero, with the joint band of
+    all horizons."""
+    found = {}
+    for outcome, of_outcome in zip(economy.outcomes.tolist(), economy.responses, strict=True):
+        h = responses.farthest(of_outcome[0])
+        names = (name.replace(" ", "_") for name in responses.NUMBERS)
+        numbers = dict(zip(names, of_outcome[0, h].tolist(), strict=True))
+        found[outcome] = {"horizon": h, "when": economy.after(h), **numbers}
+    return found
 
 
 def _by_horizon(economy: Economy) -> dict:
@@ -233,11 +265,12 @@ def _plain(value: Any, one: bool) -> Any:
 def _first_row(economy: Economy, asked: Question, after: Outcomes, effects: dict) -> dict:
     """What every model is shown by."""
     outcome, treatment = economy.names[:2].tolist()
+    at = economy.after(int(economy.horizon))
     estimates = [
         {
             "name": f"effect on {outcome}",
             "unit": f"{outcome} per {treatment}",
-            "meaning": name if name == "average" else f"in the {name} regime",
+            "meaning": f"{name if name == 'average' else f'in the {name} regime'}, {at}",
             "median": row["estimate"],
             "low": row["low"],
             "high": row["high"],
@@ -245,18 +278,20 @@ def _first_row(economy: Economy, asked: Question, after: Outcomes, effects: dict
         for name, row in effects.items()
     ]
     for name, of_outcome in zip(economy.outcomes.tolist(), economy.responses, strict=True):
-        h = int(np.abs(of_outcome[0, :, 0]).argmax())  # where the average is farthest from zero
-        estimates += [
-            {
-                "name": f"response of {name}", "unit": f"{name} per {treatment}",
-                "meaning": f"{group}, {h} rows later", "median": row[0], "low": row[1],
-                "high": row[2],
-            }
-            for group, row in zip(responses.GROUPS, of_outcome[:3, h].tolist(), strict=False)
-        ]  # fmt: skip
+        h = responses.farthest(of_outcome[0])
+        for group, row in zip(responses.GROUPS, of_outcome[:3, h].tolist(), strict=False):
+            meaning = f"{group}, {economy.after(h)}"
+            if group == "average":
+                meaning += f", where it is farthest from zero; jointly {row[3]:.3g} to {row[4]:.3g}"
+            estimates.append(
+                {
+                    "name": f"response of {name}", "unit": f"{name} per {treatment}",
+                    "meaning": meaning, "median": row[0], "low": row[1], "high": row[2],
+                }
+            )  # fmt: skip
     estimates.append(
         {
-            "name": outcome, "unit": "", "meaning": "after the treatment",
+            "name": outcome, "unit": "", "meaning": at,
             "median": float(after.mean[0]), "low": float(after.low[0]),
             "high": float(after.high[0]),
         }

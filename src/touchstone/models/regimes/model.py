@@ -360,15 +360,9 @@ class Regimes(Model[Window]):
         return refusals.of_windows(self.economy, cases.detail)
 
     def cautions(self, cases: Cases[Window], posterior: Posterior) -> list[str]:
-        """A structural break since the training; and what no data of this kind can tell: an omitted
-        cause, and how strong it would have to be in the training."""
-        value = float(self.economy.robustness[0])
-        return [
-            *refusals.breaks(self.economy, cases.detail),
-            "a cause of both treatment and outcome that was not observed is not detectable; in the "
-            f"training it would have to explain {value:.1%} of what is left of both to explain the "
-            "average effect away",
-        ]
+        """A structural break since the training; and what no data of this kind can tell, see
+        `answer.cautions`."""
+        return [*refusals.breaks(self.economy, cases.detail), *answer.cautions(self.economy)]
 
     def predict(self, values: dict, rng: np.random.Generator) -> dict:
         """Effects, regimes and the outcome of one date; see `answer.answer`."""

@@ -78,6 +78,8 @@ class Recipe(NamedTuple):
             given = content.get(key, [] if key in cls._field_defaults else None)
             if not isinstance(given, list) or not all(isinstance(c, str) for c in given):
                 problems.append(f"{key}: {given!r}, expected a list of {what}")
+            elif unreadable := [name for name in given if "=" in name]:
+                problems.append(f"{key}: {', '.join(unreadable)}: a name may not hold `=`")
         lags = content.get("publication_lags", {})
         if not isinstance(lags, dict) or not all(
             type(days) is int and days >= 0 for days in lags.values()
