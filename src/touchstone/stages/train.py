@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from touchstone import figures
 from touchstone.contract import Fit, Model
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
@@ -92,13 +91,8 @@ def run(
 
 def _draw(fit: Fit, results: Results) -> list[dict]:
     """Draw what was learnt; the name of each figure and its caption."""
-    if fit.drawings:
-        from matplotlib.figure import Figure  # here, since few models draw
     for drawing in fit.drawings:
-        figure = Figure(figsize=(figures.PAGE, drawing.height), layout="constrained")
-        drawing.draw(figure)
-        with artifacts.atomic(results.figure(drawing.name)) as temporary:
-            figure.savefig(temporary, dpi=110, format="png")
+        drawing.save(results.figure(drawing.name))
     return [{"name": drawing.name, "caption": drawing.caption} for drawing in fit.drawings]
 
 

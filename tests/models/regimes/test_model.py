@@ -9,7 +9,7 @@ import pytest
 from touchstone.contract import load_model
 from touchstone.io import artifacts
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.regimes import answer, economy, refusals, series, synthetic
+from touchstone.models.regimes import answer, economy, refusals, sensitivity, series, synthetic
 from touchstone.models.regimes.series import LookAheadError
 
 SETTINGS = {
@@ -197,6 +197,11 @@ def test_windows_of_the_training_are_rarely_refused_and_changed_ones_are(trained
     wild = window.outcome.copy()
     wild[:, 60:80] += 6 * rng.standard_normal((60, 20))
     assert np.mean(["unseen regime" in each for each in reasons(wild)]) > 0.9
+    few = replace(learnt, n_regime=np.array([200.0, 6.0]))
+    assert all(
+        any("6 of the training are turbulent" in words for words in each)
+        for each in refusals.of_windows(few, window)
+    )
 
 
 def test_rounding_is_nothing_new_where_one_control_is_the_lag_of_another():
@@ -289,6 +294,36 @@ def test_a_measurement_is_read_inferred_and_judged(trained, tmp_path):
     low, high = np.quantile(found.draws["effect_turbulent"][0], [0.005, 0.995])
     assert low < synthetic.EFFECT[1] * unit < high
     assert "not detectable" in model.cautions(cases, found)[0]
+
+
+def test_a_measurement_is_told_of_its_regimes_and_overlap(trained, tmp_path):
+    """Probabilities that follow the regimes which the series had, smoothed ones closer; and what
+    the controls leave of the treatment."""
+    model, drawn = trained[0], synthetic.draw(np.random.default_rng(12), 160)
+    cases, _ = model.read(*write(tmp_path, "mine", drawn.table, synthetic.RECIPE))
+    state, rng = drawn.state[1:], np.random.default_rng(13)
+    found = {m: model.infer(cases, rng, method=m, budget=BUDGET) for m in ("scores", "switching")}
+    for posterior in found.values():
+        smoothed, filtered = (posterior.latent[name][0] for name in ("smoothed", "filtered"))
+        assert np.corrcoef(smoothed, state)[0, 1] > 0.5
+        assert np.mean((smoothed - state) ** 2) < np.mean((filtered - state) ** 2)
+        assert filtered[-1] == pytest.approx(smoothed[-1], abs=0.15)
+    posterior = found["switching"]
+    told = model.diagnostics(cases, posterior)
+    assert told["turbulent_at_last_date"] == posterior.latent["smoothed"][:, -1]
+    y, d, x = cases.detail.outcome[0], cases.detail.treatment[0], cases.detail.controls[0]
+    left = sensitivity.regress(d, x)
+    left = d - d.mean() - (x - x.mean(0)) @ left.slope
+    assert told["overlap"][0] == pytest.approx(
+        left.std() / np.sqrt(model.economy.treatment_variance)
+    )
+    (drawing,) = model.drawings(cases, posterior)
+    drawing.save(tmp_path / "history.png")
+    assert (tmp_path / "history.png").stat().st_size > 5000
+    assert not any("few dates" in words for words in model.cautions(cases, posterior))
+    calm = {"smoothed": np.full((1, len(y)), 0.02)}
+    (few,) = [w for w in model.cautions(cases, posterior._replace(latent=calm)) if "few" in w]
+    assert few.startswith("too few dates in a regime: 3 of these dates are turbulent")
 
 
 def test_a_window_without_overlap_is_refused(trained, tmp_path):

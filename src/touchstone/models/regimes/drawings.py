@@ -11,6 +11,11 @@ from touchstone.models.regimes.effects import Response
 from touchstone.models.regimes.sensitivity import Benchmark, adjusted
 
 _TURBULENT = "C3"
+PROBABILITIES = (
+    "Smoothed probabilities use all dates, and tell history; filtered ones use no outcome of a "
+    "later date. Parameters are those that all dates tell in both, so that an answer at that date "
+    "would not have had the filtered ones."
+)
 _LIKELY = 0.5  # probability of the turbulent regime, from which on dates are shaded
 
 
@@ -99,7 +104,7 @@ def history(
 
     Args:
         figure: Where to draw.
-        dates: In days.
+        dates: In days, or their numbers.
         outcome: In its unit.
         smoothed: Probability of the turbulent regime given all dates.
         filtered: The same given no later date.

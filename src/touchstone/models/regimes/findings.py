@@ -201,9 +201,7 @@ def figures(
         ),
         Drawing(
             "regime_history",
-            "Regimes over time. Smoothed probabilities use all dates, and tell history; filtered "
-            "ones use no outcome of a later date. Parameters are those of all dates of the "
-            "training in both, which an answer at that date would not have had.",
+            f"Regimes over time. {drawings.PROBABILITIES}",
             partial(
                 drawings.history, dates=fitted.dates, outcome=fitted.outcome,
                 smoothed=sampled.turbulent[0], filtered=sampled.filtered[0], name=recipe.outcome,

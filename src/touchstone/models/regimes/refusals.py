@@ -68,12 +68,9 @@ def of_rows(economy: Economy, rows: Rows) -> list[list[str]]:
             f"{economy.names[1]} has an sd of {sd:.3g} in the training"
         )
     weight = np.column_stack([1 - rows.turbulent, rows.turbulent])
-    for s in np.flatnonzero(economy.n_regime < _LEAST_DATES):
+    for s, words in _few(economy.n_regime, "the training"):
         for k in np.flatnonzero(weight[:, s] > _LEAST_WEIGHT):
-            found[k].append(
-                f"too few dates in a regime: {economy.n_regime[s]:.0f} of the training are "
-                f"{REGIMES[s]}, at least {_LEAST_DATES} are needed"
-            )
+            found[k].append(words)
     if economy.break_p < _UNLIKELY:
         for each in found:
             each.append(
@@ -86,17 +83,16 @@ def of_rows(economy: Economy, rows: Rows) -> list[list[str]]:
 def of_windows(economy: Economy, window: Window) -> list[list[str]]:
     """Why each case, a window of dates with their outcomes, is not answered for."""
     found = []
-    for k, (d, x) in enumerate(zip(window.treatment, window.controls, strict=True)):
+    few = [words for _, words in _few(economy.n_regime, "the training")]
+    for k, (x, left) in enumerate(zip(window.controls, overlap(economy, window), strict=True)):
         said = [
             _range(economy, j, x[:, j])
             for j in np.flatnonzero(_outside(economy, x).any(0)).tolist()
         ]
-        full = np.column_stack([np.ones(len(x)), x])
-        left = d - full @ np.linalg.lstsq(full, d)[0]
-        overlap = float(np.sqrt(left.var() / economy.treatment_variance))
-        if overlap < _LEAST_OVERLAP:
+        said += few
+        if left < _LEAST_OVERLAP:
             said.append(
-                f"no overlap: the controls leave {overlap:.2f} of the variation of "
+                f"no overlap: the controls leave {left:.2f} of the variation of "
                 f"{economy.names[1]} that they left in the training, at least {_LEAST_OVERLAP} "
                 "is needed to tell its effect from theirs"
             )
@@ -108,6 +104,40 @@ def of_windows(economy: Economy, window: Window) -> list[list[str]]:
             )
         found.append(said)
     return found
+
+
+def overlap(economy: Economy, window: Window) -> Float[np.ndarray, " case"]:
+    """How much the treatment of each case varies beside its controls: the standard deviation of
+    what they leave of it, in parts of that in the training."""
+    found = []
+    for d, x in zip(window.treatment, window.controls, strict=True):
+        full = np.column_stack([np.ones(len(x)), x])
+        left = d - full @ np.linalg.lstsq(full, d)[0]
+        found.append(np.sqrt(left.var() / economy.treatment_variance))
+    return np.array(found, float)
+
+
+def few_dates(turbulent: Float[np.ndarray, "case date"]) -> list[str]:
+    """Regimes in which cases have too few dates for an effect, in words: their own posterior says
+    so by its width, since the prior of the effect is about zero."""
+    counts = np.stack([(1 - turbulent).sum(1), turbulent.sum(1)], axis=1)
+    return [
+        f"{words}, and its effect is as good as unknown"
+        for each in counts
+        for _, words in _few(each, "these dates")
+    ]
+
+
+def _few(counts: Float[np.ndarray, " regime"], whose: str) -> list[tuple[int, str]]:
+    """Regimes of too few dates, and what is said of each."""
+    return [
+        (
+            s,
+            f"too few dates in a regime: {counts[s]:.0f} of {whose} are {REGIMES[s]}, at least "
+            f"{_LEAST_DATES} are needed",
+        )
+        for s in np.flatnonzero(counts < _LEAST_DATES).tolist()
+    ]
 
 
 def breaks(economy: Economy, window: Window) -> list[str]:
