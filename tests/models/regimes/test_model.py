@@ -275,6 +275,33 @@ def test_parts_of_the_variance_are_those_of_draws(trained):
     np.testing.assert_allclose(found.sd[0], learnt.sd[0] * y.std(), rtol=0.02)
 
 
+def test_intervals_of_the_outcome_reach_as_far_as_exchangeable_scores_need():
+    """Of 30 scores the 28th: a further one is below it in 28 of 31 cases. One that a normal
+    distribution would have is never undercut."""
+    rng = np.random.default_rng(14)
+    scores = 2 + rng.exponential(size=(4000, 31))
+    inside = [last <= answer.reach(others) for *others, last in scores]
+    assert np.mean(inside) == pytest.approx(28 / 31, abs=4 * np.sqrt(0.09 / 4000))
+    assert answer.reach(np.full(30, 0.1)) == pytest.approx(1.645, abs=1e-3)
+    assert answer.reach(np.ones(8)) is None
+
+
+def test_intervals_of_the_outcome_are_checked_on_dates_held_out(trained):
+    learnt, fit = trained[0].economy, trained[1]
+    (table,) = (each for each in fit.tables if "of the outcome on dates held out" in each.title)
+    plain, rolling = table.rows
+    assert (plain["n"], rolling["n"]) == (fit.n_held_out, fit.n_held_out - 9)
+    assert plain["low"] < 0.9 < plain["high"]  # the series are of the family
+    assert rolling["coverage"] > 0.75
+    assert learnt.outcome_reach[0] == rolling["reach (sd)"] >= plain["reach (sd)"]
+    found = trained[0].predict({"treatment": 1.0}, np.random.default_rng(0))
+    assert found["outcome_interval"] == f"calibrated on {fit.n_held_out} dates held out"
+    low, mean, sd = (found["outcome"][name] for name in ("low", "mean", "sd"))
+    assert (mean - low) / sd == pytest.approx(learnt.outcome_reach[0])
+    old = replace(learnt, outcome_reach=None)
+    assert answer.answer(old, {"treatment": 1.0})["outcome_interval"] == "not calibrated"
+
+
 def test_a_thousand_rows_are_answered_as_each_alone(trained):
     learnt, rng = trained[0].economy, np.random.default_rng(4)
     rows = rng.standard_normal(1000), rng.standard_normal((1000, 3)), rng.random(1000)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from touchstone.contract import REACH
+from touchstone.contract import LEVEL, REACH
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.regimes import refusals, responses
 from touchstone.models.regimes.economy import REGIMES, Economy
@@ -17,7 +17,8 @@ class Outcomes(NamedTuple):
 
     Attributes:
         mean, sd: Of the predictive distribution, shape (row,).
-        low, high: 90 % interval of a normal distribution of these moments, shape (row,).
+        low, high: 90 % interval, shape (row,): as many of these standard deviations wide as the
+            dates held out need, or a normal distribution where the artefact does not say.
         parameter, regime, noise: Parts of the variance: that the parameters are not known, that the
             regime is not known, and what stays if both were; they add up to one, shape (row,).
     """
@@ -57,7 +58,8 @@ def outcomes(
     total = parameter + regime + noise
     unit, sd = economy.sd[0], np.sqrt(total)
     mean = economy.mean[0] + unit * (expected @ centre)
-    half = REACH * unit * sd
+    far = REACH if economy.outcome_reach is None else economy.outcome_reach[0]
+    half = far * unit * sd
     return Outcomes(
         mean, unit * sd, mean - half, mean + half,
         parameter / total, regime / total, noise / total,
@@ -205,11 +207,36 @@ def answer(economy: Economy, values: dict) -> dict:
         "n_samples": int(economy.n_rows),
         "n_features": len(economy.controls),
         **found,
+        "outcome_interval": _calibration(economy),
         "robustness_value": float(economy.robustness[0]),  # of `causal_effects`
         "cautions": cautions(economy),
         "verdict": "escalate" if every else "accept",
         "n_rows": len(q),
     }
+
+
+def reach(scores: Float[np.ndarray, " date"]) -> float | None:
+    """Standard deviations from the mean of an outcome to the ends of its 90 % interval.
+
+    By split conformal (Papadopoulos et al. 2002): the interval holds the outcome of a further date
+    that is exchangeable with those given. No less than those of a normal distribution, since later
+    dates than a calm stretch, which is what may be held out, need not be calm.
+
+    Args:
+        scores: Errors of outcomes that nothing was fitted to, in standard deviations.
+
+    Returns:
+        None if they are too few.
+    """
+    k = int(np.ceil((len(scores) + 1) * LEVEL))
+    return max(REACH, float(np.sort(scores)[k - 1])) if k <= len(scores) else None
+
+
+def _calibration(economy: Economy) -> str:
+    """What the interval of the outcome rests on."""
+    if economy.outcome_reach is None:
+        return "not calibrated"
+    return f"calibrated on {economy.outcome_reach[1]:.0f} dates held out"
 
 
 def cautions(economy: Economy) -> list[str]:
@@ -218,8 +245,8 @@ def cautions(economy: Economy) -> list[str]:
     return [
         "a cause of both treatment and outcome that was not observed is not detectable; in the "
         f"training it would have to explain {float(economy.robustness[0]):.1%} of what is left of "
-        f"both to explain away the average effect {economy.after(int(economy.horizon))}; of the "
-        "effects at other horizons this says nothing"
+        f"both to explain away the average effect {economy.after(int(economy.horizon))}, which "
+        "says nothing of those at other horizons"
     ]
 
 
@@ -291,7 +318,7 @@ def _first_row(economy: Economy, asked: Question, after: Outcomes, effects: dict
             )  # fmt: skip
     estimates.append(
         {
-            "name": outcome, "unit": "", "meaning": at,
+            "name": outcome, "unit": "", "meaning": f"{at}, {_calibration(economy)}",
             "median": float(after.mean[0]), "low": float(after.low[0]),
             "high": float(after.high[0]),
         }

@@ -129,6 +129,9 @@ class Economy:
         lags: Days after its date at which each is known, shape (series,).
         last_date: Of the last row. Artefacts before this and what follows was kept have None.
         period: Distance of rows in words, such as "month".
+        outcome_reach: Standard deviations from the mean of the outcome to the ends of its 90 %
+            interval, see `answer.reach`; and the number of dates held out that it is of, shape
+            (2,).
     """
 
     names: np.ndarray
@@ -165,6 +168,7 @@ class Economy:
     lags: Int[np.ndarray, " series"]
     last_date: np.ndarray | None = None
     period: np.ndarray | None = None
+    outcome_reach: Float[np.ndarray, " 2"] | None = None
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -179,7 +183,7 @@ class Economy:
     def after(self, horizon: int) -> str:
         """A horizon in words, such as "in the same month" and "22 months later"."""
         if horizon == 0:
-            return f"in the same {self.row}"
+            return "on the same date" if self.period is None else f"in the same {self.period}"
         return f"{horizon} {self.row}{'s' * (horizon > 1)} later"
 
     @property

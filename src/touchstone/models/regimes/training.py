@@ -9,8 +9,8 @@ from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 
 from touchstone.contract import LEVEL, REACH, Comparison, Drawing
-from touchstone.models.regimes import economy as economies
 from touchstone.models.regimes import (
+    answer,
     effects,
     findings,
     gibbs,
@@ -20,10 +20,12 @@ from touchstone.models.regimes import (
     series,
     switching,
 )
+from touchstone.models.regimes import economy as economies
 from touchstone.models.regimes.economy import REGIMES, Economy
 from touchstone.models.regimes.effects import Effects, Fold, Pivots
 from touchstone.models.regimes.series import Recipe, Table
 from touchstone.models.regimes.switching import Switching
+from touchstone.reliability.guardrail import wilson
 
 _GRID = (0.0, 0.25, 0.5, 0.7, 0.85)  # dependence of the series that calibrate the intervals
 _MORE_WINDOWS = 3  # times the series of other intervals: windows are drawn by these, not judged
@@ -181,6 +183,7 @@ def learn(
     found = _with(found, draws=draws, responses=shown.numbers)
     held_out = found.window(whole.take(slice(n, None)))
     found = _with(found, break_p=np.array(refusals.break_since(found, held_out)))
+    found, ahead, of_outcome_ahead = outcome_ahead(found, found.window(whole))
     controls = placebos(recipe.horizon, calibrated, y, d, x, rng)
     row = controls[0]
     if row["p-value"] < _UNLIKELY:
@@ -201,6 +204,7 @@ def learn(
             controls,
         ),
         findings.refused(found, held_out),
+        ahead,
     ]
     best = switching.probabilities(fits)
     said.append(
@@ -209,6 +213,7 @@ def learn(
     )
     said += findings.gaps(recipe, shown, n)
     said.append(f"{sampled.turbulent[0].mean():.0%} of the dates are turbulent")
+    said.append(of_outcome_ahead)
     said.append(f"R-hat of the posterior of the training is {sampled.r_hat[0]:.3f}")
     comparisons = [_held_out(regimes, every, n, of_outcome)]
     figures = findings.figures(found, recipe, fitted, every[:n], sampled, tables)
@@ -468,6 +473,45 @@ def placebos(
             "median": float(lead.estimate[0]), "low": low, "high": high,
         },
     ]  # fmt: skip
+
+
+def outcome_ahead(found: Economy, window: economies.Window) -> tuple[Economy, Comparison, str]:
+    """How often intervals of the outcome hold it on dates held out, one step ahead.
+
+    Args:
+        found: The economy.
+        window: All its rows, those that were trained on first.
+
+    Returns:
+        The economy, with how far its intervals have to reach; a table; and what it says.
+    """
+    y, d, x = window.outcome[0], window.treatment[0], window.controls[0]
+    filtered = np.asarray(found.switching.states(y, np.column_stack([d, x])).filtered)
+    known = found.switching.ahead(filtered, int(found.horizon) + 1)
+    later = slice(int(found.n_rows), None)
+    said = answer.outcomes(found, d[later], x[later], known[later, 1])
+    scores = np.abs(found.mean[0] + found.sd[0] * y[later] - said.mean) / said.sd
+    n = len(scores)
+    reach = [answer.reach(scores[:k]) for k in range(n + 1)]
+    # What the dates held out before each would have given.
+    pairs = [(score, limit) for score, limit in zip(scores, reach, strict=False) if limit]
+    held = {
+        "normal, not calibrated": (scores <= REACH, REACH),
+        "calibrated on the dates held out before": (np.array([s <= r for s, r in pairs]), reach[n]),
+    }
+    rows = []
+    for name, (inside, far) in held.items():
+        if len(inside):
+            rate = wilson(inside.mean(), len(inside))
+            of_rate = {"coverage": rate.value, "low": rate.low, "high": rate.high}
+            rows.append({"name": name, "n": len(inside), **of_rate, "reach (sd)": far})
+    words = "; ".join(
+        "{name}: {coverage:.2f} ({low:.2f} to {high:.2f}) of {n}".format(**row) for row in rows
+    )
+    if reach[n] is not None:
+        found = _with(found, outcome_reach=np.array([reach[n], n]))
+    table = Comparison("90 % intervals of the outcome on dates held out, one step ahead", rows)
+    return found, table, f"of the outcomes held out, 90 % intervals hold these parts: {words}"
 
 
 def _held_out(regimes: Switching, every: np.ndarray, n: int, regression: np.ndarray) -> Comparison:
