@@ -375,7 +375,7 @@ class Regimes(Model[Window]):
         kind can tell, see `answer.cautions`."""
         return [
             *refusals.breaks(self.economy, cases.detail),
-            *refusals.few_dates(posterior.latent["smoothed"]),
+            *refusals.few_dates(self.economy, posterior.latent["smoothed"]),
             *answer.cautions(self.economy),
         ]
 

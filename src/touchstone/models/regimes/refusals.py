@@ -83,13 +83,11 @@ def of_rows(economy: Economy, rows: Rows) -> list[list[str]]:
 def of_windows(economy: Economy, window: Window) -> list[list[str]]:
     """Why each case, a window of dates with their outcomes, is not answered for."""
     found = []
-    few = [words for _, words in _few(economy.n_regime, "the training")]
     for k, (x, left) in enumerate(zip(window.controls, overlap(economy, window), strict=True)):
         said = [
             _range(economy, j, x[:, j])
             for j in np.flatnonzero(_outside(economy, x).any(0)).tolist()
         ]
-        said += few
         if left < _LEAST_OVERLAP:
             said.append(
                 f"no overlap: the controls leave {left:.2f} of the variation of "
@@ -117,15 +115,18 @@ def overlap(economy: Economy, window: Window) -> Float[np.ndarray, " case"]:
     return np.array(found, float)
 
 
-def few_dates(turbulent: Float[np.ndarray, "case date"]) -> list[str]:
-    """Regimes in which cases have too few dates for an effect, in words: their own posterior says
-    so by its width, since the prior of the effect is about zero."""
+def few_dates(economy: Economy, turbulent: Float[np.ndarray, "case date"]) -> list[str]:
+    """Regimes of which cases, or the training, have too few dates for an effect, in words.
+
+    No reason to refuse a window: its own posterior of such an effect is as wide as the prior.
+
+    Args:
+        economy: That was learnt.
+        turbulent: Probability of the turbulent regime at each date of each case.
+    """
     counts = np.stack([(1 - turbulent).sum(1), turbulent.sum(1)], axis=1)
-    return [
-        f"{words}, and its effect is as good as unknown"
-        for each in counts
-        for _, words in _few(each, "these dates")
-    ]
+    found = [words for each in counts for _, words in _few(each, "these dates")]
+    return found + [words for _, words in _few(economy.n_regime, "the training")]
 
 
 def _few(counts: Float[np.ndarray, " regime"], whose: str) -> list[tuple[int, str]]:
