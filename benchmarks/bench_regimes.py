@@ -10,6 +10,7 @@ WHAT is one of
     responses  intervals and joint bands of responses by horizon and regime
     states     filtered probabilities of the regime, beside statsmodels and hmmlearn
     one_step   log scores of the next date of three real series, beside statsmodels and hmmlearn
+    outcome    intervals of the outcome of dates held out, one step ahead, of the released artefact
     guarantee  false alarms of a rule where the dates, and the windows, depend on each other
     speed      an answer of `predict`, one row and a batch
 
@@ -36,7 +37,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import SplineTransformer, StandardScaler
 
-from touchstone.contract import load_model
+from touchstone.contract import folders, load_model
 from touchstone.models.regimes import (
     amortised,
     economy,
@@ -234,7 +235,8 @@ def responses_by_horizon(n_series: int, rng: np.random.Generator) -> None:
         states = fitted.states(y, np.column_stack([d, x]))
         weight = fitted.ahead(np.asarray(states.filtered), 1)
         rows = responses.Rows(table.dates, d, x, weight, fitted.variance)
-        found = responses.by_horizon(table, recipe, rows, n_horizons, (0.0, 0.5), 100, rng)[0]
+        of_all = responses.by_horizon(table, recipe, rows, n_horizons, (0.0, 0.5), 100, rng)
+        found = of_all.numbers[0]
         # Controls and shocks are independent from date to date, so that the sum stays what it was;
         # on average it lies between those of the regimes, by how much of the treatment is in each.
         for g, known in ((1, truth[0]), (2, truth[1]), (3, truth[1] - truth[0])):
@@ -454,6 +456,31 @@ def one_step(n_series: int, rng: np.random.Generator) -> None:
 # The rule and the answers -------------------------------------------------------------------------
 
 
+def outcome(n_series: int, rng: np.random.Generator) -> None:
+    """Intervals of the outcome one step ahead, on the dates that the training of the released
+    artefact held out, and on those of economies of its posterior."""
+    model = load_model("regimes")
+    model.load(folders()["regimes"] / "pretrained")
+    learnt = model.economy
+    own = learnt.window(series.design(*series.monthly()))
+    n_dates = own.outcome.shape[1]
+    chosen = rng.integers(len(learnt.draws), size=n_series)
+    parameters = Parameters(*(values[chosen] for values in learnt.parameters))
+    drawn = economy.draw(learnt, parameters, n_dates, rng, rng)
+    of_series = [
+        training.outcome_ahead(learnt, economy.Window(*(a[k : k + 1] for a in drawn)))[1].rows
+        for k in range(n_series)
+    ]
+    for number, row in enumerate(training.outcome_ahead(learnt, own)[1].rows):
+        parts = np.array([rows[number]["coverage"] for rows in of_series])
+        error = 1.96 * parts.std() / np.sqrt(n_series)
+        print(
+            f"{row['name']}: {row['coverage']:.3f} [{row['low']:.3f}, {row['high']:.3f}] of "
+            f"{row['n']} dates; {parts.mean():.3f} ± {error:.3f} in {n_series} simulated series",
+            flush=True,
+        )
+
+
 def guarantee(n_series: int, rng: np.random.Generator) -> None:
     """False alarms at 5 % of a rule that was calibrated on earlier windows of the same series,
     which are exchangeable but for their edges; and on windows of independent dates."""
@@ -515,6 +542,7 @@ TASKS = {
     "responses": responses_by_horizon,
     "states": states,
     "one_step": one_step,
+    "outcome": outcome,
     "guarantee": guarantee,
     "speed": speed,
 }

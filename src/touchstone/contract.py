@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from touchstone.io import plain_yaml
+from touchstone.io.artifacts import atomic
 from touchstone.vocabulary import Cases, Check, Json, Posterior, Quantity, Structure, View
 
 if TYPE_CHECKING:
@@ -51,6 +52,17 @@ class Drawing(NamedTuple):
     caption: str
     draw: "Callable[[FigureBase], None]"
     height: float = 3.6
+
+    def save(self, file: Path) -> None:
+        """Write it as PNG."""
+        from matplotlib.figure import Figure  # here, since few models draw
+
+        from touchstone.figures import PAGE
+
+        figure = Figure(figsize=(PAGE, self.height), layout="constrained")
+        self.draw(figure)
+        with atomic(file) as temporary:
+            figure.savefig(temporary, dpi=110, format="png")
 
 
 class Fit(NamedTuple):
@@ -456,6 +468,15 @@ class Model[Detail](ABC):
             independent and standard normal, shape (draw, sample).
         """
         return {}
+
+    def diagnostics(self, cases: Cases[Detail], posterior: Posterior) -> dict[str, np.ndarray]:
+        """What is to be known of each case besides its metrics, by name, shape (case,) each: it is
+        reported, and no rule looks at it."""
+        return {}
+
+    def drawings(self, cases: Cases[Detail], posterior: Posterior) -> list[Drawing]:
+        """Figures of a measurement that only this model knows how to draw."""
+        return []
 
     def cautions(self, cases: Cases[Detail], posterior: Posterior) -> list[str]:
         """What the data of a measurement can not tell apart, and what would, in words."""

@@ -183,6 +183,7 @@ class Posterior(NamedTuple):
         prediction: What the draws predict.
         log_evidence: Of the observation; NaN where the engine does not know it.
         computation: Whether the draws may be believed to be those of the posterior.
+        latent: What the draws say of hidden states of each case, by name, the case first.
     """
 
     draws: dict[str, np.ndarray]
@@ -193,6 +194,7 @@ class Posterior(NamedTuple):
     prediction: Prediction
     log_evidence: Float[np.ndarray, " case"]
     computation: Computation
+    latent: dict[str, np.ndarray] = {}  # noqa: RUF012 (is never written to)
 
     def take(self, index: Index) -> "Posterior":
         """What it says of some of the cases, by index or slice."""

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import kstest
 
 from touchstone import contract
-from touchstone.contract import load_model
+from touchstone.contract import Drawing, load_model
 from touchstone.io import reports, settings
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results
@@ -333,6 +333,19 @@ def test_a_mismatch_that_the_finer_simulator_knows_of_is_resolved(done):
     assert "touchstone infer" not in words
     text = page.render(again, None)
     assert "The posterior with a drift" in text and "Resolved: a drift" in text
+
+
+def test_figures_of_the_models_own_stand_on_the_page_with_their_captions(done, tmp_path):
+    report = done.infer("plain", *measured(done, "plain")).report
+    assert "drawings" not in report  # of a model that has none
+    own = Drawing("states", "What is hidden.", lambda figure: figure.subplots().plot([0, 1]))
+    own.save(tmp_path / "plain_states.png")
+    own.save(tmp_path / "plain.png")
+    text = page.render(
+        {**report, "drawings": [{"name": own.name, "caption": own.caption}]}, tmp_path / "plain.png"
+    )
+    assert text.count("data:image/png") == 2
+    assert "<figcaption>What is hidden.</figcaption>" in text
 
 
 def test_what_the_finer_simulator_does_not_explain_is_not_resolved_by_it(done):

@@ -127,6 +127,14 @@ def chunks(wildcards):
     return [str(given)] if given else made
 
 
+def recipe(wildcards):
+    """What says what given data are, for models whose training takes a file of that."""
+    model_id = model_of(wildcards)
+    given = given_data(model_id)
+    found = given and settings_.recipe_of(config[model_id]["train"], Path(given))
+    return [str(found)] if found else []
+
+
 def audits(wildcards):
     """Audits of the chunks; a chunk from elsewhere has none."""
     numbers = chunk_numbers(model_of(wildcards))

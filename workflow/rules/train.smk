@@ -9,6 +9,7 @@ rule train:
             "figures",
         ),
         data=chunks,
+        recipe=recipe,
         audits=audits,
     output:
         checkpoint="results/{run}/checkpoints/trained/manifest.json",

@@ -144,6 +144,22 @@ def measurement_paths(measurement: dict) -> tuple[str, str]:
     return data, meta or (f"{path}.yaml" if path.is_dir() else str(path.with_suffix(".yaml")))
 
 
+def recipe_of(train: dict, data: Path) -> Path | None:
+    """YAML that says what the data of a training are.
+
+    Args:
+        train: Settings of the training; those with a key `meta` are of a model that takes one.
+        data: What is trained on.
+
+    Returns:
+        What `meta` names, else the file of the data's name where there is one.
+    """
+    if "meta" not in train:
+        return None
+    beside = data.with_suffix(".yaml")
+    return Path(train["meta"]) if train["meta"] else beside if beside.is_file() else None
+
+
 def assert_measurement(measurement: dict) -> None:
     """Refuse a measurement whose files are not there, also where a page of it is.
 

@@ -37,6 +37,12 @@ def in_family(
     return cases, posterior
 
 
+def diagnostics(model: Model, cases: Cases, posterior: Posterior) -> dict[str, np.ndarray]:
+    """What the model says of each case besides, by the names of the columns of a score table."""
+    own = model.diagnostics(cases, posterior)
+    return {f"diagnostic_{name}": values for name, values in own.items()}
+
+
 def evidence(
     model: Model,
     cases: Cases,

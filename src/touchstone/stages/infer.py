@@ -15,7 +15,7 @@ from touchstone.reliability.decision import Decision
 from touchstone.reliability.judgeable import obstacles
 from touchstone.reliability.scores import coverage_90, predictive_metrics
 from touchstone.stages import escalation, randomness, records
-from touchstone.stages.cases import evidence
+from touchstone.stages.cases import diagnostics, evidence
 from touchstone.stages.checkpoints import Judge, prepare
 from touchstone.stages.verdicts import judge_computation, judge_model, numbered, places
 from touchstone.vocabulary import Cases, Posterior
@@ -124,7 +124,10 @@ def answer(
     timing = {"infer_s": time.perf_counter() - started}
     found = evidence(model, cases, posterior)
     metrics = pd.DataFrame(
-        predictive_metrics(cases, posterior) | coverage_90(cases, posterior) | found
+        predictive_metrics(cases, posterior)
+        | coverage_90(cases, posterior)
+        | found
+        | diagnostics(model, cases, posterior)
     )
     outside = model.outside_training(cases)
     computation = judge_computation(posterior)
@@ -160,6 +163,8 @@ def answer(
         "posterior": model.table(cases, posterior, randomness.generator(seed, "infer", 1)),
         "metrics": metrics.to_dict("records"),
     }
+    if own := model.drawings(cases, posterior):
+        body["drawings"] = [{"name": each.name, "caption": each.caption} for each in own]
     body["uninformed"] = escalation.uninformed(model, body["posterior"])
     verdict = judged.verdict.decision
     leaves_open = verdict == "escalate" or (verdict == "accept" and bool(body["uninformed"]))

@@ -21,7 +21,7 @@ def render(report: dict, figure: Path | None) -> str:
 
     Args:
         report: Of the kind `infer`.
-        figure: PNG; None leaves it out.
+        figure: PNG, beside which are those of the model's own; None leaves all out.
     """
     import jinja2  # here, since only those who ask for a page wait for it
 
@@ -42,7 +42,17 @@ def render(report: dict, figure: Path | None) -> str:
         artefact=summary.artefact_sentence(report),
         table=summary.posterior_table(report),
         figure=embedded(figure) if figure else None,
+        drawings=[
+            {**each, "data": embedded(path)}
+            for each in report.get("drawings", [])
+            if figure and (path := _beside(figure, each["name"])).is_file()
+        ],
     )
+
+
+def _beside(figure: Path, name: str) -> Path:
+    """A figure of the model's own, beside that of an answer."""
+    return figure.with_stem(f"{figure.stem}_{name}")
 
 
 def embedded(figure: Path) -> str:
@@ -92,11 +102,15 @@ def write_all(model: Model, inference: Inference, folder: Path, name: str) -> li
     """
     report, figure, page = (folder / f"{name}.{suffix}" for suffix in ("json", "png", "html"))
     draw(model, inference, figure)
+    drawings = model.drawings(inference.cases, inference.posterior)
+    own = [_beside(figure, drawing.name) for drawing in drawings]
+    for drawing, file in zip(drawings, own, strict=True):
+        drawing.save(file)
     write(inference.report, figure, page)
     artifacts.write_json(report, inference.report)
     table = folder / f"{name}_posterior.csv"  # another name than the record's
     artifacts.write_csv(table, posterior_rows(inference.report))
-    return [report, figure, page, table]
+    return [report, figure, *own, page, table]
 
 
 def draw(model: Model, inference: Inference, file: Path) -> None:

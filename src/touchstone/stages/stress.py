@@ -16,7 +16,7 @@ from touchstone.reliability import comparison, control
 from touchstone.reliability.novelty import Reference
 from touchstone.reliability.scores import judge
 from touchstone.stages import randomness
-from touchstone.stages.cases import evidence, in_family
+from touchstone.stages.cases import diagnostics, evidence, in_family
 from touchstone.stages.checkpoints import load
 from touchstone.vocabulary import Cases, Posterior
 
@@ -209,6 +209,7 @@ def _judged(
     runs = judge(model.quantities, model.config["watched"], cases, posterior)
     runs["condition_samples"] = cases.mask.sum(1).astype(float)
     found = evidence(model, cases, posterior)
+    found |= diagnostics(model, cases, posterior)
     return Outcome(variant, cases, posterior, pd.DataFrame(who | dict(runs) | found))
 
 

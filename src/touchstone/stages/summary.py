@@ -396,6 +396,7 @@ def prediction_text(report: dict) -> str:
     if assumed:
         parts.append(_filled(f"Not given, so taken from the training: {assumed}."))
     parts.append(_filled(f"{report['verdict'].upper()}: {report['reason']}."))
+    parts += [_filled(f"Caution: {caution}.") for caution in report.get("cautions", [])]
     parts.append(_filled(f"Artefact of {report['model_id']}: {report['artefact']}."))
     return "\n\n".join(parts)
 

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from touchstone import figures
 from touchstone.contract import Fit, Model
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.results import Results, override
+from touchstone.io.settings import recipe_of
 from touchstone.reliability.calibration import Assessment, assess
 from touchstone.stages import randomness, structure
 from touchstone.vocabulary import Cases, Posterior, Quantity
@@ -52,6 +52,8 @@ def run(
         raise ArtifactError(f"{results.folder / 'datasets'}: holds no data to train on")
     inputs = {f"chunk_{number}": path for number, path in enumerate(data)}
     inputs |= {f"audit_{number}": path for number, path in enumerate(audits)}
+    if (recipe := recipe_of(settings["train"], data[0])) is not None:
+        inputs["meta"] = recipe
     seed = settings["seed"]
     own = {name: settings[name] for name in ("train", "calibration", "budgets")}
     lineage = reports.lineage(
@@ -89,13 +91,8 @@ def run(
 
 def _draw(fit: Fit, results: Results) -> list[dict]:
     """Draw what was learnt; the name of each figure and its caption."""
-    if fit.drawings:
-        from matplotlib.figure import Figure  # here, since few models draw
     for drawing in fit.drawings:
-        figure = Figure(figsize=(figures.PAGE, drawing.height), layout="constrained")
-        drawing.draw(figure)
-        with artifacts.atomic(results.figure(drawing.name)) as temporary:
-            figure.savefig(temporary, dpi=110, format="png")
+        drawing.save(results.figure(drawing.name))
     return [{"name": drawing.name, "caption": drawing.caption} for drawing in fit.drawings]
 
 

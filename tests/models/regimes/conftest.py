@@ -1,5 +1,7 @@
 """An economy that stands for one that was learnt."""
 
+from dataclasses import MISSING, fields
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,8 @@ J = 3
 def learnt():
     """An economy that stands for one that was learnt from data, and its prior."""
     memory = np.diag([0.8, 0.5, 0.2])
-    fields = dict.fromkeys(economy.Economy.__dataclass_fields__, np.zeros(1)) | {
+    needed = [each.name for each in fields(economy.Economy) if each.default is MISSING]
+    values = dict.fromkeys(needed, np.zeros(1)) | {
         "names": np.array(["y", "d", "a", "b", "c"]),
         "mean": np.zeros(2 + J),
         "sd": np.ones(2 + J),
@@ -25,6 +28,7 @@ def learnt():
         "slope": np.array([0.4, 0.0, -0.3]),
         "treatment_slope": np.array([0.0, 0.3, 0.3, 0.0]),
         "treatment_variance": np.float64(0.8),
+        "horizon": np.array(0),
     }
     prior = economy.prior_of(load_model("regimes").config, 0.8, 0.8)
-    return economy.Economy(**fields), prior
+    return economy.Economy(**values), prior

@@ -105,6 +105,21 @@ def test_the_interactive_score_is_unbiased_where_one_nuisance_is_wrong():
     assert 0.7 < se.mean() / estimate.std() < 1.5
 
 
+def test_an_arm_that_folds_hardly_have_is_an_error_and_clipped_propensities_are_counted():
+    rng = np.random.default_rng(7)
+    x, i = rng.standard_normal((120, 1)), np.arange(120)
+    y = rng.standard_normal(120)
+    given = LinearRegression(), LogisticRegression(C=1e6), effects.folds(120, "blocked", 4)
+    # All who were treated are in one block, so that nobody is left to fit on.
+    with pytest.raises(ValueError, match="a fold is fitted on 0 dates of one arm, at least 10"):
+        effects.interactive(y, i < 30, x, *given)
+    found = effects.interactive(y, x[:, 0] + 0.05 * rng.standard_normal(120) > 0, x, *given)
+    sure = np.abs(found.residual)[np.abs(x[:, 0]) > 1]
+    assert len(sure) < found.n_clipped < 120
+    np.testing.assert_allclose(sure, 0.01)  # certain, and never more certain than that
+    assert effects.interactive(y, rng.random(120) < 0.5, x, *given).n_clipped == 0
+
+
 @pytest.mark.parametrize("plan", ["random", "blocked", "purged"])
 def test_folds_use_every_date_once_and_fit_on_none_of_their_own(plan):
     found = effects.folds(103, plan, 5, embargo=6)

@@ -9,7 +9,7 @@ import pytest
 from touchstone.contract import load_model
 from touchstone.io import artifacts
 from touchstone.io.artifacts import ArtifactError
-from touchstone.models.regimes import answer, economy, refusals, series, synthetic
+from touchstone.models.regimes import answer, economy, refusals, sensitivity, series, synthetic
 from touchstone.models.regimes.series import LookAheadError
 
 SETTINGS = {
@@ -55,6 +55,17 @@ def test_what_was_found_is_said_first(trained):
     first = trained[1].findings[0]
     assert first.startswith("a unit of shock moves output by -")
     assert "after turbulent dates" in first
+    # Which is of another horizon than what is told of robustness and regimes.
+    learnt = trained[0].economy
+    h = int(np.abs(learnt.responses[0, 0, :, 0]).argmax())
+    assert f"on average {('in the same month', '1 month later')[h]}, where it is" in first
+    low, high = learnt.responses[0, 0, h, 3:]
+    assert f"joint band of all horizons goes from {low:.2g} to {high:.2g}" in first
+    assert "placebos below are of output in the same month" in trained[1].findings[1]
+    titles = [table.title for table in trained[1].tables]
+    for words in ("Effect of one sd", "An omitted cause", "Placebos"):
+        (title,) = (title for title in titles if title.startswith(words))
+        assert "in the same month" in title
     names = [each.name for each in trained[1].drawings]
     assert names[:2] == ["effect_by_horizon", "level"]
 
@@ -70,6 +81,28 @@ def test_nothing_that_was_held_out_changes_the_scaler(trained, tmp_path):
     np.testing.assert_allclose(learnt.sd[0], design.outcome[:n].std())
     meta = artifacts.read_json(folder / "trained/model_meta.json")
     assert meta["feature_columns"] == list(synthetic.RECIPE.controls)
+
+
+def test_what_is_assumed_is_of_the_date_after_the_last_row(trained):
+    """Features and regime of one date, which was held out; the regime is that of Hamilton's filter
+    over all rows, written out."""
+    learnt = trained[0].economy
+    table = series.read_csv(trained[2] / "series.csv", synthetic.RECIPE)
+    design = series.design(table, synthetic.RECIPE)
+    window = learnt.window(design)
+    np.testing.assert_allclose(learnt.last, window.controls[0, -1])
+    y, d, x = window.outcome[0], window.treatment[0], window.controls[0]
+    left = y - d * learnt.switching.slope[0] - x @ learnt.slope
+    now = np.full(2, 0.5)
+    for value in left:
+        density = np.exp(-0.5 * (value - learnt.intercept) ** 2 / learnt.variance)
+        now = now * density / np.sqrt(learnt.variance)
+        now = now / now.sum() @ learnt.transition
+    # Slopes of the regression are not quite those of the regimes.
+    np.testing.assert_allclose(learnt.now, now, atol=0.03)
+    found = trained[0].predict({"treatment": 1.0}, np.random.default_rng(0))
+    assert found["assumed_at"] == str(design.dates[-1])
+    assert len(design.dates) > int(learnt.n_rows)
 
 
 def test_a_checkpoint_answers_as_the_model_that_wrote_it_and_a_damaged_one_not_at_all(trained):
@@ -100,6 +133,12 @@ def test_clients_of_causal_models_find_their_keys(trained):
     by_horizon = found["effects_by_horizon"]
     assert by_horizon["horizons"] == [0, 1]
     assert by_horizon["output"]["turbulent"].keys() == {"estimate", "low", "high"}
+    assert found["causal_effects"]["shock"]["when"] == "in the same month"
+    farthest = found["farthest_effects"]["output"]
+    average = by_horizon["output"]["average"]
+    assert farthest["horizon"] == int(np.abs(average["estimate"]).argmax())
+    assert farthest["joint_low"] <= farthest["low"] == average["low"][farthest["horizon"]]
+    assert "not detectable" in found["cautions"][0]
 
 
 def test_a_feature_out_of_its_range_is_refused_by_its_name(trained):
@@ -208,6 +247,16 @@ def test_every_problem_of_features_is_said_at_once(trained):
         assert words in str(error.value)
 
 
+def test_features_of_any_name_are_given_by_it(trained):
+    names = ["yahoo_^GSPC_Close", "GDP growth, real_lag_90d", "fred_GDP_lag_30d"]
+    learnt = replace(trained[0].economy, names=np.array(["output", "shock", *names]))
+    given = "yahoo_^GSPC_Close=0.1,0.3  GDP growth, real_lag_90d=-2e-1 fred_GDP_lag_30d=0.4"
+    found = answer.features_of(learnt, given)
+    assert found == dict(zip(names, ([0.1, 0.3], [-0.2], [0.4]), strict=True))
+    with pytest.raises(ArtifactError, match="GDP growth, real_lag_90d: '' is no finite number"):
+        answer.features_of(learnt, "fred_GDP_lag_30d=1 GDP growth, real_lag_90d")
+
+
 def test_parts_of_the_variance_are_those_of_draws(trained):
     """Outcomes that are simulated from the draws have the mean and the variance that are said."""
     learnt, rng = trained[0].economy, np.random.default_rng(3)
@@ -219,6 +268,33 @@ def test_parts_of_the_variance_are_those_of_draws(trained):
     y = y + np.sqrt(p.variance[k, s]) * rng.standard_normal(n)
     np.testing.assert_allclose(found.mean[0], learnt.mean[0] + learnt.sd[0] * y.mean(), atol=0.02)
     np.testing.assert_allclose(found.sd[0], learnt.sd[0] * y.std(), rtol=0.02)
+
+
+def test_intervals_of_the_outcome_reach_as_far_as_exchangeable_scores_need():
+    """Of 30 scores the 28th: a further one is below it in 28 of 31 cases. One that a normal
+    distribution would have is never undercut."""
+    rng = np.random.default_rng(14)
+    scores = 2 + rng.exponential(size=(4000, 31))
+    inside = [last <= answer.reach(others) for *others, last in scores]
+    assert np.mean(inside) == pytest.approx(28 / 31, abs=4 * np.sqrt(0.09 / 4000))
+    assert answer.reach(np.full(30, 0.1)) == pytest.approx(1.645, abs=1e-3)
+    assert answer.reach(np.ones(8)) is None
+
+
+def test_intervals_of_the_outcome_are_checked_on_dates_held_out(trained):
+    learnt, fit = trained[0].economy, trained[1]
+    (table,) = (each for each in fit.tables if "of the outcome on dates held out" in each.title)
+    plain, rolling = table.rows
+    assert (plain["n"], rolling["n"]) == (fit.n_held_out, fit.n_held_out - 9)
+    assert plain["low"] < 0.9 < plain["high"]  # the series are of the family
+    assert rolling["coverage"] > 0.75
+    assert learnt.outcome_reach[0] == rolling["reach (sd)"] >= plain["reach (sd)"]
+    found = trained[0].predict({"treatment": 1.0}, np.random.default_rng(0))
+    assert found["outcome_interval"] == f"calibrated on {fit.n_held_out} dates held out"
+    low, mean, sd = (found["outcome"][name] for name in ("low", "mean", "sd"))
+    assert (mean - low) / sd == pytest.approx(learnt.outcome_reach[0])
+    old = replace(learnt, outcome_reach=None)
+    assert answer.answer(old, {"treatment": 1.0})["outcome_interval"] == "not calibrated"
 
 
 def test_a_thousand_rows_are_answered_as_each_alone(trained):
@@ -240,6 +316,39 @@ def test_a_measurement_is_read_inferred_and_judged(trained, tmp_path):
     low, high = np.quantile(found.draws["effect_turbulent"][0], [0.005, 0.995])
     assert low < synthetic.EFFECT[1] * unit < high
     assert "not detectable" in model.cautions(cases, found)[0]
+
+
+def test_a_measurement_is_told_of_its_regimes_and_overlap(trained, tmp_path):
+    """Probabilities that follow the regimes which the series had, smoothed ones closer; and what
+    the controls leave of the treatment."""
+    model, drawn = trained[0], synthetic.draw(np.random.default_rng(12), 160)
+    cases, _ = model.read(*write(tmp_path, "mine", drawn.table, synthetic.RECIPE))
+    state, rng = drawn.state[1:], np.random.default_rng(13)
+    found = {m: model.infer(cases, rng, method=m, budget=BUDGET) for m in ("scores", "switching")}
+    for posterior in found.values():
+        smoothed, filtered = (posterior.latent[name][0] for name in ("smoothed", "filtered"))
+        assert np.corrcoef(smoothed, state)[0, 1] > 0.5
+        assert np.mean((smoothed - state) ** 2) < np.mean((filtered - state) ** 2)
+        assert filtered[-1] == pytest.approx(smoothed[-1], abs=0.15)
+    posterior = found["switching"]
+    told = model.diagnostics(cases, posterior)
+    assert told["turbulent_at_last_date"] == posterior.latent["smoothed"][:, -1]
+    y, d, x = cases.detail.outcome[0], cases.detail.treatment[0], cases.detail.controls[0]
+    left = sensitivity.regress(d, x)
+    left = d - d.mean() - (x - x.mean(0)) @ left.slope
+    assert told["overlap"][0] == pytest.approx(
+        left.std() / np.sqrt(model.economy.treatment_variance)
+    )
+    (drawing,) = model.drawings(cases, posterior)
+    drawing.save(tmp_path / "history.png")
+    assert (tmp_path / "history.png").stat().st_size > 5000
+    assert not any("few dates" in words for words in model.cautions(cases, posterior))
+    calm = {"smoothed": np.full((1, len(y)), 0.02)}
+    (few,) = [w for w in model.cautions(cases, posterior._replace(latent=calm)) if "few" in w]
+    assert few.startswith("too few dates in a regime: 3 of these dates are turbulent")
+    short = replace(model.economy, n_regime=np.array([200.0, 6.0]))
+    (few,) = refusals.few_dates(short, posterior.latent["smoothed"])
+    assert "6 of the training are turbulent" in few
 
 
 def test_a_window_without_overlap_is_refused(trained, tmp_path):
@@ -265,6 +374,26 @@ def test_series_of_other_features_or_from_the_future_are_refused(trained, tmp_pa
     future = recipe._replace(controls=("activity_lag_5d", *recipe.controls[1:]))
     with pytest.raises(LookAheadError, match=r"future\.yaml: activity_lag_5d: lies 5 days back"):
         model.read(*write(tmp_path, "future", table, future))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"outcome": "activity"}, "outcome: 'activity', expected 'output'"),
+        ({"treatment": "spread"}, "treatment: 'spread', expected 'shock'"),
+        ({"horizon": 6}, "horizon: 6, expected 0"),
+        (
+            {"publication_lags": {"activity": 0, "prices": 20, "spread": 1}},
+            "publication_lags: activity: 0, expected at least 20",
+        ),
+    ],
+)
+def test_another_question_than_that_of_the_training_is_refused(changes, said, trained, tmp_path):
+    table = synthetic.draw(np.random.default_rng(9), 160).table
+    other = synthetic.RECIPE._replace(**changes)
+    with pytest.raises(ArtifactError) as error:
+        trained[0].read(*write(tmp_path, "other", table, other))
+    assert str(error.value) == f"{tmp_path / 'other.yaml'}: {said}"
 
 
 def test_the_example_has_the_features_of_the_default_training(tmp_path, monkeypatch):

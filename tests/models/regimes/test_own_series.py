@@ -1,12 +1,15 @@
 """Series of one's own through the workflow, in place of those that come with the package."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
+import yaml
 from tiny_run import planned, project, said, snakemake
 
 from touchstone.io import results
+from touchstone.io.settings import recipe_of
 from touchstone.models.regimes import series, synthetic
 
 
@@ -29,6 +32,20 @@ def test_a_csv_takes_the_place_of_the_simulation(folder):
     assert any(job.endswith("train the model") for job in jobs)
 
 
+def test_the_file_that_says_what_the_series_are_is_an_input_of_the_training(folder):
+    """The workflow misses the one that is named before anything runs."""
+    given, file = folder.parent / "my series.csv", folder / "config/test.yaml"
+    assert recipe_of({"meta": None}, given) == folder.parent / "my series.yaml"
+    assert recipe_of({}, given) is None  # of a model that takes none
+    settings = yaml.safe_load(file.read_text())
+    settings["regimes"]["train"]["meta"] = "nowhere.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    run = snakemake(folder, "--dry-run", REGIMES_DATASET=str(given))
+    assert run.returncode != 0
+    assert "Missing input files for rule train" in said(run)
+    assert "nowhere.yaml" in said(run)
+
+
 @pytest.mark.nightly
 def test_a_csv_is_learnt_from_shown_and_hashed(folder, monkeypatch):
     given = str(folder.parent / "my series.csv")
@@ -40,6 +57,9 @@ def test_a_csv_is_learnt_from_shown_and_hashed(folder, monkeypatch):
     names = [row["name"] for row in report["tables"][0]["rows"]]
     assert names == ["average", "calm", "turbulent", "average, doubly robust"]
     assert report["lineage"]["override"] == given
+    recipe = folder.parent / "my series.yaml"
+    digest = hashlib.sha256(recipe.read_bytes()).hexdigest()
+    assert report["lineage"]["inputs"]["meta"] == {"path": str(recipe), "sha256": digest}
     for drawing in report["drawings"]:
         assert (place / f"figures/{drawing['name']}.png").stat().st_size > 5000
     page = (folder / "results/report.html").read_text()

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
-from touchstone.models.regimes import effects, responses
+from touchstone.io.artifacts import ArtifactError
+from touchstone.models.regimes import effects, responses, series
 from touchstone.models.regimes.responses import Rows
 from touchstone.models.regimes.series import Recipe, Table
 
@@ -28,7 +30,7 @@ def economy(seed):
 def found_in(seed, recipe=RECIPE, n_horizons=7, n_series=60):
     table, rows = economy(seed)
     rng = np.random.default_rng(seed)
-    return responses.by_horizon(table, recipe, rows, n_horizons, (0.0, 0.5), n_series, rng)
+    return responses.by_horizon(table, recipe, rows, n_horizons, (0.0, 0.5), n_series, rng).numbers
 
 
 def test_sums_keep_the_effect_of_their_first_date_in_each_regime():
@@ -78,7 +80,54 @@ def test_no_outcome_after_that_of_the_last_row_is_used():
     later[-40:] = 1e6
     given = (RECIPE, fewer, 5, (0.0,), 20)
     ours, theirs = (
-        responses.by_horizon(t, *given, np.random.default_rng(0))
+        responses.by_horizon(t, *given, np.random.default_rng(0)).numbers
         for t in (table, table._replace(values=later))
     )
     np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("cumulative", "first"), [(True, 100), (False, 0)])
+def test_dates_with_a_gap_in_their_span_are_left_out_and_counted(cumulative, first):
+    """The response of a series with a gap is that of a table which has only the dates beside it;
+    were gaps taken for zeros, it would be nearer to zero."""
+    table, rows = economy(5)
+    values = table.values.copy()
+    values[:first, 1] = np.nan
+    values[-40:, 1] = np.nan
+    recipe = RECIPE._replace(cumulative=cumulative)
+    given = recipe, rows, 7, (0.0, 0.5), 20, np.random.default_rng(0)
+    found = responses.by_horizon(table._replace(values=values), *given)
+    inside = np.arange(first, N - 40)
+    alone = responses.by_horizon(
+        series.Table(table.dates[inside], table.names, table.values[inside]),
+        recipe, rows.take(inside), *given[2:],
+    )  # fmt: skip
+    np.testing.assert_allclose(found.numbers[1, :, :, 0], alone.numbers[1, :, :, 0], rtol=1e-9)
+    np.testing.assert_array_equal(found.n_rows[1], N - 40 - first - np.arange(7))
+    # A date whose value of the last row is missing has been left out for its end before.
+    np.testing.assert_array_equal(found.n_gaps[1], np.full(7, 40 + first))
+    assert not found.n_gaps[0].any()
+
+
+def test_an_outcome_of_few_dates_is_refused_by_its_name():
+    table, rows = economy(6)
+    values = table.values.copy()
+    values[12:, 1] = np.nan
+    with pytest.raises(ArtifactError, match="twice: 6 dates have no gap in the 7 rows from them"):
+        responses.by_horizon(
+            table._replace(values=values), RECIPE, rows, 7, (0.0,), 20, np.random.default_rng(0)
+        )
+
+
+def test_distributed_lags_of_a_level_are_its_response_and_of_changes_that_of_their_sum():
+    rng, n = np.random.default_rng(7), 4000
+    d, noise = rng.standard_normal((2, n))
+    y = lfilter([1], [1, -0.5], np.append(0.0, d[:-1]) + noise)
+    level, change = (
+        effects.distributed_lags(y, d, 2, 3, 6, np.random.default_rng(0), cumulative)
+        for cumulative in (False, True)
+    )
+    truth = np.append(0.0, 0.5 ** np.arange(5))
+    np.testing.assert_allclose(level.estimate, truth, atol=0.08)
+    np.testing.assert_allclose(change.estimate, truth.cumsum(), atol=0.15)
+    assert ((level.low <= truth) & (truth <= level.high)).mean() > 0.8

@@ -1,9 +1,11 @@
 """Robustness values against the published example, and bounds against a cause that is there."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from touchstone.models.regimes import sensitivity
+from touchstone.models.regimes import findings, sensitivity
 
 # Direct harm and attitudes to peace in Darfur: Cinelli and Hazlett (2020), table 1.
 ESTIMATE, SE, DOF = 0.09731582, 0.02325654, 783
@@ -54,3 +56,15 @@ def test_a_cause_as_strong_as_a_control_is_bounded_by_that_control():
     first, second = sensitivity.benchmarks(y, d, x, ("first", "second"))
     assert first.estimate == pytest.approx(1.0, abs=0.03)
     assert second.estimate > first.estimate
+
+
+def test_controls_that_no_omitted_cause_can_be_as_strong_as_are_named(learnt):
+    """The first explains more of the treatment than the others and itself leave."""
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((300, 3))
+    d = 2 * x[:, 0] + 0.3 * x[:, 1] + rng.standard_normal(300)
+    y = d + x[:, 1] + rng.standard_normal(300)
+    found = findings.omitted_cause(replace(learnt[0], robustness=np.zeros(2)), y, d, x)
+    assert found.title.endswith("No omitted cause can be as strong as a, given what these explain.")
+    named = [row["name"] for row in found.rows[2:]]
+    assert named == ["a cause as strong as b", "a cause as strong as c"]

@@ -52,6 +52,17 @@ def test_no_feature_changes_with_a_value_that_is_not_old_enough(days):
         assert (table.dates[moved] - table.dates[changed] >= np.timedelta64(days, "D")).all()
 
 
+def test_a_name_may_hold_what_names_of_series_hold():
+    given = {"date": "date", "outcome": "y", "treatment": "d", "publication_lags": {}}
+    names = ["fred_GDP_lag_30d", "yahoo_^GSPC_Close", "GDP growth, real_lag_90d"]
+    recipe = Recipe.of({**given, "controls": names}, "a")
+    assert [series.parts(name) for name in recipe.controls] == [
+        ("fred_GDP", 30), ("yahoo_^GSPC_Close", 0), ("GDP growth, real", 90),
+    ]  # fmt: skip
+    with pytest.raises(ArtifactError, match="controls: a=b: a name may not hold `=`"):
+        Recipe.of({**given, "controls": ["a=b", "c"]}, "a")
+
+
 def test_a_feature_that_could_not_be_known_is_refused_by_its_name(tmp_path):
     recipe = RECIPE._replace(controls=("ip_lag_31d", "fred_CPI_lag_31d", "fred_CPI", "shock"))
     table = series.read_csv(written(tmp_path, table_text()), recipe)

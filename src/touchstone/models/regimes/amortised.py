@@ -128,22 +128,25 @@ def predictions(
     outcome: Float[Array, " date"],
     treatment: Float[Array, " date"],
     controls: Float[Array, "date control"],
-) -> Float[Array, "4 date"]:
+) -> Float[Array, "6 date"]:
     """Mean, standard deviation, distribution and density, at each date, of a new outcome in the
-    regime that the date was in, whatever that was."""
+    regime that the date was in, whatever that was; and the probability that it was the turbulent
+    one, given all dates and given no later one."""
 
     def of_draw(u, b):
         left = outcome - controls @ b
         now = values(u)
-        p = jnp.exp(forward_backward(*_chain(u, left, treatment)).smoothed)
+        states = forward_backward(*_chain(u, left, treatment))
+        p = jnp.exp(states.smoothed)
         mean = now.intercept + treatment[:, None] * now.effect + (controls @ b)[:, None]
         sd = jnp.sqrt(now.variance)
         z = (outcome[:, None] - mean) / sd
         rows = mean, mean**2 + sd**2, norm.cdf(z), norm.pdf(z) / sd
-        return jnp.stack([(p * row).sum(1) for row in rows])
+        of_outcome = [(p * row).sum(1) for row in rows]
+        return jnp.stack([*of_outcome, p[:, 1], jnp.exp(states.filtered[:, 1])])
 
-    mean, square, cdf, density = jax.vmap(of_draw)(u, slope).mean(0)
-    return jnp.stack([mean, jnp.sqrt(jnp.maximum(square - mean**2, 1e-12)), cdf, density])
+    mean, square, *others = jax.vmap(of_draw)(u, slope).mean(0)
+    return jnp.stack([mean, jnp.sqrt(jnp.maximum(square - mean**2, 1e-12)), *others])
 
 
 class Said(NamedTuple):

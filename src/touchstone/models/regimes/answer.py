@@ -1,11 +1,12 @@
 """Answers of a loaded economy: effects, regimes, and the outcome of one date or of many."""
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from touchstone.contract import REACH
+from touchstone.contract import LEVEL, REACH
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.regimes import refusals, responses
 from touchstone.models.regimes.economy import REGIMES, Economy
@@ -16,7 +17,8 @@ class Outcomes(NamedTuple):
 
     Attributes:
         mean, sd: Of the predictive distribution, shape (row,).
-        low, high: 90 % interval of a normal distribution of these moments, shape (row,).
+        low, high: 90 % interval, shape (row,): as many of these standard deviations wide as the
+            dates held out need, or a normal distribution where the artefact does not say.
         parameter, regime, noise: Parts of the variance: that the parameters are not known, that the
             regime is not known, and what stays if both were; they add up to one, shape (row,).
     """
@@ -56,7 +58,8 @@ def outcomes(
     total = parameter + regime + noise
     unit, sd = economy.sd[0], np.sqrt(total)
     mean = economy.mean[0] + unit * (expected @ centre)
-    half = REACH * unit * sd
+    far = REACH if economy.outcome_reach is None else economy.outcome_reach[0]
+    half = far * unit * sd
     return Outcomes(
         mean, unit * sd, mean - half, mean + half,
         parameter / total, regime / total, noise / total,
@@ -93,8 +96,10 @@ def features_of(economy: Economy, text: str) -> dict[str, list[float]]:
     names = economy.controls
     values: dict[str, list[float]] = {}
     problems = []
-    for part in text.split():
-        name, _, given = part.partition("=")
+    # Names may hold blanks, values not; what follows the last value is a name without one.
+    *parts, rest = re.split(r"=(\S*)", f"{text} ")
+    pairs = [*zip(parts[::2], parts[1::2], strict=True), (rest, "")]
+    for name, given in [(name.strip(), given) for name, given in pairs if name.strip()]:
         numbers = []
         for value in given.split(","):
             try:
@@ -170,10 +175,14 @@ def answer(economy: Economy, values: dict) -> dict:
     refused = refusals.of_rows(economy, rows)
     every = list(dict.fromkeys(words for each in refused for words in each))
     unit = economy.sd[0] / economy.sd[1]
+    horizon = int(economy.horizon)
     effects = {
-        name: dict(zip(("estimate", "se", "low", "high"), (unit * row).tolist(), strict=True))
+        name: {
+            **dict(zip(("estimate", "se", "low", "high"), (unit * row).tolist(), strict=True)),
+            "horizon": horizon, "when": economy.after(horizon),
+        }
         for name, row in zip(("average", *REGIMES), economy.effect, strict=True)
-    }
+    }  # fmt: skip
     verdicts = np.where(np.array(list(map(len, refused))) > 0, "escalate", "accept")
     of_row = {
         "outcome": {name: getattr(after, name) for name in ("mean", "sd", "low", "high")},
@@ -188,18 +197,69 @@ def answer(economy: Economy, values: dict) -> dict:
     return {
         **_first_row(economy, asked, after, effects),
         "assumed": asked.assumed,
+        "assumed_at": None if economy.last_date is None else str(economy.last_date),
         "outside_training": every,
         "causal_effects": {treatment: effects["average"]},
         "effects_by_regime": {name: effects[name] for name in REGIMES},
+        "farthest_effects": _farthest(economy),
         "effects_by_horizon": _by_horizon(economy),
         "model_type": "hybrid_causal_model",
         "n_samples": int(economy.n_rows),
         "n_features": len(economy.controls),
         **found,
-        "robustness_value": float(economy.robustness[0]),
+        "outcome_interval": _calibration(economy),
+        "robustness_value": float(economy.robustness[0]),  # of `causal_effects`
+        "cautions": cautions(economy),
         "verdict": "escalate" if every else "accept",
         "n_rows": len(q),
     }
+
+
+def reach(scores: Float[np.ndarray, " date"]) -> float | None:
+    """Standard deviations from the mean of an outcome to the ends of its 90 % interval.
+
+    By split conformal (Papadopoulos et al. 2002): the interval holds the outcome of a further date
+    that is exchangeable with those given. No less than those of a normal distribution, since later
+    dates than a calm stretch, which is what may be held out, need not be calm.
+
+    Args:
+        scores: Errors of outcomes that nothing was fitted to, in standard deviations.
+
+    Returns:
+        None if they are too few.
+    """
+    k = int(np.ceil((len(scores) + 1) * LEVEL))
+    return max(REACH, float(np.sort(scores)[k - 1])) if k <= len(scores) else None
+
+
+def _calibration(economy: Economy) -> str:
+    """What the interval of the outcome rests on."""
+    if economy.outcome_reach is None:
+        return "not calibrated"
+    return f"calibrated on {economy.outcome_reach[1]:.0f} dates held out"
+
+
+def cautions(economy: Economy) -> list[str]:
+    """What no data of this kind can tell: an omitted cause; and how strong it would have to be in
+    the training."""
+    return [
+        "a cause of both treatment and outcome that was not observed is not detectable; in the "
+        f"training it would have to explain {float(economy.robustness[0]):.1%} of what is left of "
+        f"both to explain away the average effect {economy.after(int(economy.horizon))}, which "
+        "says nothing of those at other horizons"
+    ]
+
+
+def _farthest(economy: Economy) -> dict:
+    """Of each outcome, the average response where it is farthest from zero, with the joint band of
+    all horizons."""
+    found = {}
+    for outcome, of_outcome in zip(economy.outcomes.tolist(), economy.responses, strict=True):
+        h = responses.farthest(of_outcome[0])
+        names = (name.replace(" ", "_") for name in responses.NUMBERS)
+        numbers = dict(zip(names, of_outcome[0, h].tolist(), strict=True))
+        found[outcome] = {"horizon": h, "when": economy.after(h), **numbers}
+    return found
 
 
 def _by_horizon(economy: Economy) -> dict:
@@ -232,11 +292,12 @@ def _plain(value: Any, one: bool) -> Any:
 def _first_row(economy: Economy, asked: Question, after: Outcomes, effects: dict) -> dict:
     """What every model is shown by."""
     outcome, treatment = economy.names[:2].tolist()
+    at = economy.after(int(economy.horizon))
     estimates = [
         {
             "name": f"effect on {outcome}",
             "unit": f"{outcome} per {treatment}",
-            "meaning": name if name == "average" else f"in the {name} regime",
+            "meaning": f"{name if name == 'average' else f'in the {name} regime'}, {at}",
             "median": row["estimate"],
             "low": row["low"],
             "high": row["high"],
@@ -244,18 +305,20 @@ def _first_row(economy: Economy, asked: Question, after: Outcomes, effects: dict
         for name, row in effects.items()
     ]
     for name, of_outcome in zip(economy.outcomes.tolist(), economy.responses, strict=True):
-        h = int(np.abs(of_outcome[0, :, 0]).argmax())  # where the average is farthest from zero
-        estimates += [
-            {
-                "name": f"response of {name}", "unit": f"{name} per {treatment}",
-                "meaning": f"{group}, {h} rows later", "median": row[0], "low": row[1],
-                "high": row[2],
-            }
-            for group, row in zip(responses.GROUPS, of_outcome[:3, h].tolist(), strict=False)
-        ]  # fmt: skip
+        h = responses.farthest(of_outcome[0])
+        for group, row in zip(responses.GROUPS, of_outcome[:3, h].tolist(), strict=False):
+            meaning = f"{group}, {economy.after(h)}"
+            if group == "average":
+                meaning += f", where it is farthest from zero; jointly {row[3]:.3g} to {row[4]:.3g}"
+            estimates.append(
+                {
+                    "name": f"response of {name}", "unit": f"{name} per {treatment}",
+                    "meaning": meaning, "median": row[0], "low": row[1], "high": row[2],
+                }
+            )  # fmt: skip
     estimates.append(
         {
-            "name": outcome, "unit": "", "meaning": "after the treatment",
+            "name": outcome, "unit": "", "meaning": f"{at}, {_calibration(economy)}",
             "median": float(after.mean[0]), "low": float(after.low[0]),
             "high": float(after.high[0]),
         }

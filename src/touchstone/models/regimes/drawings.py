@@ -11,6 +11,11 @@ from touchstone.models.regimes.effects import Response
 from touchstone.models.regimes.sensitivity import Benchmark, adjusted
 
 _TURBULENT = "C3"
+PROBABILITIES = (
+    "Smoothed probabilities use all dates, and tell history; filtered ones use no outcome of a "
+    "later date. Parameters are those that all dates tell in both, so that an answer at that date "
+    "would not have had the filtered ones."
+)
 _LIKELY = 0.5  # probability of the turbulent regime, from which on dates are shaded
 
 
@@ -18,6 +23,7 @@ def by_horizon(
     figure: FigureBase,
     responses: Float[np.ndarray, "outcome group horizon number"],
     labels: Sequence[str],
+    row: str,
 ) -> None:
     """Response of each outcome on average (left) and in each regime (right), with both bands.
 
@@ -25,26 +31,27 @@ def by_horizon(
         figure: Where to draw.
         responses: Estimate, low, high, joint low and joint high, on average, calm and turbulent.
         labels: Of the outcomes.
+        row: What the distance of two rows is called.
     """
     axes = figure.subplots(len(labels), 2, sharex=True, squeeze=False)
     shown = (("average", 0, "C0"), ("calm", 1, "C0"), ("turbulent", 2, _TURBULENT))
-    for row, of_outcome, label in zip(axes, responses, labels, strict=True):
+    for pair, of_outcome, label in zip(axes, responses, labels, strict=True):
         for name, group, color in shown:
-            ax: Axes = row[min(group, 1)]
+            ax: Axes = pair[min(group, 1)]
             estimate, low, high, joint_low, joint_high = of_outcome[group].T
             x = np.arange(len(estimate))
             ax.fill_between(x, joint_low, joint_high, color=color, alpha=0.12, lw=0)
             ax.fill_between(x, low, high, color=color, alpha=0.3, lw=0)
             ax.plot(x, estimate, color=color, label=name)
-        for ax in row:
+        for ax in pair:
             ax.axhline(0, color="black", lw=0.8)
             ax.legend(fontsize=9)
-        row[0].set_ylabel(label)
+        pair[0].set_ylabel(label)
     for ax in axes[-1]:
-        ax.set_xlabel("Rows after the treatment")
+        ax.set_xlabel(f"{row.capitalize()}s after the treatment")
 
 
-def level(figure: FigureBase, responses: dict[str, Response], label: str) -> None:
+def level(figure: FigureBase, responses: dict[str, Response], label: str, row: str) -> None:
     """Responses of a level at each horizon, with their intervals, by name."""
     ax = figure.subplots()
     for number, (name, each) in enumerate(responses.items()):
@@ -52,7 +59,7 @@ def level(figure: FigureBase, responses: dict[str, Response], label: str) -> Non
         ax.fill_between(x, each.low, each.high, color=color, alpha=0.2, lw=0)
         ax.plot(x, each.estimate, color=color, label=name)
     ax.axhline(0, color="black", lw=0.8)
-    ax.set(xlabel="Rows after the treatment", ylabel=label)
+    ax.set(xlabel=f"{row.capitalize()}s after the treatment", ylabel=label)
     figure.legend(*ax.get_legend_handles_labels(), fontsize=9, loc="outside lower center", ncols=2)
 
 
@@ -75,7 +82,9 @@ def by_regime(figure: FigureBase, rows: Sequence[dict], unit: float, label: str)
         place - 0.18, ends["low of theory"], ends["high of theory"], color="0.6", lw=2,
         label="of theory",
     )  # fmt: skip
-    ax.hlines(place, ends["low"], ends["high"], color="C0", lw=4, label="calibrated")
+    # The interval of a row that was not calibrated is that of theory.
+    own = ends["low"] != ends["low of theory"]
+    ax.hlines(place[own], ends["low"][own], ends["high"][own], color="C0", lw=4, label="calibrated")
     ax.plot(ends["median"], place, "o", color="black", ms=5, label="estimate")
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(place, [row["name"] for row in rows])
@@ -95,7 +104,7 @@ def history(
 
     Args:
         figure: Where to draw.
-        dates: In days.
+        dates: In days, or their numbers.
         outcome: In its unit.
         smoothed: Probability of the turbulent regime given all dates.
         filtered: The same given no later date.

@@ -6,7 +6,7 @@ d = a + x g + t v; the outcome is y = c_s + effect_s d + x b + sd_s e, where the
 Markov chain, and v and e are standard normal. The turbulent regime is the one of the larger sd.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,7 +106,7 @@ class Economy:
         outcome_variance, treatment_variance: Of what the regressions leave.
         transition, intercept, variance: Of the regimes that the data have, calm first.
         draws: Parameters given the training's rows, see `Parameters`; flat, shape (draw, column).
-        now: Probability of each regime after the last row, shape (2,).
+        now: Probability of each regime after the last row, held out or not, shape (2,).
         effect: Estimate, standard error, low and high of the average effect, then of those in each
             regime, in standard deviations, shape (3, 4).
         inflation: Errors of the effects in the regimes in windows, over their standard errors, root
@@ -119,7 +119,7 @@ class Economy:
         robustness: Robustness values of the average effect: of its estimate, of its sign at 90 %.
         n_rows: Rows trained on.
         horizon: Rows from the treatment to the outcome.
-        last: Standardised controls of the last row, shape (J,).
+        last: Standardised controls of the last row, held out or not, shape (J,).
         centre, precision: Of the standardised controls in the rows trained on: mean and inverse
             covariance, shapes (J,) and (J, J).
         farthest: Largest squared distance from the centre among those rows.
@@ -127,6 +127,11 @@ class Economy:
         break_p: p-value of the dates held out following the training, see `refusals.break_since`.
         published: Names of the series that controls are made of, shape (series,).
         lags: Days after its date at which each is known, shape (series,).
+        last_date: Of the last row. Artefacts before this and what follows was kept have None.
+        period: Distance of rows in words, such as "month".
+        outcome_reach: Standard deviations from the mean of the outcome to the ends of its 90 %
+            interval, see `answer.reach`; and the number of dates held out that it is of, shape
+            (2,).
     """
 
     names: np.ndarray
@@ -161,11 +166,25 @@ class Economy:
     break_p: Float[np.ndarray, ""]
     published: np.ndarray
     lags: Int[np.ndarray, " series"]
+    last_date: np.ndarray | None = None
+    period: np.ndarray | None = None
+    outcome_reach: Float[np.ndarray, " 2"] | None = None
 
     @property
     def controls(self) -> tuple[str, ...]:
         """Names of the features, in their order."""
         return tuple(self.names[2:].tolist())
+
+    @property
+    def row(self) -> str:
+        """What the distance of two rows is called."""
+        return "row" if self.period is None else str(self.period)
+
+    def after(self, horizon: int) -> str:
+        """A horizon in words, such as "in the same month" and "22 months later"."""
+        if horizon == 0:
+            return "on the same date" if self.period is None else f"in the same {self.period}"
+        return f"{horizon} {self.row}{'s' * (horizon > 1)} later"
 
     @property
     def parameters(self) -> Parameters:
@@ -190,7 +209,9 @@ class Economy:
 
     def save(self, folder: Path, settings: dict, lineage: dict, beside: tuple[str, ...]) -> None:
         """Write the artefact, its manifest last, which vouches for the files beside it, too."""
-        arrays = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+        arrays = {
+            name: np.asarray(values) for name, values in vars(self).items() if values is not None
+        }
         artifacts.save_arrays(folder / ARRAYS, arrays)
         meta = {
             "schema_version": VERSION,
@@ -222,7 +243,13 @@ class Economy:
                 f"{folder / META}: schema_version {version}, expected {VERSION}; train anew"
             )
         try:
-            economy = cls(**{field.name: arrays[field.name] for field in fields(cls)})
+            economy = cls(
+                **{
+                    field.name: arrays[field.name]
+                    for field in fields(cls)
+                    if field.default is MISSING or field.name in arrays
+                }
+            )
         except KeyError as error:
             raise ArtifactError(f"{folder}: not a checkpoint of this model ({error})") from None
         for name, values in arrays.items():

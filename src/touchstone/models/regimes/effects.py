@@ -16,12 +16,12 @@ from scipy.stats import t as student
 from sklearn.base import BaseEstimator, clone
 
 PLANS = ("full", "random", "blocked", "purged")
-_LEAST_TRAIN = 10  # rows of a fold that a nuisance is fitted on
+_LEAST_TRAIN = 10  # rows of a fold, and of each arm there, that a nuisance is fitted on
 _LONG = 20  # rows for each control, from which on folds cost less than they bring
 _DEPENDENT = 0.3  # autocorrelation of the scores, from which on folds are blocks
 _FORGOTTEN = 0.1  # of an autocorrelation, that is left after the embargo
 _PENALTY = 1.0  # of the slopes of ridge regressions
-_LEAST_OVERLAP = 0.01  # of a propensity, which is clipped there
+OVERLAP = 0.01, 0.99  # of propensities, which are clipped there
 
 
 class Learner(Protocol):
@@ -133,12 +133,14 @@ class Effects(NamedTuple):
         influence: Influence of each row on each effect, which sum to zero, shape (row, K).
         residual: Treatment less what the controls explain, shape (row,).
         unexplained: Outcome less its nuisance and the effects, shape (row,).
+        n_clipped: Rows whose propensity was too near to zero or one, and was moved away from it.
     """
 
     estimate: Float[np.ndarray, " effect"]
     influence: Float[np.ndarray, "row effect"]
     residual: Float[np.ndarray, " row"]
     unexplained: Float[np.ndarray, " row"]
+    n_clipped: int = 0
 
     @property
     def se_iid(self) -> Float[np.ndarray, " effect"]:
@@ -210,8 +212,16 @@ def interactive(
         learner: Of the outcome, in each arm.
         classifier: Of the treatment; has `predict_proba`.
         plan: From `folds`.
+
+    Raises:
+        ValueError: If the dates that a fold is fitted on have too few of one arm.
     """
     n = len(outcome)
+    fewest = min(np.bincount(treated[fold.train], minlength=2).min() for fold in plan)
+    if fewest < _LEAST_TRAIN:
+        raise ValueError(
+            f"a fold is fitted on {fewest} dates of one arm, at least {_LEAST_TRAIN} are needed"
+        )
     arms, propensity = np.empty((n, 2)), np.empty(n)
     for fold in plan:
         for arm in (0, 1):
@@ -222,20 +232,21 @@ def interactive(
         model = clone(classifier)
         model.fit(features[fold.train], treated[fold.train])
         propensity[fold.test] = model.predict_proba(features[fold.test])[:, 1]
-    m = np.clip(propensity, _LEAST_OVERLAP, 1 - _LEAST_OVERLAP)
+    m = np.clip(propensity, *OVERLAP)
     d = treated.astype(float)
     chosen = np.where(treated, arms[:, 1], arms[:, 0])
     score = arms[:, 1] - arms[:, 0] + (d / m - (1 - d) / (1 - m)) * (outcome - chosen)
     estimate = score.mean(keepdims=True)
-    return Effects(estimate, (score - estimate)[:, None], d - m, outcome - chosen)
+    n_clipped = int((m != propensity).sum())
+    return Effects(estimate, (score - estimate)[:, None], d - m, outcome - chosen, n_clipped)
 
 
 class Response(NamedTuple):
-    """Of the sum of an outcome since a treatment of one unit, at each horizon from 0 on.
+    """Of an outcome, or its sum, since a treatment of one unit, at each horizon from 0 on.
 
     Attributes:
         estimate: Shape (horizon,).
-        low, high: 90 % interval of each, shape (horizon,).
+        low, high: 90 % interval of theory of each, shape (horizon,).
     """
 
     estimate: Float[np.ndarray, " horizon"]
@@ -250,6 +261,7 @@ def distributed_lags(
     n_lags: int,
     n_horizons: int,
     rng: np.random.Generator,
+    cumulative: bool = True,
     n_draws: int = 500,
 ) -> Response:
     """Response by distributed lags (Romer and Romer 2004, equation 2).
@@ -257,12 +269,14 @@ def distributed_lags(
     The treatment may not act on the outcome of its own date, nor depend on the outcome.
 
     Args:
-        outcome: Changes, such as growth, which add up to a level.
+        outcome: Of every date.
         treatment: Of the same dates.
         n_own: Number of lags of the outcome.
         n_lags: Number of lags of the treatment.
         n_horizons: Number of horizons.
-        rng: For the coefficients that the intervals are of.
+        rng: For the coefficients that the intervals are of: normal about their estimates, as
+            least squares has it for long series with independent errors.
+        cumulative: Whether outcomes are changes, such as growth, whose sum is asked for.
         n_draws: Number of these.
     """
     first, n = max(n_own, n_lags), len(outcome)
@@ -282,9 +296,9 @@ def distributed_lags(
         change[:, h] = (own[:, :back] * change[:, h - back : h][:, ::-1]).sum(1)
         if h <= n_lags:
             change[:, h] += acts[:, h - 1]
-    level = change.cumsum(1)
-    low, high = np.quantile(level[1:], [0.05, 0.95], axis=0)
-    return Response(level[0], low, high)
+    found, *drawn = change.cumsum(1) if cumulative else change
+    low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
+    return Response(found, low, high)
 
 
 # Dependence ---------------------------------------------------------------------------------------

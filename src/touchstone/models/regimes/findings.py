@@ -18,6 +18,8 @@ from touchstone.models.regimes import (
 )
 from touchstone.models.regimes import economy as economies
 from touchstone.models.regimes.economy import Economy
+from touchstone.models.regimes.responses import Responses
+from touchstone.models.regimes.sensitivity import Benchmark
 from touchstone.models.regimes.series import Recipe, Table
 from touchstone.models.regimes.switching import Switching
 
@@ -28,13 +30,13 @@ _FEW = 0.7  # part of a response, less than which is left without these: they ca
 
 
 def answers(found: Economy, recipe: Recipe) -> list[str]:
-    """What the responses say, in a sentence for each outcome."""
+    """What the responses say, in a sentence for each outcome; and which horizon all else is of."""
     total = "the sum of " if recipe.cumulative else ""
     said = []
     for outcome, (average, calm, turbulent, apart) in zip(
         recipe.outcomes, found.responses, strict=True
     ):
-        h = int(np.abs(average[:, 0]).argmax())
+        h = responses.farthest(average)
 
         def interval(rows: np.ndarray, h: int = h) -> str:
             return f"{rows[h, 0]:.2g} ({rows[h, 1]:.2g} to {rows[h, 2]:.2g})"
@@ -44,15 +46,25 @@ def answers(found: Economy, recipe: Recipe) -> list[str]:
         apart_from_zero = (average[:, 3] > 0) | (average[:, 4] < 0)
         said.append(
             f"a unit of {recipe.treatment} moves {total}{outcome} by {interval(average)} on "
-            f"average after {h} rows, where it is farthest from zero; by {interval(calm)} after "
-            f"calm and by {interval(turbulent)} after turbulent dates: {differ} (90 % intervals of "
-            f"this horizon). The joint band of the average is apart from zero "
-            f"{_when(apart_from_zero)}"
+            f"average {found.after(h)}, where it is farthest from zero and the joint band of all "
+            f"horizons goes from {average[h, 3]:.2g} to {average[h, 4]:.2g}; by {interval(calm)} "
+            f"after calm and by {interval(turbulent)} after turbulent dates: {differ} (90 % "
+            f"intervals of this horizon). The joint band of the average is apart from zero "
+            f"{_when(apart_from_zero, found.row)}"
         )
+    estimate, _, low, high = found.effect[0] * found.sd[0] / found.sd[1]
+    first = found.responses[0, 0]
+    opposite = estimate * first[responses.farthest(first), 0] < 0
+    said.append(
+        f"the effects by regime, robustness values and placebos below are of {recipe.outcome} "
+        f"{found.after(recipe.horizon)}, where the average effect of a unit is {estimate:.2g} "
+        f"({low:.2g} to {high:.2g})"
+        + (", of the opposite sign: they say nothing of the response above" if opposite else "")
+    )
     return said
 
 
-def _when(inside: Bool[np.ndarray, " horizon"]) -> str:
+def _when(inside: Bool[np.ndarray, " horizon"], row: str) -> str:
     """Stretches of horizons, in words."""
     edges = np.flatnonzero(np.diff(np.r_[0, inside.astype(int), 0])).reshape(-1, 2)
     if not len(edges):
@@ -60,31 +72,46 @@ def _when(inside: Bool[np.ndarray, " horizon"]) -> str:
     stretches = [
         f"{start}" if end == start + 1 else f"{start} to {end - 1}" for start, end in edges.tolist()
     ]
-    return f"after {', '.join(stretches)} rows"
+    return f"after {', '.join(stretches)} {row}s"
 
 
-def by_horizon(found: Economy, recipe: Recipe) -> list[Comparison]:
+def by_horizon(economy: Economy, recipe: Recipe, found: Responses) -> list[Comparison]:
     """Responses of each outcome at every sixth horizon, as tables."""
-    horizons = responses.shown(found.responses.shape[2])
+    horizons = responses.shown(found.numbers.shape[2])
     total = "sum of " if recipe.cumulative else ""
     return [
         Comparison(
             f"Response of {total}{outcome} to one unit of {recipe.treatment} (90 %)",
             [
                 {
-                    "name": f"{group}, {h} rows later", "n": int(found.n_rows),
+                    "name": f"{group}, {economy.after(h)}", "n": int(n_rows[h]),
                     **dict(zip(responses.NUMBERS, of_group[h].tolist(), strict=True)),
                 }
                 for group, of_group in zip(responses.GROUPS, of_outcome, strict=True)
                 for h in horizons
             ],
         )
-        for outcome, of_outcome in zip(recipe.outcomes, found.responses, strict=True)
+        for outcome, of_outcome, n_rows in zip(
+            recipe.outcomes, found.numbers, found.n_rows, strict=True
+        )
     ]  # fmt: skip
 
 
-def level(table: Table, recipe: Recipe, rng: np.random.Generator) -> tuple[Drawing, str]:
-    """Response of the sum of the outcome, with and without the years of the largest treatments."""
+def gaps(recipe: Recipe, found: Responses, n: int) -> list[str]:
+    """How many dates are left out of responses, in a sentence for each outcome that has gaps."""
+    return [
+        f"{of_outcome.min()} to {of_outcome.max()} of {n} dates are left out of the response of "
+        f"{outcome}, by its horizon, since values of it are missing"
+        for outcome, of_outcome in zip(recipe.outcomes, found.n_gaps, strict=True)
+        if of_outcome.any()
+    ]
+
+
+def level(
+    found: Economy, table: Table, recipe: Recipe, rng: np.random.Generator
+) -> tuple[Drawing, str]:
+    """Response of the outcome, or of its sum, by distributed lags, with and without the years of
+    the largest treatments."""
     both = np.stack([table.column(recipe.outcome), table.column(recipe.treatment)])
     inside = np.isfinite(both[0])
     both, dates = both[:, inside], table.dates[inside]
@@ -104,26 +131,30 @@ def level(table: Table, recipe: Recipe, rng: np.random.Generator) -> tuple[Drawi
     rest[away] = 0.0
     treatments = {"all treatments": both[1], f"without those of {years}": rest}
     answers = {
-        name: effects.distributed_lags(both[0], treatment, n_own, n_lags, 4 * n_lags // 3 + 1, rng)
+        name: effects.distributed_lags(
+            both[0], treatment, n_own, n_lags, 4 * n_lags // 3 + 1, rng, recipe.cumulative
+        )
         for name, treatment in treatments.items()
     }
     ours, without = (each.estimate for each in answers.values())
     far = int(np.abs(ours).argmax())
     least = int(np.abs(without).argmax())
+    of_outcome = f"the sum of {recipe.outcome}" if recipe.cumulative else recipe.outcome
     drawing = Drawing(
         "level",
-        f"The sum of {recipe.outcome} since a unit of {recipe.treatment}, by distributed lags of "
-        f"all dates (Romer and Romer 2004: {n_own} of the outcome, {n_lags} of the treatment), "
-        "with 90 % intervals. It is an effect if the treatment depends on no outcome, as a shock "
-        f"does. The dates of the largest treatments are those of {years}.",
-        partial(drawings.level, responses=answers, label=f"sum of {recipe.outcome}"),
+        f"Response of {of_outcome} to a unit of {recipe.treatment}, by distributed lags of all "
+        f"dates (Romer and Romer 2004: {n_own} of the outcome, {n_lags} of the treatment), with "
+        "asymptotic 90 % intervals, which are not calibrated. It is an effect if the treatment "
+        "depends on no outcome, as a shock does. The dates of the largest treatments are those of "
+        f"{years}.",
+        partial(drawings.level, responses=answers, label=of_outcome, row=found.row),
     )
     whole = answers["all treatments"]
     sentence = (
-        f"by distributed lags the sum of {recipe.outcome} is farthest from zero {far} rows after a "
-        f"unit of {recipe.treatment}, at {ours[far]:.3g} ({whole.low[far]:.3g} to "
+        f"by distributed lags {of_outcome} is farthest from zero {found.after(far)} than a unit of "
+        f"{recipe.treatment}, at {ours[far]:.3g} (asymptotic 90 % interval {whole.low[far]:.3g} to "
         f"{whole.high[far]:.3g}); without the treatments of {years}, {length} of {len(dates)} "
-        f"dates, it is {without[least]:.3g} at most, {least} rows after"
+        f"dates, it is {without[least]:.3g} at most, {found.after(least)}"
     )
     if without[least] * np.sign(ours[far]) < _FEW * abs(ours[far]):
         sentence += (
@@ -142,7 +173,8 @@ def figures(
 ) -> list[Drawing]:
     """Effects by horizon and by regime, history, and sensitivity, in the units of the data."""
     unit = float(found.sd[0] / found.sd[1])
-    per = f"{recipe.outcome} per unit of {recipe.treatment}"
+    when = found.after(recipe.horizon)
+    per = f"{recipe.outcome} {when}, per unit of {recipe.treatment}"
     total = "sum of " if recipe.cumulative else ""
     labels = [f"{total}{name}" for name in recipe.outcomes]
     of_regimes = tables[0].rows
@@ -155,22 +187,21 @@ def figures(
             f"Response to one unit of {recipe.treatment} by local projections: on average, and "
             "after calm and turbulent dates. Dark bands hold at each horizon, light ones at all of "
             "them together, with 90 %.",
-            partial(drawings.by_horizon, responses=found.responses, labels=labels),
+            partial(drawings.by_horizon, responses=found.responses, labels=labels, row=found.row),
             2.9 * len(labels) + 0.5,
         ),
         Drawing(
             "effect_by_regime",
-            f"Effect of {recipe.treatment} on {recipe.outcome} {recipe.horizon} rows after it, on "
-            "average and in each regime. "
-            "Blue intervals are as wide as simulated series of this length and dependence need "
-            "for 90 %; grey ones are those of theory.",
+            f"Effect of {recipe.treatment} on {recipe.outcome} {when}, on average and in each "
+            "regime. Blue intervals are as wide as simulated series of this length and dependence "
+            "need for 90 %; grey ones are those of theory, and the only ones of an effect that has "
+            "no others.",
             partial(drawings.by_regime, rows=of_regimes, unit=unit, label=per),
             2.4,
         ),
         Drawing(
             "regime_history",
-            "Regimes over time. Smoothed probabilities use all dates, and tell history; filtered "
-            "ones use no later date, and are what an answer at that date would have had.",
+            f"Regimes over time. {drawings.PROBABILITIES}",
             partial(
                 drawings.history, dates=fitted.dates, outcome=fitted.outcome,
                 smoothed=sampled.turbulent[0], filtered=sampled.filtered[0], name=recipe.outcome,
@@ -179,10 +210,10 @@ def figures(
         ),
         Drawing(
             "sensitivity",
-            f"What the average effect {recipe.horizon} rows after the treatment would be if a "
-            "cause of both treatment and outcome had been omitted, by how much of each it "
+            f"What the average effect of {recipe.treatment} on {recipe.outcome} {when} would be if "
+            "a cause of both treatment and outcome had been omitted, by how much of each it "
             "explains. On the red line nothing is left of the effect. Dots: a cause as strong as "
-            "each control.",
+            f"each control.{_too_strong(found, causes)}",
             partial(
                 drawings.contour, estimate=unit * float(least.slope[0]),
                 se=unit * float(least.se[0]), dof=least.dof, causes=causes,
@@ -229,12 +260,12 @@ def evidence(fits: list[Switching], n: int) -> Comparison:
 
 def omitted_cause(found: Economy, y: np.ndarray, d: np.ndarray, x: np.ndarray) -> Comparison:
     """Robustness values, and what causes as strong as each control would leave."""
-    n = len(y)
+    n, causes = len(y), sensitivity.benchmarks(y, d, x, found.controls)
     rows = [
         {"name": "robustness value of the estimate", "n": n, "value": float(found.robustness[0])},
         {"name": "of its sign, at 90 %", "n": n, "value": float(found.robustness[1])},
     ]
-    for each in sensitivity.benchmarks(y, d, x, found.controls):
+    for each in causes:
         rows.append(
             {
                 "name": f"a cause as strong as {each.name}",
@@ -244,7 +275,20 @@ def omitted_cause(found: Economy, y: np.ndarray, d: np.ndarray, x: np.ndarray) -
                 "R2 with outcome": each.with_outcome,
             }
         )
-    return Comparison("An omitted cause: how strong, and the effect (sd) that it would leave", rows)
+    return Comparison(
+        "An omitted cause: how strong, and the effect (sd) that it would leave, "
+        f"{found.after(int(found.horizon))}.{_too_strong(found, causes)}",
+        rows,
+    )
+
+
+def _too_strong(found: Economy, causes: list[Benchmark]) -> str:
+    """The controls that are so strong that no omitted cause could be, in a sentence."""
+    named = {each.name for each in causes}
+    missing = [name for name in found.controls if name not in named]
+    if not missing:
+        return ""
+    return f" No omitted cause can be as strong as {', '.join(missing)}, given what these explain."
 
 
 def refused(found: Economy, held_out: economies.Window) -> Comparison:

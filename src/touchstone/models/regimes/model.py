@@ -1,5 +1,6 @@
 """Effects by market regime in the workflow: the contract, filled by the rooms beside this file."""
 
+from functools import partial
 from pathlib import Path
 
 import equinox as eqx
@@ -9,13 +10,15 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 from tqdm import tqdm
 
-from touchstone.contract import Fit, Model, Simulated
+from touchstone.contract import Drawing, Fit, Model, Simulated
 from touchstone.inference import psis
 from touchstone.io import artifacts, results
 from touchstone.io.artifacts import ArtifactError
+from touchstone.io.settings import recipe_of
 from touchstone.models.regimes import (
     amortised,
     answer,
+    drawings,
     economy,
     gibbs,
     refusals,
@@ -128,18 +131,11 @@ class Regimes(Model[Window]):
         series.write_recipe(meta, recipe, "simulated")
 
     def read(self, data: Path, meta: Path) -> tuple[Cases[Window], list[str]]:
-        """Series of dates, whose features have to be those of the training."""
+        """Series of dates, of which the question has to be asked that was trained on."""
         table, recipe = _read(artifacts.files(data), meta)
-        known = self.economy.controls
-        problems = [f"{name}: is missing" for name in known if name not in recipe.controls]
-        problems += [
-            f"{name}: is no feature of the training"
-            for name in recipe.controls
-            if name not in known
-        ]
-        if problems:
-            raise ArtifactError(f"{meta}: controls: {'; '.join(problems)}")
-        design = series.design(table, recipe._replace(controls=known))
+        if problems := refusals.other_questions(self.economy, recipe):
+            raise ArtifactError(f"{meta}: {'; '.join(problems)}")
+        design = series.design(table, recipe._replace(controls=self.economy.controls))
         notes = [
             f"{len(design.dates)} dates from {design.dates[0]} to {design.dates[-1]}, each with "
             f"its {recipe.outcome} {recipe.horizon} rows later"
@@ -192,8 +188,9 @@ class Regimes(Model[Window]):
             )
             table, recipe = series.monthly()
         else:
-            meta = settings["meta"] or data[0].with_suffix(".yaml")
-            table, recipe = _read(data, Path(meta))
+            if (meta := recipe_of(settings, data[0])) is None:
+                raise ArtifactError(f"{data[0]}: needs a YAML file that says what its series are")
+            table, recipe = _read(data, meta)
         learnt = training.learn(table, recipe, self.config, settings, rng)
         prior = training.prior_of(self.config, learnt.economy)
         trained = amortised.train(
@@ -246,7 +243,8 @@ class Regimes(Model[Window]):
             infer(cases.take(slice(start, start + _BATCH)).detail, rng, budget)
             for start in tqdm(starts, desc=label, disable=label is None, unit="batch")
         ]
-        values, predictions, evidence, computations = zip(*parts, strict=True)
+        values, predictions, evidence, computations, states = zip(*parts, strict=True)
+        smoothed, filtered = map(np.concatenate, zip(*states, strict=True))
         draws = np.concatenate(values)
         prediction = Prediction(*map(np.concatenate, zip(*predictions, strict=True)))
         figures = np.concatenate(computations)
@@ -265,10 +263,12 @@ class Regimes(Model[Window]):
             prediction,
             np.concatenate(evidence),
             Computation({name: figures}, {name: limit}, {}),
+            {"smoothed": smoothed, "filtered": filtered},
         )
 
     def _switching(self, window: Window, rng: np.random.Generator, budget: dict):
-        """Draws, prediction, log evidence and R-hat by Gibbs sampling."""
+        """Draws, prediction, log evidence and R-hat by Gibbs sampling; and both probabilities of
+        the turbulent regime, given all dates and given no later one."""
         prior, n_cases = training.prior_of(self.config, self.economy), len(window.outcome)
         # One program serves for all batches: a last one that is short is filled up.
         filled = window
@@ -284,13 +284,14 @@ class Regimes(Model[Window]):
         sizes = np.repeat(np.sqrt(found.noise), window.outcome.shape[1], axis=1)
         log_density = np.log(np.maximum(found.density * sizes, 1e-300))
         prediction = Prediction(found.mean, found.sd, found.cdf, log_density, found.innovation)
-        return values, prediction, found.log_evidence, found.r_hat
+        states = found.turbulent, found.filtered
+        return values, prediction, found.log_evidence, found.r_hat, states
 
     def _amortised(self, window: Window, rng: np.random.Generator, budget: dict):
         """The same, and k-hat, by the network and the likelihood."""
         prior, learnt = training.prior_of(self.config, self.economy), self.economy
         assert self._net is not None, "is loaded with the economy"
-        values, rows, k_hats, known = [], [], [], []
+        values, rows, k_hats, known, states = [], [], [], [], []
         for y, d, x in zip(*window[:3], strict=True):
             key = jax.random.key(int(rng.integers(2**31)))
             found = amortised.judge(self._net, prior, learnt.slope, y, d, x, key, amortised.N_DRAWS)
@@ -306,9 +307,10 @@ class Regimes(Model[Window]):
             sizes = np.sqrt(said.variance)
             values.append(np.column_stack([said.effect, sizes, said.stay, np.sqrt(t_variance)]))
             few = rng.permutation(len(u))[:_N_PREDICTED]
-            mean, sd, cdf, density = np.asarray(
+            mean, sd, cdf, density, *probabilities = np.asarray(
                 amortised.predictions(u[few], slope[few], y, d, x), float
             )
+            states.append(probabilities)
             noise = np.sqrt(said.variance.mean())
             log = np.log(np.maximum(density * noise, 1e-300))
             known.append((said.variance.mean(0), said.stay.mean(0), t_variance.mean()))
@@ -320,25 +322,29 @@ class Regimes(Model[Window]):
         )
         rows, evidence = np.moveaxis(np.array(rows), 1, 0), ahead.log_evidence
         rows[-1] = np.concatenate([ahead.outcome, ahead.treatment], axis=1)
-        return np.array(values), Prediction(*rows), evidence, np.array(k_hats)
+        states = tuple(np.moveaxis(np.array(states), 1, 0))
+        return np.array(values), Prediction(*rows), evidence, np.array(k_hats), states
 
     def _scores(self, window: Window, rng: np.random.Generator, budget: dict):
         """Effects given their orthogonal scores, whose errors are those of simulated economies; all
-        else from the prior, and a prediction by least squares."""
+        else from the prior, a prediction by least squares, and the regimes of the training."""
         n, n_dates = window.outcome.shape
         n_draws, learnt = budget["n_draws"], self.economy
         prior = training.prior_of(self.config, learnt)
         values = self._prior_values(n * n_draws, rng).reshape(n, n_draws, -1)
         plan = scores.folds(n_dates, "full")
-        rows = []
+        rows, states = [], []
         for k, (y, d, x) in enumerate(zip(*window[:3], strict=True)):
             found = training.by_regime(y, d, x, learnt.switching, int(learnt.horizon), plan)
             shrunk = scores.shrink(found, learnt.inflation, prior.effect)
             errors = learnt.errors[:, rng.integers(learnt.errors.shape[1], size=n_draws)]
             values[k, :, :2] = shrunk.mean + shrunk.sd * errors.T
             rows.append(np.concatenate([_least_squares(y, d, x), _least_squares(d, x)], axis=1))
+            of_case = learnt.switching.states(y, np.column_stack([d, x]))
+            states.append([np.exp(p[:, 1]) for p in (of_case.smoothed, of_case.filtered)])
         prediction = Prediction(*np.moveaxis(np.array(rows), 1, 0))
-        return values, prediction, np.full(n, np.nan), np.ones(n)
+        states = tuple(np.moveaxis(np.array(states), 1, 0))
+        return values, prediction, np.full(n, np.nan), np.ones(n), states
 
     def _prior_values(self, n: int, rng: np.random.Generator) -> np.ndarray:
         prior = training.prior_of(self.config, self.economy)
@@ -365,15 +371,34 @@ class Regimes(Model[Window]):
         return refusals.of_windows(self.economy, cases.detail)
 
     def cautions(self, cases: Cases[Window], posterior: Posterior) -> list[str]:
-        """A structural break since the training; and what no data of this kind can tell: an omitted
-        cause, and how strong it would have to be in the training."""
-        value = float(self.economy.robustness[0])
+        """A structural break since the training, few dates in a regime; and what no data of this
+        kind can tell, see `answer.cautions`."""
         return [
             *refusals.breaks(self.economy, cases.detail),
-            "a cause of both treatment and outcome that was not observed is not detectable; in the "
-            f"training it would have to explain {value:.1%} of what is left of both to explain the "
-            "average effect away",
+            *refusals.few_dates(self.economy, posterior.latent["smoothed"]),
+            *answer.cautions(self.economy),
         ]
+
+    def diagnostics(self, cases: Cases[Window], posterior: Posterior) -> dict[str, np.ndarray]:
+        """Overlap, probability of the turbulent regime at the last date, and dates in it."""
+        smoothed = posterior.latent["smoothed"]
+        return {
+            "overlap": refusals.overlap(self.economy, cases.detail),
+            "turbulent_at_last_date": smoothed[:, -1],
+            "turbulent_dates": smoothed.sum(1),
+        }
+
+    def drawings(self, cases: Cases[Window], posterior: Posterior) -> list[Drawing]:
+        """The regimes of the first case over its dates."""
+        outcome, learnt = cases.detail.outcome[0], self.economy
+        name = str(learnt.names[0])
+        draw = partial(
+            drawings.history, dates=np.arange(1, len(outcome) + 1),
+            outcome=learnt.mean[0] + learnt.sd[0] * outcome, name=name,
+            smoothed=posterior.latent["smoothed"][0], filtered=posterior.latent["filtered"][0],
+        )  # fmt: skip
+        caption = f"Regimes of the measurement, by the number of the date. {drawings.PROBABILITIES}"
+        return [Drawing("regime_history", caption, draw, 4.6)]
 
     def predict(self, values: dict, rng: np.random.Generator) -> dict:
         """Effects, regimes and the outcome of one date; see `answer.answer`."""

@@ -12,6 +12,7 @@ from scipy.stats import f as fisher
 
 from touchstone.models.regimes import effects, series
 from touchstone.models.regimes.economy import REGIMES, Economy, Window
+from touchstone.models.regimes.series import Recipe
 
 REASONS = (
     "feature outside its range",
@@ -67,12 +68,9 @@ def of_rows(economy: Economy, rows: Rows) -> list[list[str]]:
             f"{economy.names[1]} has an sd of {sd:.3g} in the training"
         )
     weight = np.column_stack([1 - rows.turbulent, rows.turbulent])
-    for s in np.flatnonzero(economy.n_regime < _LEAST_DATES):
+    for s, words in _few(economy.n_regime, "the training"):
         for k in np.flatnonzero(weight[:, s] > _LEAST_WEIGHT):
-            found[k].append(
-                f"too few dates in a regime: {economy.n_regime[s]:.0f} of the training are "
-                f"{REGIMES[s]}, at least {_LEAST_DATES} are needed"
-            )
+            found[k].append(words)
     if economy.break_p < _UNLIKELY:
         for each in found:
             each.append(
@@ -85,17 +83,14 @@ def of_rows(economy: Economy, rows: Rows) -> list[list[str]]:
 def of_windows(economy: Economy, window: Window) -> list[list[str]]:
     """Why each case, a window of dates with their outcomes, is not answered for."""
     found = []
-    for k, (d, x) in enumerate(zip(window.treatment, window.controls, strict=True)):
+    for k, (x, left) in enumerate(zip(window.controls, overlap(economy, window), strict=True)):
         said = [
             _range(economy, j, x[:, j])
             for j in np.flatnonzero(_outside(economy, x).any(0)).tolist()
         ]
-        full = np.column_stack([np.ones(len(x)), x])
-        left = d - full @ np.linalg.lstsq(full, d)[0]
-        overlap = float(np.sqrt(left.var() / economy.treatment_variance))
-        if overlap < _LEAST_OVERLAP:
+        if left < _LEAST_OVERLAP:
             said.append(
-                f"no overlap: the controls leave {overlap:.2f} of the variation of "
+                f"no overlap: the controls leave {left:.2f} of the variation of "
                 f"{economy.names[1]} that they left in the training, at least {_LEAST_OVERLAP} "
                 "is needed to tell its effect from theirs"
             )
@@ -107,6 +102,43 @@ def of_windows(economy: Economy, window: Window) -> list[list[str]]:
             )
         found.append(said)
     return found
+
+
+def overlap(economy: Economy, window: Window) -> Float[np.ndarray, " case"]:
+    """How much the treatment of each case varies beside its controls: the standard deviation of
+    what they leave of it, in parts of that in the training."""
+    found = []
+    for d, x in zip(window.treatment, window.controls, strict=True):
+        full = np.column_stack([np.ones(len(x)), x])
+        left = d - full @ np.linalg.lstsq(full, d)[0]
+        found.append(np.sqrt(left.var() / economy.treatment_variance))
+    return np.array(found, float)
+
+
+def few_dates(economy: Economy, turbulent: Float[np.ndarray, "case date"]) -> list[str]:
+    """Regimes of which cases, or the training, have too few dates for an effect, in words.
+
+    No reason to refuse a window: its own posterior of such an effect is as wide as the prior.
+
+    Args:
+        economy: That was learnt.
+        turbulent: Probability of the turbulent regime at each date of each case.
+    """
+    counts = np.stack([(1 - turbulent).sum(1), turbulent.sum(1)], axis=1)
+    found = [words for each in counts for _, words in _few(each, "these dates")]
+    return found + [words for _, words in _few(economy.n_regime, "the training")]
+
+
+def _few(counts: Float[np.ndarray, " regime"], whose: str) -> list[tuple[int, str]]:
+    """Regimes of too few dates, and what is said of each."""
+    return [
+        (
+            s,
+            f"too few dates in a regime: {counts[s]:.0f} of {whose} are {REGIMES[s]}, at least "
+            f"{_LEAST_DATES} are needed",
+        )
+        for s in np.flatnonzero(counts < _LEAST_DATES).tolist()
+    ]
 
 
 def breaks(economy: Economy, window: Window) -> list[str]:
@@ -150,6 +182,31 @@ def _log_power(
     precision = np.linalg.inv(covariance + _ROUNDING * np.eye(len(covariance)))
     square = ((innovations @ precision) * innovations).sum(1)
     return np.log(np.convolve(square, np.ones(min(_STRETCH, len(square))), "valid") + 1e-12)
+
+
+def other_questions(economy: Economy, recipe: Recipe) -> list[str]:
+    """What a recipe asks that is not what was trained on, in words that begin with its key.
+
+    Controls may be in another order, and a series may be published later than in the training.
+    """
+    outcome, treatment = economy.names[:2].tolist()
+    trained = {"outcome": outcome, "treatment": treatment, "horizon": int(economy.horizon)}
+    found = [
+        f"{key}: {given!r}, expected {expected!r}"
+        for key, expected in trained.items()
+        if (given := getattr(recipe, key)) != expected
+    ]
+    known, given = economy.controls, recipe.controls
+    if other := [f"{name}: is missing" for name in known if name not in given] + [
+        f"{name}: is no feature of the training" for name in given if name not in known
+    ]:
+        found.append(f"controls: {'; '.join(other)}")
+    lags = dict(zip(economy.published.tolist(), economy.lags.tolist(), strict=True))
+    return found + [
+        f"publication_lags: {name}: {recipe.publication_lags[name]}, expected at least {days}"
+        for name, days in lags.items()
+        if recipe.publication_lags.get(name, days) < days
+    ]
 
 
 def look_aheads(economy: Economy, names: list[str]) -> list[str]:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from touchstone.contract import LEVEL, REACH
+from touchstone.io.artifacts import ArtifactError
 from touchstone.models.regimes import effects
 from touchstone.models.regimes.economy import REGIMES
 from touchstone.models.regimes.effects import Effects, Pivots
@@ -21,12 +22,18 @@ from touchstone.models.regimes.series import Recipe, Table
 GROUPS = ("average", *REGIMES, "turbulent less calm")
 NUMBERS = ("estimate", "low", "high", "joint low", "joint high")
 _N_SHOWN = 6  # horizons in a table
+_LEAST_ROWS = 4  # for each control, that have all horizons where there are gaps
 _N_DRAWS = 4000  # of the largest deviation over horizons
 
 
 def shown(n_horizons: int) -> range:
     """Horizons of a table, as many as can be read."""
     return range(0, n_horizons, max(n_horizons // _N_SHOWN, 1))
+
+
+def farthest(response: Float[np.ndarray, "horizon number"]) -> int:
+    """Horizon at which a response is farthest from zero."""
+    return int(np.abs(response[:, 0]).argmax())
 
 
 class Rows(NamedTuple):
@@ -46,6 +53,25 @@ class Rows(NamedTuple):
     weight: Float[np.ndarray, "row regime"]
     variance: Float[np.ndarray, " regime"]
 
+    def take(self, chosen: Bool[np.ndarray, " row"]) -> "Rows":
+        """Some of the dates."""
+        return Rows(*(values[chosen] for values in self[:-1]), self.variance)
+
+
+class Responses(NamedTuple):
+    """Of all outcomes to one unit of the treatment, in their own units.
+
+    Attributes:
+        numbers: `NUMBERS` of each of `GROUPS`, shape (outcome, group, horizon, number).
+        n_rows: Dates that each is estimated from, shape (outcome, horizon).
+        n_gaps: Dates that are left out since a value between them and the horizon is missing, the
+            same shape.
+    """
+
+    numbers: Float[np.ndarray, "outcome group horizon number"]
+    n_rows: Int[np.ndarray, "outcome horizon"]
+    n_gaps: Int[np.ndarray, "outcome horizon"]
+
 
 def by_horizon(
     table: Table,
@@ -55,8 +81,8 @@ def by_horizon(
     grid: Sequence[float],
     n_series: int,
     rng: np.random.Generator,
-) -> Float[np.ndarray, "outcome group horizon number"]:
-    """Responses of all outcomes to one unit of the treatment, in their own units.
+) -> Responses:
+    """Responses of all outcomes at all horizons.
 
     Args:
         table: The series.
@@ -67,25 +93,48 @@ def by_horizon(
         n_series: Number of these at each.
         rng: For them, and for the joint bands.
 
-    Returns:
-        `NUMBERS` of each of `GROUPS`.
+    Raises:
+        ArtifactError: If gaps leave too few dates of an outcome.
     """
-    pivots = calibrate(rows, grid, n_series, rng)
     at = np.searchsorted(table.dates, rows.dates)
-    found = np.empty((len(recipe.outcomes), len(GROUPS), n_horizons, len(NUMBERS)))
+    before_end = at[:, None] + np.arange(n_horizons) <= at[-1] + recipe.horizon
+    pivots = {len(rows.dates): calibrate(rows, grid, n_series, rng)}
+    shape = (len(recipe.outcomes), n_horizons)
+    numbers = np.empty((shape[0], len(GROUPS), n_horizons, len(NUMBERS)))
+    n_rows, n_gaps = np.empty(shape, int), np.empty(shape, int)
     for o, name in enumerate(recipe.outcomes):
-        values = table.column(name)
-        sums = np.r_[0.0, np.nancumsum(values)]
-        each: list[Effects] = []
-        for h in range(n_horizons):
-            inside = at + h <= at[-1] + recipe.horizon
-            n = int(inside.sum())
-            end = at[:n] + h
-            target = sums[end + 1] - sums[at[:n]] if recipe.cumulative else values[end]
-            each.append(_fitted(target, Rows(*(a[:n] for a in rows[:-1]), rows.variance)))
-        for g, pivot in enumerate(pivots):
-            found[o, g] = _bands([_part(got, g) for got in each], pivot, rng)
-    return found
+        target = targets(table, recipe, name, rows.dates, n_horizons)
+        used = np.isfinite(target)
+        at_all = used.all(1)
+        n_rows[o], n_gaps[o] = used.sum(0), (before_end & ~used).sum(0)
+        if n_gaps[o].any() and at_all.sum() < _LEAST_ROWS * rows.controls.shape[1]:
+            raise ArtifactError(
+                f"{name}: {at_all.sum()} dates have no gap in the {n_horizons} rows from them on, "
+                f"expected at least {_LEAST_ROWS} for each control"
+            )
+        each = [
+            (_fitted(target[use, h], rows.take(use)), at_all[use]) for h, use in enumerate(used.T)
+        ]
+        # Intervals are those of series as long as this one is without its gaps.
+        if (n := int(used[:, 0].sum())) not in pivots:
+            pivots[n] = calibrate(rows.take(used[:, 0]), grid, n_series, rng)
+        for g, pivot in enumerate(pivots[n]):
+            numbers[o, g] = _bands([(_part(got, g), of_all) for got, of_all in each], pivot, rng)
+    return Responses(numbers, n_rows, n_gaps)
+
+
+def targets(
+    table: Table, recipe: Recipe, name: str, dates: np.ndarray, n_horizons: int
+) -> Float[np.ndarray, "row horizon"]:
+    """An outcome so many rows after each of some dates, or its sum from them on.
+
+    NaN where a value of it is missing, or is later than the outcome of the last of the dates.
+    """
+    at = np.searchsorted(table.dates, dates)
+    values = table.column(name)[: at[-1] + recipe.horizon + 1]
+    padded = np.append(values, np.full(n_horizons, np.nan))
+    spans = np.lib.stride_tricks.sliding_window_view(padded, n_horizons)[at]
+    return spans.cumsum(1) if recipe.cumulative else spans
 
 
 def _fitted(target: Float[np.ndarray, " row"], rows: Rows) -> Effects:
@@ -132,17 +181,17 @@ def calibrate(
 
 
 def _bands(
-    found: list[Effects], pivots: Pivots, rng: np.random.Generator
+    found: list[tuple[Effects, Bool[np.ndarray, " row"]]], pivots: Pivots, rng: np.random.Generator
 ) -> Float[np.ndarray, "horizon number"]:
-    """Estimates, intervals and joint band over the horizons."""
-    common = min(len(each.influence) for each in found)
-    influence = np.column_stack([each.influence[:common] for each in found])
+    """Estimates, intervals and joint band over the horizons; each with which of its dates have all
+    horizons, by which these depend on each other."""
+    influence = np.column_stack([each.influence[of_all] for each, of_all in found])
     root = np.linalg.cholesky(effects.long_run(influence) + 1e-9 * np.diag((influence**2).mean(0)))
     root /= np.sqrt((root**2).sum(1, keepdims=True))
     largest = np.abs(rng.standard_normal((_N_DRAWS, len(root))) @ root.T).max(1)
     wider = np.quantile(largest, LEVEL) / REACH
     rows = []
-    for each in found:
+    for each, _ in found:
         estimate, se = float(each.estimate[0]), float(each.se[0])
         low, high = pivots.interval(estimate, se, effects.measured_dependence(each), LEVEL)
         rows.append(

@@ -20,6 +20,9 @@ from touchstone.io.artifacts import ArtifactError
 
 _FEATURE = re.compile(r"(?P<series>.+)_lag_(?P<days>\d+)d")
 _TOGETHER = 8  # dates of a simulated series whose innovations are those of as many of the table
+_PERIODS = {  # days, for which the median distance of dates is called by a name
+    "day": (1, 1), "week": (7, 7), "month": (28, 31), "quarter": (90, 92), "year": (365, 366),
+}  # fmt: skip
 _LEAST_DATES = 60  # of a table to learn from
 _MOST_GAP = 1.6  # times the median distance of dates, beyond which dates are missing
 
@@ -75,6 +78,8 @@ class Recipe(NamedTuple):
             given = content.get(key, [] if key in cls._field_defaults else None)
             if not isinstance(given, list) or not all(isinstance(c, str) for c in given):
                 problems.append(f"{key}: {given!r}, expected a list of {what}")
+            elif unreadable := [name for name in given if "=" in name]:
+                problems.append(f"{key}: {', '.join(unreadable)}: a name may not hold `=`")
         lags = content.get("publication_lags", {})
         if not isinstance(lags, dict) or not all(
             type(days) is int and days >= 0 for days in lags.values()
@@ -279,6 +284,12 @@ def design(table: Table, recipe: Recipe) -> Design:
     if problems:
         raise ArtifactError("; ".join(problems))
     return found
+
+
+def period(table: Table) -> str:
+    """Distance of the dates of a table, in a word: "row" where there is none for it."""
+    days = float(np.median(np.diff(table.dates).astype(int)))
+    return next((name for name, (low, high) in _PERIODS.items() if low <= days <= high), "row")
 
 
 # What comes with the package ----------------------------------------------------------------------

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 
 from touchstone.contract import LEVEL, REACH, Comparison, Drawing
-from touchstone.models.regimes import economy as economies
 from touchstone.models.regimes import (
+    answer,
     effects,
     findings,
     gibbs,
@@ -20,15 +20,16 @@ from touchstone.models.regimes import (
     series,
     switching,
 )
+from touchstone.models.regimes import economy as economies
 from touchstone.models.regimes.economy import REGIMES, Economy
 from touchstone.models.regimes.effects import Effects, Fold, Pivots
 from touchstone.models.regimes.series import Recipe, Table
 from touchstone.models.regimes.switching import Switching
+from touchstone.reliability.guardrail import wilson
 
 _GRID = (0.0, 0.25, 0.5, 0.7, 0.85)  # dependence of the series that calibrate the intervals
 _MORE_WINDOWS = 3  # times the series of other intervals: windows are drawn by these, not judged
 _N_PLACEBOS = 40
-_N_CONTROLS = 99  # simulated series that have as many placebos each
 _N_QUICK = 40  # steps of the fit to a simulated series
 _UNLIKELY = 0.05  # p-value of the placebos below which it is said
 
@@ -51,6 +52,18 @@ class Learnt(NamedTuple):
     tables: list[Comparison]
     said: list[str]
     drawings: list[Drawing]
+
+
+class Calibrated(NamedTuple):
+    """How an average effect is estimated, and its interval made.
+
+    Attributes:
+        folds: Of a number of dates, by the plan that was chosen.
+        pivots: Of effects that are estimated on these folds.
+    """
+
+    folds: Callable[[int], list[Fold]]
+    pivots: Pivots
 
 
 def by_regime(
@@ -118,6 +131,7 @@ def learn(
     ]
     regimes = fit_regimes(config, y, np.column_stack([d, x]), rng)
     states = regimes.states(y, np.column_stack([d, x]))
+    latest = regimes.states(every[:, 0], every[:, 1:])
     bare = Economy(
         names=np.array([recipe.outcome, recipe.treatment, *whole.names]),
         mean=mean,
@@ -134,7 +148,7 @@ def learn(
         intercept=regimes.intercept,
         variance=regimes.variance,
         draws=np.zeros((0, 0)),
-        now=np.exp(np.asarray(states.filtered)[-1]) @ regimes.transition,
+        now=np.exp(np.asarray(latest.filtered)[-1]) @ regimes.transition,
         effect=np.array([[regimes.slope[0], 0, 0, 0]]),
         inflation=np.ones(2),
         errors=np.zeros((2, 0)),
@@ -151,10 +165,12 @@ def learn(
         break_p=np.array(1.0),
         published=np.array(list(recipe.publication_lags)),
         lags=np.array(list(recipe.publication_lags.values()), int),
+        last_date=whole.dates[-1].astype(str),
+        period=np.array(series.period(table)),
     )
     apart = x - bare.centre
     bare = _with(bare, farthest=((apart @ bare.precision) * apart).sum(1).max())
-    found, pivots, effect_tables, said = _effects(bare, y, d, x, config, settings, rng)
+    found, calibrated, effect_tables, said = _effects(bare, y, d, x, config, settings, rng)
     sampled = gibbs.sample(
         found, prior_of(config, found), found.window(fitted), rng,
         settings["n_warmup"], settings["n_draws"],
@@ -164,11 +180,12 @@ def learn(
     rows = responses.Rows(fitted.dates, fitted.treatment, x, known, regimes.variance)
     n_horizons, n_series = settings["n_horizons"], settings["n_series"]
     shown = responses.by_horizon(table, recipe, rows, n_horizons, _GRID, n_series, rng)
-    found = _with(found, draws=draws, responses=shown)
+    found = _with(found, draws=draws, responses=shown.numbers)
     held_out = found.window(whole.take(slice(n, None)))
     found = _with(found, break_p=np.array(refusals.break_since(found, held_out)))
-    placebos = _placebos(found, pivots, y, d, x, rng)
-    row = placebos.rows[0]
+    found, ahead, of_outcome_ahead = outcome_ahead(found, found.window(whole))
+    controls = placebos(recipe.horizon, calibrated, y, d, x, rng)
+    row = controls[0]
     if row["p-value"] < _UNLIKELY:
         said.append(
             f"treatments of other dates have an effect beyond {LEVEL:.0%} intervals in "
@@ -177,23 +194,30 @@ def learn(
         )
     tables = [
         *effect_tables,
-        *findings.by_horizon(found, recipe),
+        *findings.by_horizon(found, recipe, shown),
         findings.posterior(found, prior_of(config, found), rng),
         findings.evidence(fits, n),
         findings.omitted_cause(found, y, d, x),
-        placebos,
+        Comparison(
+            f"Placebos of the effect {found.after(recipe.horizon)}: other dates' treatments (part "
+            "beyond 90 %), and the treatment that came later",
+            controls,
+        ),
         findings.refused(found, held_out),
+        ahead,
     ]
     best = switching.probabilities(fits)
     said.append(
         f"effects by regime are those of two; the evidence is for {np.argmax(best) + 1} "
         f"(probability {best.max():.2f})"
     )
+    said += findings.gaps(recipe, shown, n)
     said.append(f"{sampled.turbulent[0].mean():.0%} of the dates are turbulent")
+    said.append(of_outcome_ahead)
     said.append(f"R-hat of the posterior of the training is {sampled.r_hat[0]:.3f}")
     comparisons = [_held_out(regimes, every, n, of_outcome)]
     figures = findings.figures(found, recipe, fitted, every[:n], sampled, tables)
-    level, sentence = findings.level(table, recipe, rng)
+    level, sentence = findings.level(found, table, recipe, rng)
     figures.insert(1, level)
     said = [*findings.answers(found, recipe), sentence, *said]
     return Learnt(found, n_held, comparisons, tables, said, figures)
@@ -221,14 +245,19 @@ def _effects(
     config: dict,
     settings: dict,
     rng: np.random.Generator,
-) -> tuple[Economy, Pivots, list[Comparison], list[str]]:
-    """The average effect with its pivots, those by regime, their intervals, what was chosen."""
+) -> tuple[Economy, Calibrated, list[Comparison], list[str]]:
+    """The average effect, those by regime, their intervals and how these came about, what was
+    chosen."""
     n, j = x.shape
     trial = effects.partially_linear(y, d, x, effects.ridge(), effects.folds(n, "full"))
     dependence = effects.autocorrelation(trial.influence[:, 0])
     chosen = effects.choose_plan(n, 2 * j + 1, dependence, settings["n_folds"])
     seed = int(rng.integers(2**31))
-    plan = effects.folds(n, chosen.name, settings["n_folds"], chosen.embargo, seed)
+    folds = partial(
+        effects.folds, plan=chosen.name, n_folds=settings["n_folds"], embargo=chosen.embargo,
+        seed=seed,
+    )  # fmt: skip
+    plan = folds(n)
     average = effects.partially_linear(y, d, x, effects.ridge(), plan)
     n_series = settings["n_series"]
     pivots = effects.linear_calibration(n, j, effects.ridge(), plan, _GRID, n_series, rng)
@@ -259,8 +288,11 @@ def _effects(
                 "in units": float(estimate * bare.sd[0] / bare.sd[1]),
             }
         )
+    of_arms: list[str] = []
     if len(np.unique(d)) == 2:
-        rows.append(_doubly_robust(y, d, x, plan, prior, float(bare.sd[0] / bare.sd[1])))
+        unit = float(bare.sd[0] / bare.sd[1])
+        more, of_arms = _doubly_robust(y, d, x, plan, prior, unit)
+        rows += more
     least = sensitivity.regress(y, np.column_stack([d, x]))
     t_value = least.slope[0] / least.se[0]
     values = [sensitivity.robustness(t_value, least.dof, level=v) for v in (None, LEVEL)]
@@ -275,24 +307,37 @@ def _effects(
         f"those of {n_series} simulated series at each of {len(_GRID)} strengths of dependence",
         "an omitted cause of treatment and outcome can not be detected from these data; it would "
         f"have to explain {values[0]:.1%} of what is left of both to explain the effect away",
+        *of_arms,
     ]
-    table = Comparison("Effect of one sd, in sd of the outcome (90 %)", rows)
-    return found, pivots, [table], said
+    when = bare.after(int(bare.horizon))
+    table = Comparison(f"Effect of one sd, in sd of the outcome, {when} (90 %)", rows)
+    return found, Calibrated(folds, pivots), [table], said
 
 
 def _doubly_robust(
     y: np.ndarray, d: np.ndarray, x: np.ndarray, plan: list[Fold], prior: float, unit: float
-) -> dict:
+) -> tuple[list[dict], list[str]]:
     """The average effect of a treatment of two values by the interactive score, which needs only
-    one of its nuisances to be right."""
-    found = effects.interactive(y, d > d.mean(), x, effects.ridge(), LogisticRegression(), plan)
+    one of its nuisances to be right, as a row where there is one; and what is to be said of it."""
+    try:
+        found = effects.interactive(y, d > d.mean(), x, effects.ridge(), LogisticRegression(), plan)
+    except ValueError as error:
+        return [], [f"there is no doubly robust effect: {error}"]
     estimate, se = float(found.estimate[0] / np.ptp(d)), float(found.se[0] / np.ptp(d))
     low, high = effects.asymptotic(estimate, se, len(y), LEVEL)
-    return {
+    row = {
         "name": "average, doubly robust", "n": len(y), "median": estimate, "low": low, "high": high,
         "prior low": -REACH * prior, "prior high": REACH * prior, "low of theory": low,
         "high of theory": high, "in units": estimate * unit,
     }  # fmt: skip
+    said = "the interval of the doubly robust effect is asymptotic, and not calibrated"
+    if found.n_clipped:
+        low, high = effects.OVERLAP
+        said += (
+            f"; the treatment of {found.n_clipped} of {len(y)} dates was all but certain, and "
+            f"their propensities were set to {low:g} or {high:g}: overlap is weak"
+        )
+    return [row], [said]
 
 
 def _simulated(
@@ -371,22 +416,32 @@ def recovered(
 # What else is said --------------------------------------------------------------------------------
 
 
-def _placebos(
-    found: Economy,
-    pivots: Pivots,
+def placebos(
+    horizon: int,
+    calibrated: Calibrated,
     y: np.ndarray,
     d: np.ndarray,
     x: np.ndarray,
     rng: np.random.Generator,
-) -> Comparison:
-    """Effects where none can be, with the intervals that are reported: of treatments of other
-    dates, which are not independent of each other, and of the next one."""
+    n_controls: int = 99,
+) -> list[dict]:
+    """Effects where none can be, estimated as the average effect is, with the intervals that are
+    reported: of treatments of other dates, which are not independent of each other, and of the
+    next one.
+
+    Args:
+        horizon: Rows from the treatment to the outcome.
+        calibrated: How the average effect was estimated.
+        y, d, x: Outcome, treatment and controls.
+        rng: For the dates, and the series beside them.
+        n_controls: Simulated series that have as many placebos each.
+    """
 
     def interval(got: effects.Effects) -> tuple[float, float]:
         measured = effects.measured_dependence(got)
-        return pivots.interval(float(got.estimate[0]), float(got.se[0]), measured, LEVEL)
+        return calibrated.pivots.interval(float(got.estimate[0]), float(got.se[0]), measured, LEVEL)
 
-    n, plan = len(y), effects.folds(len(y), "full")
+    n, plan = len(y), calibrated.folds(len(y))
     shifts = rng.choice(np.arange(n // 4, 3 * n // 4), _N_PLACEBOS, replace=False)
 
     def part(y: np.ndarray, d: np.ndarray, x: np.ndarray) -> float:
@@ -402,29 +457,61 @@ def _placebos(
     average = effects.partially_linear(y, d, x, effects.ridge(), plan)
     dependence = effects.measured_dependence(average)
     theirs = [
-        part(*effects.simulate_linear(n, x.shape[1], dependence, rng)) for _ in range(_N_CONTROLS)
+        part(*effects.simulate_linear(n, x.shape[1], dependence, rng)) for _ in range(n_controls)
     ]
-    p_value = (1 + sum(each >= ours for each in theirs)) / (1 + _N_CONTROLS)
-    ahead = int(found.horizon) + 1
+    p_value = (1 + sum(each >= ours for each in theirs)) / (1 + n_controls)
+    ahead = horizon + 1
     now, later = np.column_stack([x, d])[:-ahead], d[ahead:]
     lead = effects.partially_linear(
-        y[:-ahead], later, now, effects.ridge(), effects.folds(len(later), "full")
+        y[:-ahead], later, now, effects.ridge(), calibrated.folds(len(later))
     )
     low, high = interval(lead)
-    return Comparison(
-        "Placebos: other dates' treatments (part beyond 90 %), and the treatment that came later",
-        [
-            {
-                "name": "treatments of other dates", "n": _N_PLACEBOS, "part": ours,
-                "p-value": p_value,
-            },
-            {
-                "name": "the treatment after the outcome", "n": len(later),
-                "median": float(lead.estimate[0]),
-                "low": low, "high": high,
-            },
-        ],
-    )  # fmt: skip
+    return [
+        {"name": "treatments of other dates", "n": _N_PLACEBOS, "part": ours, "p-value": p_value},
+        {
+            "name": "the treatment after the outcome", "n": len(later),
+            "median": float(lead.estimate[0]), "low": low, "high": high,
+        },
+    ]  # fmt: skip
+
+
+def outcome_ahead(found: Economy, window: economies.Window) -> tuple[Economy, Comparison, str]:
+    """How often intervals of the outcome hold it on dates held out, one step ahead.
+
+    Args:
+        found: The economy.
+        window: All its rows, those that were trained on first.
+
+    Returns:
+        The economy, with how far its intervals have to reach; a table; and what it says.
+    """
+    y, d, x = window.outcome[0], window.treatment[0], window.controls[0]
+    filtered = np.asarray(found.switching.states(y, np.column_stack([d, x])).filtered)
+    known = found.switching.ahead(filtered, int(found.horizon) + 1)
+    later = slice(int(found.n_rows), None)
+    said = answer.outcomes(found, d[later], x[later], known[later, 1])
+    scores = np.abs(found.mean[0] + found.sd[0] * y[later] - said.mean) / said.sd
+    n = len(scores)
+    reach = [answer.reach(scores[:k]) for k in range(n + 1)]
+    # What the dates held out before each would have given.
+    pairs = [(score, limit) for score, limit in zip(scores, reach, strict=False) if limit]
+    held = {
+        "normal, not calibrated": (scores <= REACH, REACH),
+        "calibrated on the dates held out before": (np.array([s <= r for s, r in pairs]), reach[n]),
+    }
+    rows = []
+    for name, (inside, far) in held.items():
+        if len(inside):
+            rate = wilson(inside.mean(), len(inside))
+            of_rate = {"coverage": rate.value, "low": rate.low, "high": rate.high}
+            rows.append({"name": name, "n": len(inside), **of_rate, "reach (sd)": far})
+    words = "; ".join(
+        "{name}: {coverage:.2f} ({low:.2f} to {high:.2f}) of {n}".format(**row) for row in rows
+    )
+    if reach[n] is not None:
+        found = _with(found, outcome_reach=np.array([reach[n], n]))
+    table = Comparison("90 % intervals of the outcome on dates held out, one step ahead", rows)
+    return found, table, f"of the outcomes held out, 90 % intervals hold these parts: {words}"
 
 
 def _held_out(regimes: Switching, every: np.ndarray, n: int, regression: np.ndarray) -> Comparison:
