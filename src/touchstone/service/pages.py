@@ -221,13 +221,16 @@ def _twin(report: dict[str, Any]) -> dict[str, Any]:
     """What is shown of an answer to a counterfactual question."""
     from touchstone.stages import page  # here: a service that draws nothing starts without it
 
-    changes, laws = summary.change_table(report), summary.law_table(report)
-    shown = {"report": report, "changes": changes, "laws": laws}
     with _DRAWING, tempfile.TemporaryDirectory(prefix="touchstone-") as folder:
         figure, graph = Path(folder) / "twins.png", Path(folder) / "graph.svg"
         page.draw_twins(report, figure, graph)
-        shown |= {"figure": page.embedded(figure), "graph": page.embedded(graph)}
-    return shown | {"asked": summary.asked_sentences(report)}
+        drawn = {"figure": page.embedded(figure), "graph": page.embedded(graph)}
+    return drawn | {
+        "report": report,
+        "asked": summary.asked_sentences(report),
+        "changes": summary.change_table(report),
+        "laws": summary.law_table(report),
+    }
 
 
 def _posterior_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
