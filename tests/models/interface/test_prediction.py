@@ -6,9 +6,10 @@ from math import factorial
 
 import numpy as np
 import pytest
-from regressions import COLUMNS, FROZEN, NAMES
+from regressions import COLUMNS, FROZEN, NAMES, frozen_about_the_truth
 
 from touchstone.models.interface import prediction
+from touchstone.models.interface.frozen import Frozen
 from touchstone.models.interface.prediction import Background
 from touchstone.models.interface.regression import COEFFICIENTS
 
@@ -66,10 +67,10 @@ def test_attributions_are_those_of_the_shap_package():
     np.testing.assert_allclose(ours.mean(1), explained.values, atol=1e-9)
 
 
-def answer(**values):
+def answer(frozen=FROZEN, **values):
     names = NAMES, COLUMNS.stimuli
     values = {**NOTHING, "quantile": 0.8, **values}
-    return prediction.answer(FROZEN, names, values, TARGET, np.random.default_rng(0))
+    return prediction.answer(frozen, names, values, TARGET, np.random.default_rng(0))
 
 
 def test_a_known_film_is_predicted_more_narrowly_than_a_new_one_like_it():
@@ -96,6 +97,39 @@ def test_a_stimulus_out_of_range_and_a_film_that_is_not_there_are_said():
     assert said.startswith("Tg_num is 600, trained from ")
     with pytest.raises(ValueError, match="film: 'film 99' is none of the training's: film 1,"):
         answer(film="film 99")
+
+
+@pytest.mark.parametrize("value", [0.0, 400.1])
+def test_a_stimulus_that_never_varied_is_answered_at_its_value_and_no_other(value, tmp_path):
+    def change(films):
+        stimuli = films.stimuli.copy()
+        stimuli[:, 1] = value
+        return films._replace(stimuli=stimuli)
+
+    frozen_about_the_truth(20, change=change).save(tmp_path, COLUMNS, {}, {})
+    frozen, _ = Frozen.load(tmp_path, COLUMNS)
+    there, elsewhere = answer(frozen, Tg_num=value), answer(frozen, Tg_num=value + 1)
+    assert there["outside_training"] == []
+    assert elsewhere["outside_training"][0].startswith("Tg_num is ")
+    for row in (*there["estimates"], *elsewhere["estimates"], *elsewhere["attribution"]):
+        assert np.isfinite([row["low"], row["median"], row["high"]]).all()
+    assert frozen.novelty(frozen.films[0], frozen.series[0]) <= 1 + 1e-6
+
+
+def test_stimuli_that_were_each_tried_but_not_together_are_said():
+    """Where two stimuli always moved together, their ranges hold pairs that none of them had."""
+
+    def change(films):
+        stimuli = films.stimuli.copy()
+        stimuli[:, 1] = 400 + 20 * (stimuli[:, 0] - 1.5) + 0.1 * (stimuli[:, 1] - 400)
+        return films._replace(stimuli=stimuli)
+
+    frozen = frozen_about_the_truth(20, change=change)
+    for series, count in zip(frozen.series, frozen.counts, strict=True):
+        assert frozen.outside(frozen.films[0], series[:count], COLUMNS.stimuli) == []
+    assert answer(frozen, Efield_num=2.5, Tg_num=420.0)["outside_training"] == []
+    (said,) = answer(frozen, Efield_num=2.5, Tg_num=370.0)["outside_training"]
+    assert said.startswith("the combination of Efield_num, Tg_num, CB_length_nm was not tried")
 
 
 def test_the_probability_of_a_high_area_follows_the_effect_of_the_stimulus():

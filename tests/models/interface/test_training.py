@@ -21,7 +21,9 @@ from touchstone.models.interface.regression import Design, Diagnosis, Loo, NotCo
 SETTINGS = {
     "data": None, "held_out": 0.1, "prior": "normal", "chains": 2,
     "warmup": 800, "draws": 1000, "target_accept": 0.9, "n_frozen": 500, "compared": [],
-    "columns": dict.fromkeys(("constant", "missing", "duplicated", "defining"), "drop"),
+    "columns": dict.fromkeys(
+        ("constant", "missing", "non_numeric", "duplicated", "defining"), "drop"
+    ),
 }  # fmt: skip
 
 

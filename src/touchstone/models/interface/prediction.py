@@ -31,7 +31,7 @@ class Background(NamedTuple):
     def of(cls, frozen: Frozen) -> "Background":
         """All that a regression learnt from."""
         there = np.arange(frozen.series.shape[1]) < frozen.counts[:, None]
-        return cls((frozen.films[:, None] + frozen.residuals)[there], frozen.series[there])
+        return cls((frozen.films[:, None] + frozen.residuals)[there], frozen.combinations)
 
 
 def attribution(
