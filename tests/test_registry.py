@@ -140,7 +140,7 @@ def test_a_value_is_refused_if_and_only_if_the_field_does_not_allow_it(kind, val
 
 
 def test_every_problem_with_a_form_is_said_at_once():
-    given = {"Tg_num": True, "Efield_num": math.nan, "d_pi": 99.0, "quantile": "high", "Tg": 400}
+    given = {"Tg_num": True, "Efield_num": math.nan, "d_pi": "wide", "quantile": 1.5, "Tg": 400}
     _, problems = registry.validate_inference_params("interface", given)
     assert [each.split(":")[0] for each in problems] == [
         "Efield_num", "Tg_num", "d_pi", "quantile", "Tg"

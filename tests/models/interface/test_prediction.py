@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from regressions import COLUMNS, FROZEN, NAMES, frozen_about_the_truth
 
+from touchstone import registry
 from touchstone.models.interface import prediction
 from touchstone.models.interface.frozen import Frozen
 from touchstone.models.interface.prediction import Background
@@ -130,6 +131,51 @@ def test_stimuli_that_were_each_tried_but_not_together_are_said():
     assert answer(frozen, Efield_num=2.5, Tg_num=420.0)["outside_training"] == []
     (said,) = answer(frozen, Efield_num=2.5, Tg_num=370.0)["outside_training"]
     assert said.startswith("the combination of Efield_num, Tg_num, CB_length_nm was not tried")
+
+
+def test_a_change_of_a_known_film_is_paired_with_the_film_as_it_is():
+    label, j = str(FROZEN.labels[2]), len(NAMES)
+    plain = answer(film=label)
+    *_, change = (changed := answer(film=label, Tg_num_change=20.0))["estimates"]
+    # The effect of the stimulus on this film, times the change: no film effect, no intercept.
+    effect = FROZEN.effects(FROZEN.films[2])[:, 1] * 20 / FROZEN.sd[j + 1] * FROZEN.sd[-1]
+    expected = np.quantile(effect, [0.05, 0.5, 0.95])
+    assert [change[end] for end in ("low", "median", "high")] == pytest.approx(expected)
+    of_film = changed["estimates"][0]
+    assert change["high"] - change["low"] < 0.5 * (of_film["high"] - of_film["low"])
+    value = plain["assumed"]["Tg_num"]
+    assert f"Tg_num {value:.4g} to {value + 20:.4g}" in change["meaning"]
+    # The same as naming the value; and a film without a change has no difference.
+    again = answer(film=label, Tg_num=value + 20)
+    assert [row["median"] for row in again["estimates"]] == pytest.approx(
+        [row["median"] for row in changed["estimates"]]
+    )
+    assert len(plain["estimates"]) == 2
+
+
+def test_bounds_of_the_form_are_those_of_the_training_whatever_its_unit():
+    def problems(frozen=FROZEN, **values):
+        return prediction.problems(frozen, (NAMES, COLUMNS.stimuli), COLUMNS, NOTHING | values)
+
+    def in_celsius(films):
+        return films._replace(stimuli=films.stimuli - [0, 273.15, 0])
+
+    assert problems(Tg_num=420.0) == []
+    (said,) = problems(Tg_num=100.0)
+    assert said.startswith("Tg_num: 100 is below ")
+    celsius = frozen_about_the_truth(20, change=in_celsius)
+    assert problems(celsius, Tg_num=120.0) == []
+    assert problems(celsius, Tg_num=420.0)[0].startswith("Tg_num: 420 is above ")
+    (said,) = problems(Porod_prefactor=1.0)
+    assert said == "Porod_prefactor: is not used, since the training left it out"
+    said = problems(Tg_num=400.0, Tg_num_change=20.0)
+    assert [each.split(":")[0] for each in said] == ["Tg_num_change"] * 2
+
+
+def test_every_column_of_a_table_has_a_field():
+    fields = {field.name for field in registry.get_inference_form_fields("interface")}
+    predictors = {*COLUMNS.morphology, *COLUMNS.stimuli}
+    assert fields == predictors | {"film", "quantile"} | {f"{s}_change" for s in COLUMNS.stimuli}
 
 
 def test_the_probability_of_a_high_area_follows_the_effect_of_the_stimulus():

@@ -360,6 +360,11 @@ class Interface(Model[Films]):
         names, of_target = (self.names, self.columns.stimuli), (target["name"], target["unit"])
         return prediction.answer(self.frozen, names, values, of_target, rng)
 
+    def form_problems(self, values: dict) -> list[str]:
+        """Values far from the training, or of no use to it; see `prediction.problems`."""
+        names = self.names, self.columns.stimuli
+        return prediction.problems(self.frozen, names, self.columns, values)
+
     def view(self, cases: Cases[Films], index: int) -> View:
         """Area against the number of the measurement."""
         count = cases.observed.shape[1]
