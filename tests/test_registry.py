@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import touchstone.models
 from touchstone import registry
 from touchstone.cli import app
-from touchstone.contract import ModelsError
+from touchstone.contract import ModelsError, folders
 from touchstone.io import artifacts, settings
 from touchstone.io.results import Results
 from touchstone.registry import FormField
@@ -150,6 +150,13 @@ def test_every_problem_with_a_form_is_said_at_once():
     assert (values["Tg_num"], values["quantile"], values["film"]) == (400.0, 0.8, None)
 
 
+def test_the_defaults_of_a_training_are_those_that_a_run_takes():
+    about, block = registry.get_model_metadata("interface"), settings.found(folders(), "interface")
+    assert about.training["draws"] == block["interface"]["train"]["draws"]
+    assert {"chains", "warmup", "target_accept"} <= about.training.keys()
+    assert about.device == "cpu"
+
+
 def test_a_field_without_sense_is_refused():
     with pytest.raises(ValidationError, match="a select has some"):
         FormField(name="c", type="select", label="c")
@@ -273,10 +280,11 @@ def test_settings_that_a_model_does_not_have_are_refused(models):
     for arguments, said in [
         (("--data", "none.csv"), "--data: none.csv: no such file"),
         (("--warmup", "1"), "interface.train.warmup is 1; allowed: "),
+        (("--gpu",), "--gpu: interface is sampled on the CPU"),
         (("--gpu",), "--gpu: JAX finds none"),
     ]:
-        if arguments == ("--gpu",) and jax.default_backend() != "cpu":
+        if "JAX" in said and jax.default_backend() != "cpu":
             continue
-        found = command("train", "interface", *arguments)
+        found = command("train", "ecsfm" if "JAX" in said else "interface", *arguments)
         assert (found.exit_code, found.stderr.count("\n")) == (2, 1)
         assert said in found.stderr

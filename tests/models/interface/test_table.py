@@ -46,7 +46,10 @@ def test_what_was_written_is_read_again_in_any_order_of_columns(
         (lambda text: text.replace("film,", "sample,"), "has no column film"),
         (lambda text: text.replace("I_x100", "Tg_num", 1), "has two columns Tg_num"),
         (lambda text: text.replace("I_x100", "d_pi", 1), "has two columns d_pi"),
-        (lambda text: text.rsplit(",", 2)[0] + ",n.d.,0.01\n", "CB_length_nm is no number in row 49"),
+        (
+            lambda text: text.rsplit(",", 2)[0] + ",n.d.,0.01\n",
+            "CB_length_nm is no number in row 49",
+        ),
         (lambda text: text.rsplit(",", 1)[0] + ",\n", "S_V_porod has no value in row 49"),
         (lambda text: text.rsplit(",", 1)[0] + ",-0.01\n", "S_V_porod is -0.01 in row 49"),
         (lambda text: "", "not a table of comma-separated values"),

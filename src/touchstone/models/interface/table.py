@@ -183,7 +183,9 @@ def of_use(table: Table, columns: Columns, rules: dict[str, str]) -> tuple[np.nd
         faults = _faults(values, before, table.target, columns.target)
         before[name] = values
         if faults:
-            rest = "and its effect is what the prior says" if "constant" in faults else "all the same"
+            rest = (
+                "and its effect is what the prior says" if "constant" in faults else "all the same"
+            )
             said.append(f"{name} {' and '.join(faults.values())}: kept, {rest}")
     for j, name in enumerate(columns.morphology):
         values = table.morphology[:, j]
@@ -192,7 +194,9 @@ def of_use(table: Table, columns: Columns, rules: dict[str, str]) -> tuple[np.nd
         hopeless = "constant" in faults or not np.isfinite(values).any()
         dropped = hopeless or any(rules[fault] == "drop" for fault in faults)
         if faults:
-            said.append(f"{name} {' and '.join(faults.values())}: {'dropped' if dropped else 'kept'}")
+            said.append(
+                f"{name} {' and '.join(faults.values())}: {'dropped' if dropped else 'kept'}"
+            )
         if not dropped:
             kept.append(j)
             before[name] = values
