@@ -197,9 +197,8 @@ def test_a_regression_could_have_made_the_areas_of_its_cohort_and_not_others(tra
     assert size.rows[0]["low"] > 0
     assert sum(row["median"] for row in in_high.rows) > 0  # what is high was made high
     # By counting draws: of a film without its errors, beside a quantile of the measurements.
-    chains = xr.open_datatree(trace, engine="h5netcdf")["posterior"].stack(
-        draw_of=("chain", "draw")
-    )
+    tree = xr.open_datatree(trace, engine="h5netcdf")
+    chains = tree["posterior"].to_dataset().stack(draw_of=("chain", "draw"))
     frozen, limit = model.frozen, np.quantile(model.frozen.areas, 0.8)
     film_z = chains["film_z"].transpose("draw_of", "film").values
     effect = chains["film_sd"].values[:, None] * film_z
