@@ -200,6 +200,31 @@ def test_a_new_model_goes_through_all_stages_and_answers_its_form(models):
     assert Path(status["output_dir"]) == registry.get_output_paths("fresh_model")["output"]
 
 
+def test_what_a_model_has_made_is_found_where_the_stages_write_it(models):
+    paths, results = registry.get_output_paths("fresh_model"), Results(Path("results/fresh_model"))
+    assert paths == {
+        "output": results.folder,
+        "traces": results.traces,
+        "reports": results.report("x").parent,
+        "diagrams": results.figure("x").parent,
+        "checkpoints": results.checkpoint.parent,
+    }
+    assert registry.get_latest_trace("fresh_model") is None
+    paths["traces"].mkdir()
+    for name, seconds in (("b.nc", 100), ("a.nc", 200), ("c.txt", 300)):
+        (paths["traces"] / name).touch()
+        os.utime(paths["traces"] / name, (seconds, seconds))
+    assert registry.get_latest_trace("fresh_model") == paths["traces"] / "a.nc"
+    everything = {each["model_id"]: each for each in registry.get_all_models_with_status()}
+    assert everything.keys() == registry.get_all_models().keys()
+    ours = everything["fresh_model"]
+    assert (ours["has_trace"], ours["is_trained"], ours["last_trained"]) == (True, False, None)
+    assert {"name", "version", "status", "output_dir"} <= ours.keys()
+    assert not everything["interface"]["has_trace"]
+    tagged = registry.get_all_models_with_status("scattering")
+    assert [each["model_id"] for each in tagged] == ["interface"]
+
+
 def test_a_new_model_passes_the_tests_of_the_contract(models):
     environment = {
         **os.environ,

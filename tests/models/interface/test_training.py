@@ -221,6 +221,9 @@ def test_a_regression_could_have_made_the_areas_of_its_cohort_and_not_others(tra
     plt.close("all")
     with pytest.raises(ArtifactError, match="of another training"):
         checked(replace(model.frozen, areas=model.frozen.areas[1:]))
+    # Nor is a regression of as many rows that has other draws.
+    with pytest.raises(ArtifactError, match="of another training"):
+        checked(replace(model.frozen, intercept=model.frozen.intercept[::-1]))
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,10 @@ class Checked:
         location = frozen.location(*self._background) + frozen.effect[:, film]
         scatter = frozen.scatter[:, None]
         self.observed = frozen.areas
-        if tree["observed_data"]["target"].shape != self.observed.shape:
+        # The artefact holds some of the draws of the chains that it was made from, and no others'.
+        kept = regression.thinned(tree["posterior"]["intercept"].values, len(frozen.intercept))
+        alike = kept.shape == frozen.intercept.shape and np.allclose(kept, frozen.intercept)
+        if tree["observed_data"]["target"].shape != self.observed.shape or not alike:
             raise ArtifactError(f"{trace}: of another training than the checkpoint; train again")
         limit = np.quantile(self.observed, _HIGH)
         self.high = (location > limit).mean(0)

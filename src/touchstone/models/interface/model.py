@@ -396,9 +396,7 @@ def _thinned(tree, n: int, design: Design) -> tuple[dict[str, np.ndarray], np.nd
     draws = {}
     for name in (*regression.COEFFICIENTS, "film_z"):
         if name in tree["posterior"]:
-            values = tree["posterior"][name].values
-            flat = values.reshape(-1, *values.shape[2:])
-            draws[name] = flat[np.linspace(0, len(flat) - 1, min(n, len(flat))).astype(int)]
+            draws[name] = regression.thinned(tree["posterior"][name].values, n)
         else:
             draws[name] = np.zeros((len(draws["intercept"]), *left_out[name]))
     effect = draws["film_sd"][:, None] * draws.pop("film_z")
