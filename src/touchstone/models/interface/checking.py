@@ -73,7 +73,8 @@ class Checked:
         scatter = frozen.scatter[:, None]
         self.observed = frozen.areas
         # The artefact holds some of the draws of the chains that it was made from, and no others'.
-        kept = regression.thinned(tree["posterior"]["intercept"].values, len(frozen.intercept))
+        intercepts = np.asarray(tree["posterior"]["intercept"])
+        kept = regression.thinned(intercepts, len(frozen.intercept))
         alike = kept.shape == frozen.intercept.shape and np.allclose(kept, frozen.intercept)
         if tree["observed_data"]["target"].shape != self.observed.shape or not alike:
             raise ArtifactError(f"{trace}: of another training than the checkpoint; train again")
