@@ -458,6 +458,9 @@ def test_harm_is_certified_again_without_what_no_test_could_detect(done, tmp_pat
     rows = evidence.oracle_table(report)
     assert [row[0] for row in rows[1:]].count("hidden") == 1
     assert not any(row[:2] == ["drift", "1"] for row in rows)
+    said = evidence.oracle_sentence(report)
+    assert "detects 1 (mean power of at least 0.95" in said
+    assert f"Of the other {len(report['oracle']) - 1} the parameters absorb" in said
     assert f"those that the best test could detect (drift), {some['wrong']['value']:.2f} [" in (
         summary.harm_sentence(report)
     )

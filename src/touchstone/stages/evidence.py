@@ -35,10 +35,15 @@ def oracle_sentence(report: dict) -> str:
     return (
         f"Of {len(rows)} mismatches by kind and severity, the best test that knows the mismatch "
         f"detects {seen} (mean power of at least {POWER:g} at a level of {100 * ALPHA:g} %), of "
-        f"which the rule misses {missed}. Of the others the parameters absorb too much for any "
-        "detector to see them in nearly every case; who believes the posterior is then wrong by "
-        "the bias in the last column (in the unit of the quantity; decades where its prior is "
-        "logarithmic)."
+        f"which the rule misses {missed}. "
+        + (
+            f"Of the other {len(rows) - seen} the parameters absorb too much for any detector to "
+            "see them in nearly every case. "
+            if seen < len(rows)
+            else "The parameters absorb none of them. "
+        )
+        + "Who believes a posterior that is not escalated is wrong by the bias in the last column "
+        "(in the unit of the quantity; decades where its prior is logarithmic)."
     )
 
 

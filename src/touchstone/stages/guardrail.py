@@ -168,8 +168,9 @@ def _harm(judged: pd.DataFrame, theirs: dict[str, _Scored], rng: np.random.Gener
     weight, wrong = harm.mix(judged), judged["wrong"].to_numpy(bool)
     certified = harm.certify(judged, weight, _accepted(judged), rng)
     inside = judged[judged["split"] == "in_distribution"]
+    score = judged["score"].to_numpy()
     # What the verdict on the computation escalates comes last, so that the rule is on the curve.
-    score = np.where(_sound(judged), judged["score"].to_numpy(), np.inf)
+    score = score + np.where(_sound(judged), 0.0, 1.0 + np.ptp(score))
     by_score = harm.curve(score, wrong, weight, _SHARES)
     by_size = harm.curve(theirs[rivals.SIZE].score, wrong, weight, _SHARES)
     rows = zip(_SHARES.tolist(), by_score.tolist(), by_size.tolist(), strict=True)
