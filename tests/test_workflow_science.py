@@ -59,7 +59,7 @@ def test_lineage_reaches_back_to_the_simulation(finished):
 
 @pytest.mark.nightly
 def test_films_of_ones_own_are_trained_on_by_the_command_and_checked(tmp_path):
-    """Areas in other units, a stimulus in °C, and two columns that are of no use."""
+    """Areas in another unit, a stimulus in °C, and a descriptor that never varies."""
     folder = project(tmp_path / "of mine", "interface")
     model = load_model("interface")
     columns = table.Columns.of(model.config)
@@ -72,7 +72,7 @@ def test_films_of_ones_own_are_trained_on_by_the_command_and_checked(tmp_path):
         code = f"from touchstone.cli import app; app({list(arguments)!r})"
         return subprocess.run(
             [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False,
-            env=environment(folder, INTERFACE_DATASET_CHUNK=str(tmp_path / "films.csv")),
+            env=environment(folder),
         )  # fmt: skip
 
     run = touchstone("train", "interface", "--data", str(tmp_path / "films.csv"), "--draws", "1500")
@@ -80,7 +80,7 @@ def test_films_of_ones_own_are_trained_on_by_the_command_and_checked(tmp_path):
     (apart,) = (folder / "results/interface").glob("override_*")
     report = json.loads((apart / "reports/train_report.json").read_text())
     assert report["n_rows"] + report["n_held_out"] == 180
-    assert "I_z100 is the same in all measurements: dropped" in report["assumed"]
+    assert "I_z100 is the same in all measurements: dropped" in report["lineage"]["assumed"]
     assert len(list((apart / "traces").glob("*.nc"))) == 1
 
 
