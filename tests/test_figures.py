@@ -138,6 +138,7 @@ def each_figure():
         "beside": lambda ax: figures.beside(ax, ["a", "b"], {"one": draws}, np.zeros(2)),
         "gallery": lambda ax: figures.gallery(ax, "Task", [(view, cases.observed[0])]),
         "intervals": lambda ax: figures.intervals(ax, [row("a", (2, 3), 2.5)]),
+        "over_revisions": lambda ax: figures.over_revisions(ax, revisions(), "recall"),
         "losses": lambda ax: figures.losses(ax, {"part": rng.random(200)}),
         "predictive": lambda ax: figures.predictive(ax, view, cases, posterior, 0),
         "ranks": lambda ax: figures.ranks(ax, columns, band, "method"),
@@ -167,6 +168,13 @@ def curves():
         "twin": line, "twin_points": [point],
         "observed": [{"name": "a", "x": 1.0, "y": 1.4, "error": 0.2}],
     }  # fmt: skip
+
+
+def revisions():
+    """Rates of a rule at three revisions, as the history keeps them."""
+    ends = {"recall_value": [0.5, 0.6, 0.4], "recall_low": [0.4, 0.5, 0.3]}
+    ends |= {"recall_high": [0.6, 0.7, 0.5]}
+    return pd.DataFrame(ends | {"revision": ["", 40 * "a", 40 * "b"]})
 
 
 def harm():

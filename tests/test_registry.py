@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import touchstone.models
 from touchstone import registry
 from touchstone.cli import app
-from touchstone.contract import ModelsError
+from touchstone.contract import ModelsError, folders
 from touchstone.io import artifacts, settings
 from touchstone.io.results import Results
 from touchstone.registry import FormField
@@ -140,7 +140,7 @@ def test_a_value_is_refused_if_and_only_if_the_field_does_not_allow_it(kind, val
 
 
 def test_every_problem_with_a_form_is_said_at_once():
-    given = {"Tg_num": True, "Efield_num": math.nan, "d_pi": 99.0, "quantile": "high", "Tg": 400}
+    given = {"Tg_num": True, "Efield_num": math.nan, "d_pi": "wide", "quantile": 1.5, "Tg": 400}
     _, problems = registry.validate_inference_params("interface", given)
     assert [each.split(":")[0] for each in problems] == [
         "Efield_num", "Tg_num", "d_pi", "quantile", "Tg"
@@ -148,6 +148,13 @@ def test_every_problem_with_a_form_is_said_at_once():
     values, problems = registry.validate_inference_params("interface", {"Tg_num": 400})
     assert problems == []
     assert (values["Tg_num"], values["quantile"], values["film"]) == (400.0, 0.8, None)
+
+
+def test_the_defaults_of_a_training_are_those_that_a_run_takes():
+    about, block = registry.get_model_metadata("interface"), settings.found(folders(), "interface")
+    assert about.training["draws"] == block["interface"]["train"]["draws"]
+    assert {"chains", "warmup", "target_accept"} <= about.training.keys()
+    assert about.device == "cpu"
 
 
 def test_a_field_without_sense_is_refused():
@@ -191,6 +198,31 @@ def test_a_new_model_goes_through_all_stages_and_answers_its_form(models):
     assert status["is_trained"]
     assert not status["has_trace"]
     assert Path(status["output_dir"]) == registry.get_output_paths("fresh_model")["output"]
+
+
+def test_what_a_model_has_made_is_found_where_the_stages_write_it(models):
+    paths, results = registry.get_output_paths("fresh_model"), Results(Path("results/fresh_model"))
+    assert paths == {
+        "output": results.folder,
+        "traces": results.traces,
+        "reports": results.report("x").parent,
+        "diagrams": results.figure("x").parent,
+        "checkpoints": results.checkpoint.parent,
+    }
+    assert registry.get_latest_trace("fresh_model") is None
+    paths["traces"].mkdir()
+    for name, seconds in (("b.nc", 100), ("a.nc", 200), ("c.txt", 300)):
+        (paths["traces"] / name).touch()
+        os.utime(paths["traces"] / name, (seconds, seconds))
+    assert registry.get_latest_trace("fresh_model") == paths["traces"] / "a.nc"
+    everything = {each["model_id"]: each for each in registry.get_all_models_with_status()}
+    assert everything.keys() == registry.get_all_models().keys()
+    ours = everything["fresh_model"]
+    assert (ours["has_trace"], ours["is_trained"], ours["last_trained"]) == (True, False, None)
+    assert {"name", "version", "status", "output_dir"} <= ours.keys()
+    assert not everything["interface"]["has_trace"]
+    tagged = registry.get_all_models_with_status("scattering")
+    assert [each["model_id"] for each in tagged] == ["interface"]
 
 
 def test_a_new_model_passes_the_tests_of_the_contract(models):
@@ -273,10 +305,11 @@ def test_settings_that_a_model_does_not_have_are_refused(models):
     for arguments, said in [
         (("--data", "none.csv"), "--data: none.csv: no such file"),
         (("--warmup", "1"), "interface.train.warmup is 1; allowed: "),
+        (("--gpu",), "--gpu: interface is sampled on the CPU"),
         (("--gpu",), "--gpu: JAX finds none"),
     ]:
-        if arguments == ("--gpu",) and jax.default_backend() != "cpu":
+        if "JAX" in said and jax.default_backend() != "cpu":
             continue
-        found = command("train", "interface", *arguments)
+        found = command("train", "ecsfm" if "JAX" in said else "interface", *arguments)
         assert (found.exit_code, found.stderr.count("\n")) == (2, 1)
         assert said in found.stderr

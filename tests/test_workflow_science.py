@@ -4,13 +4,17 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pages import shown_offline
-from tiny_run import REAL, finished_in, said, snakemake
+from tiny_run import REAL, environment, finished_in, project, said, snakemake
 
+from touchstone.contract import load_model
 from touchstone.io import reports
+from touchstone.models.interface import cohort, table
 
 STAGES = ("1_simulate_0", "2_train", "3_stress", "4_guardrail", "5_infer_example")
 
@@ -51,6 +55,33 @@ def test_lineage_reaches_back_to_the_simulation(finished):
     training = guardrail["parents"]["stress"]["parents"]["checkpoint"]
     assert training["parents"]["audit_0"]["settings"]["n_traces"] == 400
     assert {entry["seed"] for entry in (report["lineage"], guardrail, training)} == {2026}
+
+
+@pytest.mark.nightly
+def test_films_of_ones_own_are_trained_on_by_the_command_and_checked(tmp_path):
+    """Areas in another unit, a stimulus in °C, and a descriptor that never varies."""
+    folder = project(tmp_path / "of mine", "interface")
+    model = load_model("interface")
+    columns = table.Columns.of(model.config)
+    films = cohort.draw(np.random.default_rng(5), model.config, 30)
+    films = films._replace(stimuli=films.stimuli - [0, 273.15, 0], target=100 * films.target)
+    films.morphology[:, 3] = 7.0
+    table.write_csv(tmp_path / "films.csv", films, columns)
+
+    def touchstone(*arguments):
+        code = f"from touchstone.cli import app; app({list(arguments)!r})"
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False,
+            env=environment(folder),
+        )  # fmt: skip
+
+    run = touchstone("train", "interface", "--data", str(tmp_path / "films.csv"), "--draws", "1500")
+    assert run.returncode == 0, said(run)[-4000:]
+    (apart,) = (folder / "results/interface").glob("override_*")
+    report = json.loads((apart / "reports/train_report.json").read_text())
+    assert report["n_rows"] + report["n_held_out"] == 180
+    assert "I_z100 is the same in all measurements: dropped" in report["lineage"]["assumed"]
+    assert len(list((apart / "traces").glob("*.nc"))) == 1
 
 
 # Measurements -------------------------------------------------------------------------------------

@@ -402,7 +402,8 @@ class Model[Detail](ABC):
         raise NotImplementedError(f"{self.model_id} knows no laws that a twin could break")
 
     def form_problems(self, values: Json) -> list[str]:
-        """What is wrong with values of a form together, where each may be right by itself.
+        """What is wrong with values of a form by what is loaded, or together, where each may be
+        right by itself.
 
         Args:
             values: By the name of the field, None where nothing was given; some may be of a type

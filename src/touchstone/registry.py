@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from touchstone import contract
 from touchstone.contract import Model, ModelsError
-from touchstone.io import artifacts, plain_yaml, results
+from touchstone.io import artifacts, plain_yaml, results, settings
 
 type Value = bool | int | float | str | list[float] | None
+_SCALAR = (bool, int, float, str)
 _KINDS: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "float": (int, float),
@@ -148,7 +149,9 @@ class ModelMetadata(BaseModel):
         tags: To search by.
         parameters: What it infers, by name; a model may name them otherwise.
         inference_params: The form of `predict`.
-        training: Defaults of a training, which the configuration of a run overrides.
+        device: "cpu" for a model whose training no GPU would help, "any" for one that JAX trains.
+        training: Defaults of a training, which the configuration of a run overrides: numbers and
+            texts of `train` in the model's `settings.schema.yaml`, which is where they stand.
         stresses: Ways to leave the training family, by name.
     """
 
@@ -160,6 +163,7 @@ class ModelMetadata(BaseModel):
     author: str = Field(min_length=1)
     status: Literal["active", "beta", "deprecated"] = "active"
     tags: list[str] = []
+    device: Literal["any", "cpu"] = "any"
     parameters: dict[str, Parameter] = {}
     inference_params: list[FormField] = []
     training: dict[str, Value] = {}
@@ -233,7 +237,13 @@ def _of(folder: Path) -> ModelMetadata:
 @lru_cache(maxsize=64)
 def _metadata(file: Path, _modified: int, _size: int) -> ModelMetadata:
     """Of a file in a state, so that one which has not changed is not read for every answer."""
-    return ModelMetadata.model_validate(_parsed(file))
+    about = ModelMetadata.model_validate(_parsed(file))
+    schema = file.with_name("settings.schema.yaml")
+    if schema.is_file() and not about.training:
+        train = settings.defaults(_parsed(schema)).get("train") or {}
+        scalars = {name: value for name, value in train.items() if isinstance(value, _SCALAR)}
+        about = about.model_copy(update={"training": scalars})
+    return about
 
 
 def _parsed(file: Path) -> dict:

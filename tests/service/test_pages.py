@@ -112,14 +112,14 @@ def test_a_person_chooses_a_model_from_a_menu_without_those_that_are_deprecated(
 
 def test_a_person_fills_wrong_and_reads_at_each_field_what_is_wrong(page):
     page.goto("/")
-    wrong = {"Tg_num (K)": "999", "Efield_num (kV/cm)": "<b>1</b>"}
+    wrong = {"High area above quantile": "2", "Efield_num (kV/cm)": "<b>1</b>"}
     for label, value in wrong.items():
         page.get_by_label(label).fill(value)
-    page.get_by_label("Tg_num (K)").press("Enter")
-    page.get_by_text("999 is above 520").wait_for()
+    page.get_by_label("High area above quantile").press("Enter")
+    page.get_by_text("2 is above 0.99").wait_for()
     assert page.get_by_text("'<b>1</b>' is no float").is_visible()
     marked = page.locator("[aria-invalid=true]")
-    assert marked.evaluate_all("all => all.map(each => each.name)") == ["Efield_num", "Tg_num"]
+    assert marked.evaluate_all("all => all.map(each => each.name)") == ["Efield_num", "quantile"]
     assert page.evaluate("document.activeElement.name") == "Efield_num"  # the first of them
     for label in wrong:
         page.get_by_label(label).fill("")
@@ -127,6 +127,11 @@ def test_a_person_fills_wrong_and_reads_at_each_field_what_is_wrong(page):
     page.get_by_label("Film").press("Enter")
     page.locator("#wrong-film", has_text="'film of nobody' is none").wait_for()
     assert marked.evaluate_all("all => all.map(each => each.name)") == ["film"]
+    page.get_by_label("Film").fill("")
+    page.get_by_label("Tg_num (K)").fill("999")  # what only the training knows
+    page.get_by_label("Tg_num (K)").press("Enter")
+    page.locator("#wrong-Tg_num", has_text="999 is above ").wait_for()
+    assert marked.evaluate_all("all => all.map(each => each.name)") == ["Tg_num"]
 
 
 def test_a_person_fills_right_and_reads_the_answer_that_programs_get(page, server):

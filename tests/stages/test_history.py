@@ -9,7 +9,7 @@ from touchstone.io.results import Results
 from touchstone.stages import history
 
 
-def report(revision, false_alarms=0.05, recall=0.6, model_id="a", alpha=0.05):
+def report(revision, false_alarms=0.05, recall=0.6, model_id="a", alpha=0.05, n=100, about=None):
     def rate(value):
         return {"value": value, "low": value - 0.03, "high": value + 0.03, "n": 200}
 
@@ -20,7 +20,7 @@ def report(revision, false_alarms=0.05, recall=0.6, model_id="a", alpha=0.05):
         "lineage": {
             "settings": {"alpha": alpha},
             "inputs": {"stress": {"sha256": "0" * 64}},
-            "parents": {"stress": {"settings": {}}},
+            "parents": {"stress": {"settings": {"stress": {"n_cases": n}, "model": about or {}}}},
             "revision": revision,
             "date": f"2026-01-{int(revision):02}T00:00:00+00:00",
         },
@@ -59,6 +59,27 @@ def test_other_models_and_other_settings_are_not_compared(results):
     rows = history.append(report("3", alpha=0.1, recall=0.1), results)
     assert set(rows["model_id"]) == {"a"}
     assert history.warnings(rows) == []
+
+
+def test_what_a_model_says_of_itself_may_change_between_revisions_that_are_compared(results):
+    history.append(report("1", about={"version": "1.0", "help": "a"}), results)
+    worse = report("2", recall=0.2, about={"version": "1.1", "help": "b"})
+    worse["lineage"]["inputs"]["stress"]["sha256"] = "1" * 64
+    (said,) = history.warnings(history.append(worse, results))
+    assert said.endswith("code 1 became 2, score table 0000000000 became 1111111111")
+    rows = history.append(report("3", recall=0.1, n=20), results)
+    assert history.warnings(rows) == []
+    assert history.comparable(rows)["revision"].tolist() == ["3"]
+
+
+def test_rates_over_revisions_are_drawn(results, tmp_path):
+    assert history.rows_of("a", results).empty
+    for revision in ("1", "2", "3"):
+        history.append(report(revision), results)
+    rows = history.rows_of("a", results)
+    assert rows["revision"].tolist() == ["1", "2", "3"]
+    history.draw(rows, tmp_path / "history.png")
+    assert (tmp_path / "history.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_that_dies_while_it_writes_leaves_the_rows_that_were_there(results):

@@ -17,6 +17,7 @@ from touchstone.reliability.decision import Decision
 from touchstone.reliability.signs import MEANING
 from touchstone.stages import (
     escalation,
+    evidence,
     guardrail,
     infer,
     page,
@@ -400,16 +401,95 @@ def test_every_stage_and_purpose_has_random_numbers_of_its_own():
 # Beside others ------------------------------------------------------------------------------------
 
 
-def test_what_is_let_through_counts_both_verdicts(done, tmp_path):
-    """A table in which every computation is unsound lets nothing through, whatever the model."""
+def guarded(done, folder, change):
+    """The report of the rule on the score table after a change of it."""
     table = json.loads(done.results.report("stress_report").read_text())
-    for row in table["runs"]:
-        row["computation_sound"] = 0.0
+    change(table)
     body = {k: v for k, v in table.items() if k not in ("schema_version", "kind", "sha256")}
-    results = Results(tmp_path / MODEL_ID)
+    results = Results(folder / MODEL_ID)
     lineage, timing = body.pop("lineage"), body.pop("timing")
     reports.write(results.report("stress_report"), "stress_report", body, lineage, timing)
-    harm = guardrail.run(of_stage("guardrail"), results).report["harm"]
+    return guardrail.run(of_stage("guardrail"), results).report
+
+
+def test_the_rule_lies_on_the_curve_also_where_computations_are_unsound(done, tmp_path):
+    def change(table):
+        for row in table["runs"]:
+            row["computation_sound"] = float(row["case_index"] % 3 > 0)
+
+    harm = guarded(done, tmp_path, change)["harm"]
+    curve = pd.DataFrame(harm["curve"])
+    at_rule = np.interp(harm["accepted"]["value"], curve["accepted"], curve["wrong"])
+    assert 0 < harm["accepted"]["value"] < 2 / 3
+    assert at_rule == pytest.approx(harm["wrong"]["value"], abs=0.01)
+
+
+def test_harm_is_certified_again_without_what_no_test_could_detect(done, tmp_path):
+    """Of a second family, which is the first at severity 0 and so absorbed, nothing is left."""
+
+    def change(table):
+        stressed = [row for row in table["runs"] if row["split"].startswith("stress_")]
+        inside = [row for row in table["runs"] if row["split"] == "in_distribution"]
+        table["runs"] += [
+            row | {"split": "stress_hidden", "family": "hidden", "severity": 1.0} for row in inside
+        ]
+        variant = {"n_cases": len(inside)}
+        table["split_summary"] += [
+            each | {"split": "stress_hidden", "family": "hidden", "severity": 1.0} | variant
+            for each in table["split_summary"]
+            if each["split"] == "in_distribution"
+        ]
+        table["detection"] = [
+            {"family": f, "severity": s, "case_index": k, "power": p, "power_if_known": None}
+            for f, s, k, p in (
+                *((r["family"], r["severity"], r["case_index"], r["severity"]) for r in stressed),
+                *(("hidden", 1.0, r["case_index"], 0.05) for r in inside),
+            )
+        ]
+
+    report = guarded(done, tmp_path, change)
+    alone = done.guardrail.report["harm"]
+    some = report["harm"]["of_detectable"]
+    assert some["families"] == ["drift"]
+    # Which is the mix of the table without that family.
+    for name in ("accepted", "wrong", "before"):
+        assert some[name]["value"] == pytest.approx(alone[name]["value"])
+    assert report["harm"]["before"]["value"] < some["before"]["value"]
+    rows = evidence.oracle_table(report)
+    assert [row[0] for row in rows[1:]].count("hidden") == 1
+    assert not any(row[:2] == ["drift", "1"] for row in rows)
+    said = evidence.oracle_sentence(report)
+    assert "detects 1 (mean power of at least 0.95" in said
+    assert f"Of the other {len(report['oracle']) - 1} the parameters absorb" in said
+    assert f"those that the best test could detect (drift), {some['wrong']['value']:.2f} [" in (
+        summary.harm_sentence(report)
+    )
+
+
+def test_tables_of_the_rule_beside_others_have_a_row_for_each(done):
+    report = done.guardrail.report
+    for rows, table, sentence in (
+        (report["rivals"], evidence.rivals_table, evidence.rivals_sentence),
+        (report["left_out"], evidence.left_out_table, evidence.left_out_sentence),
+    ):
+        shown = table(report)
+        assert len(shown) == 1 + len(rows) > 1
+        assert {len(row) for row in shown} == {len(shown[0])}
+        assert sentence(report).endswith(".")
+    recall = report["rivals"][0]["recall"] + report["rivals"][0]["gain"]["value"]
+    assert f"The rule detects {recall:.2f} of" in evidence.rivals_sentence(report)
+    assert evidence.oracle_table(report | {"oracle": []})[1:] == []
+    assert evidence.oracle_sentence(report | {"oracle": []}) == ""
+
+
+def test_what_is_let_through_counts_both_verdicts(done, tmp_path):
+    """A table in which every computation is unsound lets nothing through, whatever the model."""
+
+    def change(table):
+        for row in table["runs"]:
+            row["computation_sound"] = 0.0
+
+    harm = guarded(done, tmp_path, change)["harm"]
     assert harm["accepted"]["value"] == 0.0
     assert harm["wrong"]["value"] is None
     assert harm["at_most"] == 1.0

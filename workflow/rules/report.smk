@@ -37,7 +37,9 @@ rule report:
         ],
         template="workflow/report/report.html.j2",
         style="src/touchstone/templates/style.css",
-        summary="src/touchstone/stages/summary.py",
+        stages=expand(
+            "src/touchstone/stages/{name}.py", name=["evidence", "history", "summary"]
+        ),
     output:
         "results/report.html",
     log:

@@ -11,11 +11,30 @@ import yaml
 
 from touchstone import contract
 from touchstone.io.artifacts import atomic, read_json
-from touchstone.stages import summary
+from touchstone.io.results import Results
+from touchstone.stages import evidence, history, summary
 from touchstone.stages.page import embedded
 
 TEMPLATE, STYLE, TARGET, *NOTEBOOKS = sys.argv[1:]
 RESULTS = Path("results")
+
+
+TABLES = (
+    ("What could be detected at all", evidence.oracle_sentence, evidence.oracle_table),
+    ("Beside the detectors of others", evidence.rivals_sentence, evidence.rivals_table),
+    ("On mismatches that are new", evidence.left_out_sentence, evidence.left_out_table),
+)
+
+
+def over_revisions(model_id: str, folder: Path) -> dict:
+    """The rule's rates over revisions: how many there are, what became worse, and a figure."""
+    results = Results(folder)
+    rows = history.comparable(history.rows_of(model_id, results))
+    if len(rows) < 2:
+        return {"n": len(rows), "worse": [], "image": ""}
+    history.draw(rows, results.figure("history"))
+    image = embedded(results.figure("history"))
+    return {"n": len(rows), "worse": history.warnings(rows), "image": image}
 
 
 def of_run(folder: Path, pages: list[Path]) -> dict:
@@ -53,6 +72,12 @@ def of_run(folder: Path, pages: list[Path]) -> dict:
         "harm": summary.harm_sentence(guardrail),
         "control": summary.control_sentence(guardrail),
         "undetected": summary.undetected(guardrail),
+        "tables": [
+            (title, sentence(guardrail), table(guardrail))
+            for title, sentence, table in TABLES
+            if len(table(guardrail)) > 1 or sentence(guardrail)
+        ],
+        "history": over_revisions(model_id, folder),
         "figures": {key: embedded(folder / f"figures/{file}.png") for key, file in figures.items()},
         "notebooks": [page.relative_to(RESULTS) for page in pages],
     }

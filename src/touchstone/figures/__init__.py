@@ -5,7 +5,13 @@ Text has at least 9 pt where a figure is as wide as `PAGE`, the width of the ren
 
 from touchstone.figures.answer import PAGE, answer, residuals
 from touchstone.figures.posterior import beside, gallery, intervals, predictive, trade_off
-from touchstone.figures.scores import against_severity, risk_coverage, roc, separation
+from touchstone.figures.scores import (
+    against_severity,
+    over_revisions,
+    risk_coverage,
+    roc,
+    separation,
+)
 from touchstone.figures.training import bars, effects, losses, ranks
 from touchstone.figures.twins import twin_ratio, twins
 
@@ -19,6 +25,7 @@ __all__ = [
     "gallery",
     "intervals",
     "losses",
+    "over_revisions",
     "predictive",
     "ranks",
     "residuals",

@@ -62,6 +62,18 @@ def risk_coverage(ax: Axes, harm: dict) -> Axes:
     return ax
 
 
+def over_revisions(ax: Axes, rows: pd.DataFrame, name: str) -> Axes:
+    """A rate with its interval at each revision, the oldest first; `rows` as of the history."""
+    value, low, high = (rows[f"{name}_{end}"].astype(float) for end in ("value", "low", "high"))
+    places = np.arange(len(rows))
+    ends = np.maximum([value - low, high - value], 0)
+    ax.errorbar(places, value, yerr=ends, fmt="o-", ms=4, lw=1, capsize=3, color="#4477aa")
+    labels = [revision[:7] or "unknown" for revision in rows["revision"]]
+    ax.set_xticks(places, labels, rotation=40, ha="right", fontsize=9)
+    ax.set(ylim=(0, 1), xlim=(-0.5, len(rows) - 0.5))
+    return ax
+
+
 def roc(ax: Axes, curves: list[dict], alpha: float) -> Axes:
     """Recall of each detector by its rate of false alarms; `curves` as `roc` of the report."""
     for curve in curves:

@@ -125,6 +125,15 @@ def _median_size(values: pd.Series) -> float | None:
     return float(sizes.median()) if len(sizes) else None
 
 
+def detectable(rows: list[dict]) -> list[str]:
+    """Families that the oracle detects at the highest severity that was tried; rows as `table`."""
+    highest: dict[str, dict] = {}
+    for row in sorted(rows, key=lambda each: each["severity"]):
+        highest[row["family"]] = row
+    tried = dict.fromkeys(row["family"] for row in rows)
+    return [family for family in tried if highest[family]["detectable"]]
+
+
 def is_missed(row: dict) -> bool:
     """Whether a mismatch is detectable, and the rule's detection rate significantly below that."""
     return bool(row["detectable"] and row["flagged"]["high"] < POWER)

@@ -78,6 +78,7 @@ def run(settings: dict, results: Results) -> Guarded:
     historical, ours = rules["historical pair"].rule, scores.pop("decision")
     theirs = _scores_of_rivals(judged, usual, calibration, promise)
     n_scored = int((~fitted_on).sum())
+    of_oracle = _oracle(table, judged)
     body = {
         "model_id": table["model_id"],
         **{name: table[name] for name in ("config", "split_summary", "runs")},
@@ -98,7 +99,7 @@ def run(settings: dict, results: Results) -> Guarded:
         "roc": _curves(judged, theirs),
         "exchangeable": _exchangeable(decision, calibration, judged),
         "left_out": left_out.compare(judged, fitted_on, usual, calibration, decision),
-        "oracle": _oracle(table, judged),
+        "oracle": of_oracle,
         "unseen": _unseen(judged, theirs, seed),
         "control": {
             "stress": table["control"],
@@ -106,6 +107,9 @@ def run(settings: dict, results: Results) -> Guarded:
             "pooled": control.pooled(judged)._asdict(),
         },
     }
+    if families := oracle.detectable(of_oracle):
+        own = randomness.generator(seed, "guardrail", 1)
+        body["harm"]["of_detectable"] = _of_detectable(judged, families, own)
     lineage = reports.lineage(
         {name: settings[name] for name in ("alpha", "delta", "fit_part")}, seed, {"stress": source}
     )
@@ -161,23 +165,49 @@ def _scores_of_rivals(
 
 def _harm(judged: pd.DataFrame, theirs: dict[str, _Scored], rng: np.random.Generator) -> dict:
     """What comes of believing what both verdicts accept, on the stated mix."""
-    weight = harm.mix(judged)
-    wrong, accepted = judged["wrong"].to_numpy(bool), ~judged["flagged"].to_numpy()
-    if "computation_sound" in judged:
-        accepted &= judged["computation_sound"].to_numpy() == 1
-    certified = harm.certify(judged, weight, accepted, rng)
+    weight, wrong = harm.mix(judged), judged["wrong"].to_numpy(bool)
+    certified = harm.certify(judged, weight, _accepted(judged), rng)
     inside = judged[judged["split"] == "in_distribution"]
-    by_score = harm.curve(judged["score"].to_numpy(), wrong, weight, _SHARES)
+    score = judged["score"].to_numpy()
+    # What the verdict on the computation escalates comes last, so that the rule is on the curve.
+    score = score + np.where(_sound(judged), 0.0, 1.0 + np.ptp(score))
+    by_score = harm.curve(score, wrong, weight, _SHARES)
     by_size = harm.curve(theirs[rivals.SIZE].score, wrong, weight, _SHARES)
     rows = zip(_SHARES.tolist(), by_score.tolist(), by_size.tolist(), strict=True)
     return {
         "level": harm.LEVEL,
-        **{
-            name: value._asdict() if isinstance(value, guardrail.Interval) else value
-            for name, value in certified._asdict().items()
-        },
+        **_plain(certified),
         "in_family": guardrail.wilson(inside["wrong"].mean(), len(inside))._asdict(),
         "curve": [{"accepted": s, "wrong": a, "wrong_by_size": b} for s, a, b in rows],
+    }
+
+
+def _of_detectable(judged: pd.DataFrame, families: list[str], rng: np.random.Generator) -> dict:
+    """The same certificate where the mismatches of the mix are those that a test could detect."""
+    some = judged[(judged["split"] == "in_distribution") | judged["family"].isin(families)]
+    some = some[some["split"] != "control"]
+    return {
+        "families": families,
+        **_plain(harm.certify(some, harm.mix(some), _accepted(some), rng)),
+    }
+
+
+def _sound(judged: pd.DataFrame) -> np.ndarray:
+    """Whether the verdict on the computation accepts each run."""
+    if "computation_sound" not in judged:
+        return np.ones(len(judged), bool)
+    return judged["computation_sound"].to_numpy() == 1
+
+
+def _accepted(judged: pd.DataFrame) -> np.ndarray:
+    """Whether both verdicts accept each run."""
+    return ~judged["flagged"].to_numpy() & _sound(judged)
+
+
+def _plain(found: harm.Harm) -> dict:
+    return {
+        name: value._asdict() if isinstance(value, guardrail.Interval) else value
+        for name, value in found._asdict().items()
     }
 
 

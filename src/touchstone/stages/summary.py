@@ -16,6 +16,12 @@ WIDTH = 80  # columns of a terminal
 _RATE = "{:.2f} [{:.2f}, {:.2f}]"
 
 
+def rate_text(rate: Mapping[str, float | None]) -> str:
+    """A rate with its interval; of nothing there is none."""
+    ends = [rate[end] for end in ("value", "low", "high")]
+    return "–" if ends[0] is None else _RATE.format(*ends)
+
+
 def split_table(report: dict) -> list[list[str]]:
     """Each variant, its cases, mean reliability, and the part escalated with its interval.
 
@@ -26,7 +32,7 @@ def split_table(report: dict) -> list[list[str]]:
     flagged = {_variant(entry): entry["flagged"] for entry in report["by_variant"]}
     for entry in report["split_summary"]:
         rate = flagged[_variant(entry)]
-        shown = _RATE.format(rate["value"], rate["low"], rate["high"])
+        shown = rate_text(rate)
         stressed = entry["split"].startswith("stress_")
         name = entry["split"] + (f" ({entry['family']})" if entry["family"] else "")
         recall, false_alarms = (shown, "–") if stressed else ("–", shown)
@@ -59,10 +65,7 @@ def rule_sentence(report: dict) -> str:
     }
 
     def rates(score):
-        recall, false = (
-            _RATE.format(*(score[rate][end] for end in ("value", "low", "high")))
-            for rate in ("tpr", "fpr")
-        )
+        recall, false = rate_text(score["tpr"]), rate_text(score["fpr"])
         return f"recall {recall}, false alarms {false}"
 
     limit = f"1 in {10 ** rule['threshold']:.3g}"
@@ -81,16 +84,21 @@ def harm_sentence(report: dict) -> str:
     """What the rule lets through, on the mix of cases that the report states."""
     found = report["harm"]
 
-    def rate(name):
-        return _RATE.format(*(found[name][end] for end in ("value", "low", "high")))
-
     if found["wrong"]["value"] is None:
         return "What is let through: the two verdicts accept nothing."
     bound = f"at most {found['at_most']:.2f} with a confidence of {100 * found['level']:g} %"
-    return (
+    said = (
         "What is let through: of cases half in family and half under a mismatch the two verdicts "
-        f"accept {rate('accepted')}; of these {rate('wrong')} are wrong ({bound}), of all "
-        f"{rate('before')}."
+        f"accept {rate_text(found['accepted'])}; of these {rate_text(found['wrong'])} are wrong "
+        f"({bound}), of all {rate_text(found['before'])}."
+    )
+    some = found.get("of_detectable")
+    if not some or some["wrong"]["value"] is None:
+        return said
+    return (
+        f"{said} Where the mismatches are only those that the best test could detect "
+        f"({', '.join(some['families'])}), {rate_text(some['wrong'])} of the accepted are wrong "
+        f"(at most {some['at_most']:.2f})."
     )
 
 

@@ -82,11 +82,13 @@ def run(
 
     Raises:
         ArtifactError: If this is no project, the data are not there, the model has no such setting,
-            or there is no GPU.
+            there is no GPU, or the model would not use it.
         SettingsError: If a setting has a value that is not allowed.
         ModelsError: If there is no such model.
     """
-    registry.get_model_metadata(model_id)
+    about = registry.get_model_metadata(model_id)
+    if gpu and about.device == "cpu":
+        raise ArtifactError(f"--gpu: {model_id} is sampled on the CPU; leave it out")
     changes = changes | _sized(model_id, sizes)
     assert_trainable(model_id, changes, _option)
     environment = _environment()

@@ -10,10 +10,10 @@ MODEL = load_model("interface")
 COLUMNS = table.Columns.of(MODEL.config)
 
 
-def frozen_about_the_truth(n_draws, spread=0.05, seed=0):
+def frozen_about_the_truth(n_draws, spread=0.05, seed=0, change=lambda films: films):
     """A regression whose draws scatter about the truth of the cohort, and the cohort's films."""
     rng = np.random.default_rng(seed)
-    found = cohort.draw(rng, MODEL.config, 30)
+    found = change(cohort.draw(rng, MODEL.config, 30))
     kept = np.arange(len(COLUMNS.morphology) - 1)
     scaler = Scaler.fit(found, kept)
     j, k = len(kept), len(COLUMNS.stimuli)

@@ -1,5 +1,7 @@
 """Tables of films: what is read, what is refused, and which columns are of use."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,10 +9,11 @@ from hypothesis import strategies as st
 
 from touchstone.contract import load_model
 from touchstone.models.interface import cohort, table
+from touchstone.models.interface.frozen import Scaler
 
 CONFIG = load_model("interface").config
 COLUMNS = table.Columns.of(CONFIG)
-RULES = dict.fromkeys(("constant", "missing", "duplicated", "defining"), "drop")
+RULES = dict.fromkeys(("constant", "missing", "non_numeric", "duplicated", "defining"), "drop")
 
 
 def films(n=8, seed=0):
@@ -41,7 +44,12 @@ def test_what_was_written_is_read_again_in_any_order_of_columns(
     [
         (lambda text: text.replace("S_V_porod", "area"), "has no column S_V_porod"),
         (lambda text: text.replace("film,", "sample,"), "has no column film"),
-        (lambda text: text.replace("film 1,", "film 1,n.d.", 1), "I_x100 is 'n.d"),
+        (lambda text: text.replace("I_x100", "Tg_num", 1), "has two columns Tg_num"),
+        (lambda text: text.replace("I_x100", "d_pi", 1), "has two columns d_pi"),
+        (
+            lambda text: text.rsplit(",", 2)[0] + ",n.d.,0.01\n",
+            "CB_length_nm is no number in row 49",
+        ),
         (lambda text: text.rsplit(",", 1)[0] + ",\n", "S_V_porod has no value in row 49"),
         (lambda text: text.rsplit(",", 1)[0] + ",-0.01\n", "S_V_porod is -0.01 in row 49"),
         (lambda text: "", "not a table of comma-separated values"),
@@ -83,6 +91,55 @@ def test_columns_of_no_use_or_of_too_much_are_said_and_dropped_or_kept():
     # Neither what never varies nor what was never measured can be kept.
     assert sorted(set(range(15)) - set(kept)) == [0, 5]
     assert len(said) == 5
+
+
+def test_a_column_that_holds_words_is_read_and_dropped_or_kept_as_the_rule_says(tmp_path):
+    file = tmp_path / "films.csv"
+    table.write_csv(file, films(), COLUMNS)
+    text = file.read_text(encoding="utf-8").replace("film 1,", "film 1,n.d.", 1)
+    file.write_text(text, encoding="utf-8")
+    found = table.read(file, COLUMNS)
+    kept, said = table.of_use(found, COLUMNS, RULES)
+    assert said[0] == "I_x100 is no number in 1 of 48 measurements: dropped"
+    assert 0 not in kept
+    kept, _ = table.of_use(found, COLUMNS, RULES | {"non_numeric": "keep"})
+    design = Scaler.fit(found, kept).design(found)
+    assert design.morphology[0, 0] == 0.0  # at the mean of what there is
+    assert design.morphology[1:, 0].mean() == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("gap", [np.nan, np.inf, 0.0])
+def test_neither_a_gap_nor_a_zero_hides_a_column_that_defines_the_target(gap):
+    found = films(20)
+    faults = found.morphology.copy()
+    faults[7, -1] = gap
+    bad = found._replace(morphology=faults)
+    rules = dict.fromkeys(RULES, "keep")
+    kept, said = table.of_use(bad, COLUMNS, rules)
+    assert 14 in kept
+    assert re.search(r"nearly defines S_V_porod \(correlation (0\.9|1)", said[-1])
+    assert 14 not in table.of_use(bad, COLUMNS, rules | {"defining": "drop"})[0]
+
+
+def test_a_stimulus_that_is_constant_or_a_copy_is_said():
+    found = films(20)
+    stimuli = found.stimuli.copy()
+    stimuli[:, 0] = 1.5
+    stimuli[:, 2] = 2 * stimuli[:, 1] - 3
+    morphology = found.morphology.copy()
+    morphology[:, 4] = stimuli[:, 1]
+    bad = found._replace(stimuli=stimuli, morphology=morphology)
+    kept, said = table.of_use(bad, COLUMNS, RULES)
+    assert said[0].startswith("Efield_num is the same in all measurements: kept, and its effect is")
+    assert said[1].startswith("CB_length_nm says the same as Tg_num: kept")
+    assert said[2] == "FWHM_z100 says the same as Tg_num: dropped"
+    assert 4 not in kept
+
+
+def test_a_target_that_never_varies_is_refused(tmp_path):
+    found = films(20)
+    with pytest.raises(ValueError, match=r"films.csv: the area is 0.02 in all measurements"):
+        table.assert_enough(found._replace(target=0 * found.target + 0.02), tmp_path / "films.csv")
 
 
 def test_the_truth_of_the_cohort_is_what_its_effects_are_called():

@@ -7,6 +7,7 @@ from functools import partial
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import xarray as xr
 from regressions import COLUMNS
 from scipy.stats import kstest, laplace, norm, t
 
@@ -21,7 +22,9 @@ from touchstone.models.interface.regression import Design, Diagnosis, Loo, NotCo
 SETTINGS = {
     "data": None, "held_out": 0.1, "prior": "normal", "chains": 2,
     "warmup": 800, "draws": 1000, "target_accept": 0.9, "n_frozen": 500, "compared": [],
-    "columns": dict.fromkeys(("constant", "missing", "duplicated", "defining"), "drop"),
+    "columns": dict.fromkeys(
+        ("constant", "missing", "non_numeric", "duplicated", "defining"), "drop"
+    ),
 }  # fmt: skip
 
 
@@ -182,7 +185,7 @@ def test_a_regression_could_have_made_the_areas_of_its_cohort_and_not_others(tra
         return Checked(frozen, trace, names, model.config["regression"], np.random.default_rng(0))
 
     ours = checked(model.frozen)
-    statistics, loo, size, in_high = ours.tables()
+    statistics, loo, of_films, size, in_high = ours.tables()
     assert all(0.005 < row["part of replications below"] < 0.995 for row in statistics.rows)
     assert kstest(ours.pit, "uniform").pvalue > 0.01
     assert loo.rows[0]["largest distance of its PIT"] == pytest.approx(
@@ -193,6 +196,22 @@ def test_a_regression_could_have_made_the_areas_of_its_cohort_and_not_others(tra
     assert {row["name"] for row in size.rows} == {row["name"] for row in in_high.rows} == set(names)
     assert size.rows[0]["low"] > 0
     assert sum(row["median"] for row in in_high.rows) > 0  # what is high was made high
+    # By counting draws: of a film without its errors, beside a quantile of the measurements.
+    tree = xr.open_datatree(trace, engine="h5netcdf")
+    chains = tree["posterior"].to_dataset().stack(draw_of=("chain", "draw"))
+    frozen, limit = model.frozen, np.quantile(model.frozen.areas, 0.8)
+    film_z = chains["film_z"].transpose("draw_of", "film").values
+    effect = chains["film_sd"].values[:, None] * film_z
+    for row in (of_films.rows[0], of_films.rows[-1]):
+        f = frozen.labels.tolist().index(row["name"])
+        n = frozen.counts[f]
+        x, s = frozen.films[f] + frozen.residuals[f, :n], frozen.series[f, :n]
+        area = chains["intercept"].values[:, None] + effect[:, [f]]
+        area = area + chains["morphology"].transpose("draw_of", ...).values @ x.T
+        area += chains["stimulus"].transpose("draw_of", ...).values @ s.T
+        area += np.einsum("nj,djk,nk->dn", x, chains["product"].transpose("draw_of", ...).values, s)
+        assert row["probability"] == pytest.approx((area.mean(1) > limit).mean(), abs=0.05)
+    assert of_films.rows[0]["probability"] > 0.9 > 0.1 > of_films.rows[-1]["probability"]
     # Areas with errors three times as large are none that it could have made.
     wider = model.frozen.areas + 2 * ours.residual
     others = checked(replace(model.frozen, areas=wider.astype(np.float32)))
@@ -202,6 +221,9 @@ def test_a_regression_could_have_made_the_areas_of_its_cohort_and_not_others(tra
     plt.close("all")
     with pytest.raises(ArtifactError, match="of another training"):
         checked(replace(model.frozen, areas=model.frozen.areas[1:]))
+    # Nor is a regression of as many rows that has other draws.
+    with pytest.raises(ArtifactError, match="of another training"):
+        checked(replace(model.frozen, intercept=model.frozen.intercept[::-1]))
 
 
 @pytest.mark.parametrize(

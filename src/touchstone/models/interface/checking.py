@@ -42,6 +42,9 @@ class Checked:
     Attributes:
         observed: Standardised areas, shape (row,).
         replicated: Areas that the regression makes for the same films, shape (draw, row).
+        high: Posterior probability that the area of each row, without its error, is above a
+            quantile of those observed, shape (row,).
+        high_film: That of the mean of each film's rows, shape (film,).
         residual: Observed less the posterior mean of each row's location, shape (row,).
         location: That mean, shape (row,).
         loo: Leave-one-out cross-validation, exact where the regression was sampled without the row.
@@ -65,12 +68,20 @@ class Checked:
             raise ArtifactError(f"{trace}: not the chains of a regression ({error})") from None
         self._frozen, self._names = frozen, names
         self._background = Background.of(frozen)
-        film = np.repeat(np.arange(len(frozen.counts)), frozen.counts)
+        self._film = film = np.repeat(np.arange(len(frozen.counts)), frozen.counts)
         location = frozen.location(*self._background) + frozen.effect[:, film]
         scatter = frozen.scatter[:, None]
         self.observed = frozen.areas
-        if tree["observed_data"]["target"].shape != self.observed.shape:
+        # The artefact holds some of the draws of the chains that it was made from, and no others'.
+        intercepts = np.asarray(tree["posterior"]["intercept"])
+        kept = regression.thinned(intercepts, len(frozen.intercept))
+        alike = kept.shape == frozen.intercept.shape and np.allclose(kept, frozen.intercept)
+        if tree["observed_data"]["target"].shape != self.observed.shape or not alike:
             raise ArtifactError(f"{trace}: of another training than the checkpoint; train again")
+        limit = np.quantile(self.observed, _HIGH)
+        self.high = (location > limit).mean(0)
+        of_film = [location[:, film == f].mean(1) for f in range(len(frozen.counts))]
+        self.high_film = np.array([(mean > limit).mean() for mean in of_film])
         self.replicated = location + rng.laplace(0, 1, location.shape) * scatter
         self.location = location.mean(0)
         self.residual = self.observed - self.location
@@ -128,7 +139,6 @@ class Checked:
             "largest distance of its PIT": _distance(self.pit),
             "limit of 95 %": 1.358 / np.sqrt(len(self.pit)),
         }
-        high = self.observed > np.quantile(self.observed, _HIGH)
         shares = unit * attribution(self._frozen, self._background, *self._background)
         area = mean + unit * np.quantile(self.observed, _HIGH)
         return [
@@ -136,11 +146,31 @@ class Checked:
                 "Statistics of the areas (sd), and of areas that the regression makes", statistics
             ),
             Comparison(self._title_of_loo(), [loo]),
+            Comparison(
+                f"Probability that the mean area of a film is above {area:.4g}, the {_HIGH:g} "
+                "quantile of all measurements",
+                self._high_films(),
+            ),
             Comparison("Mean size of what each predictor adds", self._shares(np.abs(shares))),
             Comparison(
-                f"What each adds where the area is above {area:.4g}", self._shares(shares[high])
+                f"What each adds where the area is above {area:.4g}, by the probability that it is",
+                self._shares(shares, self.high),
             ),
         ]
+
+    def _high_films(self) -> list[dict]:
+        """Films, those that are most probably of a high area first."""
+        centre, unit = self._frozen.mean[-1], self._frozen.sd[-1]
+        rows = [
+            {
+                "name": str(label),
+                "n": int(self._frozen.counts[film]),
+                "observed mean": float(centre + unit * self.observed[self._film == film].mean()),
+                "probability": float(p),
+            }
+            for film, (label, p) in enumerate(zip(self._frozen.labels, self.high_film, strict=True))
+        ]
+        return sorted(rows, key=lambda row: -row["probability"])
 
     def _title_of_loo(self) -> str:
         title = "Cross-validation"
@@ -153,9 +183,11 @@ class Checked:
             )
         return title
 
-    def _shares(self, shares: np.ndarray) -> list[dict]:
-        """Means over rows, as intervals over draws, the largest first."""
-        low, median, high = np.quantile(shares.mean(0), _MASS, axis=0)
+    def _shares(self, shares: np.ndarray, weight: np.ndarray | None = None) -> list[dict]:
+        """Means over rows, weighted if a weight is given, as intervals over draws, the largest
+        first."""
+        mean = np.average(shares, axis=0, weights=weight)
+        low, median, high = np.quantile(mean, _MASS, axis=0)
         return [
             {
                 "name": self._names[k],

@@ -11,6 +11,7 @@ from touchstone.models.interface.regression import Diagnosis, Loo
 _INFORMED = 0.8  # of the prior standard deviation, below which the data have said something
 _APART = 2.0  # standard errors, beyond which a difference is one
 _MOST_HIGH = 0.05  # of the rows with a high Pareto k, beyond which elpd is not compared
+_SAME = 1e-6  # range of a stimulus, in its standard deviations, that is rounding
 _MANY = 100  # rows, below which a standard error of LOO is itself a guess (Sivula et al. 2020)
 
 
@@ -99,7 +100,12 @@ def about_stimuli(
     """
     scale, n = frozen.sd[-1], len(frozen.kept)
     said = []
-    for row, sd in zip(rows, frozen.sd[n:-1], strict=False):
+    for row, sd, width in zip(rows, frozen.sd[n:-1], np.ptp(frozen.combinations, 0), strict=False):
+        if width < _SAME:
+            said.append(
+                f"{row['name']} was the same in all measurements, which say nothing of its effect."
+            )
+            continue
         low, median, high = (scale * row[end] for end in ("low", "median", "high"))
         sign = "its sign is known" if low > 0 or high < 0 else "its sign is open"
         said.append(

@@ -9,13 +9,14 @@ from jaxtyping import Float, Int
 from touchstone.io import artifacts
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.interface.regression import Design
-from touchstone.models.interface.table import Columns, Table
+from touchstone.models.interface.table import Columns, Table, is_constant
 
 DRAWS, META = "regression.npz", "model_meta.json"
 VERSION = 1
 _SHRINK = 0.1  # of a covariance of few films towards its diagonal
 _BEYOND = 1.2  # times the farthest film of the training: farther out lies what it says nothing of
-_LEEWAY = 0.05  # of the range of a stimulus
+_LEEWAY = 0.05  # of the range of a stimulus, and of the distance of the farthest combination
+_ROUNDING = 1e-6  # of a value, which is kept in single precision
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,15 @@ class Scaler:
 
     @classmethod
     def fit(cls, table: Table, kept: np.ndarray) -> "Scaler":
-        """Of the rows of a table; what a row lacks does not count."""
+        """Of the rows of a table; what a row lacks does not count.
+
+        A stimulus that is the same in all rows has its own size for a standard deviation: any other
+        value of it is then finite, and outside of the training.
+        """
         values = cls._values(table, kept)
-        return cls(kept, np.nanmean(values, 0), np.nanstd(values, 0))
+        mean, sd = np.nanmean(values, 0), np.nanstd(values, 0)
+        same = np.array([is_constant(column[np.isfinite(column)]) for column in values.T])
+        return cls(kept, mean, np.where(same, np.where(mean == 0, 1.0, np.abs(mean)), sd))
 
     def design(self, table: Table) -> Design:
         """A table in standard deviations; a descriptor that a row lacks is at its mean."""
@@ -46,7 +53,8 @@ class Scaler:
 
     @staticmethod
     def _values(table: Table, kept: np.ndarray) -> np.ndarray:
-        return np.column_stack([table.morphology[:, kept], table.stimuli, table.target])
+        values = np.column_stack([table.morphology[:, kept], table.stimuli, table.target])
+        return np.where(np.isfinite(values), values, np.nan)
 
 
 @dataclass(frozen=True)
@@ -147,8 +155,7 @@ class Frozen:
     @property
     def covariance(self) -> Float[np.ndarray, "descriptor descriptor"]:
         """Of the films' mean descriptors, shrunk towards its diagonal."""
-        found = np.atleast_2d(np.cov(self.films.T))
-        return (1 - _SHRINK) * found + _SHRINK * np.diag(np.diag(found)) + 1e-6 * np.eye(len(found))
+        return _covariance(self.films)
 
     def novelty(self, morphology: np.ndarray, stimuli: np.ndarray) -> float:
         """How far a film lies from those of the training; up to 1 is inside.
@@ -160,22 +167,25 @@ class Frozen:
             morphology: Its mean descriptors, shape (J,).
             stimuli: Shape (N, K).
         """
-        ours, farthest = self._distances(morphology)
+        ours, farthest = _distances(morphology[None], self.films)
         low, high = self.ranges()
-        place = np.abs(stimuli - (low + high) / 2) / np.maximum((high - low) / 2, 1e-9)
+        place = np.abs(stimuli - (low + high) / 2)
+        place /= np.maximum((high - low) / 2, self._rounding())
         return float(max(ours / farthest, place.max()))
 
-    def _distances(self, morphology: np.ndarray) -> tuple[float, float]:
-        """Mahalanobis distances from the films: of a morphology (J,), and of the farthest film."""
-        centre, inverse = self.films.mean(0), np.linalg.inv(self.covariance)
-        apart = np.vstack([morphology[None], self.films]) - centre
-        ours, *theirs = np.sqrt(np.einsum("fj,jk,fk->f", apart, inverse, apart)).tolist()
-        return ours, max(theirs)
+    def _rounding(self) -> Float[np.ndarray, " stimulus"]:
+        """How far apart stimuli are called the same, standardised."""
+        stimuli = slice(len(self.kept), -1)
+        return np.maximum(_ROUNDING * np.abs(self.mean[stimuli]) / self.sd[stimuli], 1e-9)
+
+    @property
+    def combinations(self) -> Float[np.ndarray, "row stimulus"]:
+        """Stimuli of all measurements of the training."""
+        return self.series[np.arange(self.series.shape[1]) < self.counts[:, None]]
 
     def ranges(self) -> tuple[np.ndarray, np.ndarray]:
         """Least and greatest of each stimulus of the training, shape (K,) each."""
-        series = self.series[np.arange(self.series.shape[1]) < self.counts[:, None]]
-        return series.min(0), series.max(0)
+        return self.combinations.min(0), self.combinations.max(0)
 
     def outside(
         self, morphology: np.ndarray, stimuli: np.ndarray, names: tuple[str, ...]
@@ -187,7 +197,7 @@ class Frozen:
             stimuli: Shape (N, K).
             names: Of the stimuli.
         """
-        distance, farthest = self._distances(morphology)
+        distance, farthest = _distances(morphology[None], self.films)
         limit = _BEYOND * farthest
         said = []
         if distance > limit:
@@ -195,10 +205,11 @@ class Frozen:
                 f"the morphology is {distance:.1f} standard deviations from the films of the "
                 f"training, at most {limit:.1f} is near any of them"
             )
-        j = len(self.kept)
+        j, inside = len(self.kept), len(said)
+        rounding = self._rounding()
         for k, (name, low, high) in enumerate(zip(names, *self.ranges(), strict=True)):
             mean, sd = self.mean[j + k], self.sd[j + k]
-            leeway = _LEEWAY * (high - low)
+            leeway = _LEEWAY * (high - low) + rounding[k]
             if (stimuli[:, k] < low - leeway).any() or (stimuli[:, k] > high + leeway).any():
                 ends = mean + sd * np.unique([stimuli[:, k].min(), stimuli[:, k].max()])
                 value = " to ".join(f"{end:.4g}" for end in ends)
@@ -206,6 +217,13 @@ class Frozen:
                     f"{name} is {value}, trained from {mean + sd * low:.4g} "
                     f"to {mean + sd * high:.4g}"
                 )
+        distance, farthest = _distances(stimuli, self.combinations)
+        if len(said) == inside and distance > (limit := (1 + _LEEWAY) * farthest):
+            said.append(
+                f"the combination of {', '.join(names)} was not tried: it is {distance:.1f} "
+                f"standard deviations from those of the training, of which none is more than "
+                f"{limit:.1f}"
+            )
         return said
 
     def save(self, folder: Path, columns: Columns, settings: dict, lineage: dict) -> None:
@@ -256,6 +274,22 @@ class Frozen:
                     f"{folder / DRAWS}: {field.name} holds values that are not finite"
                 )
         return frozen, verified
+
+
+def _covariance(cloud: Float[np.ndarray, "point column"]) -> Float[np.ndarray, "column column"]:
+    """Of few points, shrunk towards its diagonal."""
+    found = np.atleast_2d(np.cov(cloud.T))
+    return (1 - _SHRINK) * found + _SHRINK * np.diag(np.diag(found)) + 1e-6 * np.eye(len(found))
+
+
+def _distances(
+    points: Float[np.ndarray, "n column"], cloud: Float[np.ndarray, "point column"]
+) -> tuple[float, float]:
+    """Mahalanobis distances from the centre of a cloud: the largest of points, and of its own."""
+    inverse = np.linalg.inv(_covariance(cloud))
+    apart = np.vstack([points, cloud]) - cloud.mean(0)
+    found = np.sqrt(np.einsum("fj,jk,fk->f", apart, inverse, apart))
+    return float(found[: len(points)].max()), float(found[len(points) :].max())
 
 
 def _precision(values: np.ndarray) -> type:

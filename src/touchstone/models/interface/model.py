@@ -360,6 +360,11 @@ class Interface(Model[Films]):
         names, of_target = (self.names, self.columns.stimuli), (target["name"], target["unit"])
         return prediction.answer(self.frozen, names, values, of_target, rng)
 
+    def form_problems(self, values: dict) -> list[str]:
+        """Values far from the training, or of no use to it; see `prediction.problems`."""
+        names = self.names, self.columns.stimuli
+        return prediction.problems(self.frozen, names, self.columns, values)
+
     def view(self, cases: Cases[Films], index: int) -> View:
         """Area against the number of the measurement."""
         count = cases.observed.shape[1]
@@ -391,9 +396,7 @@ def _thinned(tree, n: int, design: Design) -> tuple[dict[str, np.ndarray], np.nd
     draws = {}
     for name in (*regression.COEFFICIENTS, "film_z"):
         if name in tree["posterior"]:
-            values = tree["posterior"][name].values
-            flat = values.reshape(-1, *values.shape[2:])
-            draws[name] = flat[np.linspace(0, len(flat) - 1, min(n, len(flat))).astype(int)]
+            draws[name] = regression.thinned(tree["posterior"][name].values, n)
         else:
             draws[name] = np.zeros((len(draws["intercept"]), *left_out[name]))
     effect = draws["film_sd"][:, None] * draws.pop("film_z")

@@ -12,8 +12,10 @@ from jaxtyping import Float
 
 from touchstone.io.artifacts import ArtifactError
 from touchstone.models.interface.frozen import Frozen
+from touchstone.models.interface.table import Columns
 
 _MASS = [0.05, 0.5, 0.95]
+CHANGE = "_change"  # ends the name of a field that changes a stimulus of a film that is named
 
 
 class Background(NamedTuple):
@@ -31,7 +33,7 @@ class Background(NamedTuple):
     def of(cls, frozen: Frozen) -> "Background":
         """All that a regression learnt from."""
         there = np.arange(frozen.series.shape[1]) < frozen.counts[:, None]
-        return cls((frozen.films[:, None] + frozen.residuals)[there], frozen.series[there])
+        return cls((frozen.films[:, None] + frozen.residuals)[there], frozen.combinations)
 
 
 def attribution(
@@ -104,6 +106,62 @@ def _intervals(draws: np.ndarray) -> list[dict[str, float]]:
     return [{"median": median, "low": low, "high": high} for low, median, high in ends]
 
 
+def problems(
+    frozen: Frozen, names: tuple[tuple[str, ...], tuple[str, ...]], columns: Columns, values: dict
+) -> list[str]:
+    """Values of a form that this regression has no use for; see `Model.form_problems`.
+
+    A value that lies farther from the training than that is wide is taken for a slip, such as of
+    the unit. Nearer ones are answered, and said to be outside.
+
+    Args:
+        frozen: The regression.
+        names: Of its descriptors and of the stimuli.
+        columns: All columns that a form may name.
+        values: As in `answer`.
+    """
+    said = []
+    rows = np.hstack(Background.of(frozen))
+    lowest, highest = (
+        frozen.mean[:-1] + frozen.sd[:-1] * end for end in (rows.min(0), rows.max(0))
+    )
+    for name, low, high in zip((*names[0], *names[1]), lowest, highest, strict=True):
+        value, width = values.get(name), high - low
+        # What was the same in all films has no range: any other value is outside.
+        if value is None or width <= 1e-6 * abs(high) or low - width <= value <= high + width:
+            continue
+        side, end = ("above", high + width) if value > high else ("below", low - width)
+        said.append(f"{name}: {value:g} is {side} {end:.4g}, trained from {low:.4g} to {high:.4g}")
+    for name in columns.morphology:
+        if name not in names[0] and values.get(name) is not None:
+            said.append(f"{name}: is not used, since the training left it out")
+    for name in names[1]:
+        if values.get(name + CHANGE) is None:
+            continue
+        if not values.get("film"):
+            said.append(f"{name}{CHANGE}: is of a known film, expected its name as film")
+        if values.get(name) is not None:
+            said.append(f"{name}{CHANGE}: {name} is given, too, expected one of them")
+    return said
+
+
+def _film(frozen: Frozen, label: str | None) -> tuple[int | None, np.ndarray]:
+    """Number of a film of the training, and its standardised descriptors and mean stimuli; without
+    a label those of the mean of all.
+
+    Raises:
+        ArtifactError: If there is no such film.
+    """
+    if not label:
+        return None, np.concatenate([frozen.films.mean(0), frozen.combinations.mean(0)])
+    labels = frozen.labels.tolist()
+    if label not in labels:
+        raise ArtifactError(f"film: {label!r} is none of the training's: {', '.join(labels)}")
+    film = labels.index(label)
+    series = frozen.series[film, : frozen.counts[film]]
+    return film, np.concatenate([frozen.films[film], series.mean(0)])
+
+
 def answer(
     frozen: Frozen,
     names: tuple[tuple[str, ...], tuple[str, ...]],
@@ -116,30 +174,25 @@ def answer(
     Args:
         frozen: The regression.
         names: Of its descriptors and of the stimuli.
-        values: Of the form: `film`, `quantile`, and of each predictor a number, or None.
+        values: Of the form: `film`, `quantile`, and of each predictor a number, or None; of a
+            stimulus of a film that is named also its change.
         target: Name and unit of what is predicted.
         rng: For film effects and errors.
 
     Raises:
         ArtifactError: If there is no such film.
     """
-    film = None
-    base = np.concatenate([frozen.films.mean(0), Background.of(frozen).stimuli.mean(0)])
-    if label := values.get("film"):
-        labels = frozen.labels.tolist()
-        if label not in labels:
-            raise ArtifactError(f"film: {label!r} is none of the training's: {', '.join(labels)}")
-        film = labels.index(label)
-        series = frozen.series[film, : frozen.counts[film]]
-        base = np.concatenate([frozen.films[film], series.mean(0)])
-    predictors = (*names[0], *names[1])
-    j = len(names[0])
+    predictors, j = (*names[0], *names[1]), len(names[0])
     mean, sd = frozen.mean[:-1], frozen.sd[:-1]
-    given = [name for name in predictors if values.get(name) is not None]
-    standard = base.copy()
+    film, base = _film(frozen, values.get("film"))
+    standard, given = base.copy(), []
     for k, name in enumerate(predictors):
-        if name in given:
+        if values.get(name) is not None:
             standard[k] = (values[name] - mean[k]) / sd[k]
+            given.append(name)
+        elif values.get(name + CHANGE) is not None:
+            standard[k] += values[name + CHANGE] / sd[k]
+            given.append(name)
     found = predict(frozen, standard[:j], standard[j:], film, rng)
     high = frozen.mean[-1] + frozen.sd[-1] * np.quantile(frozen.areas, values["quantile"])
     outside = frozen.outside(standard[:j], standard[None, j:], names[1])
@@ -155,9 +208,18 @@ def answer(
         {"name": predictors[k], "unit": unit, **each}
         for k, each in zip(order, of_each, strict=True)
     ]
-    natural = {
-        name: float(m + s * z) for name, m, s, z in zip(predictors, mean, sd, standard, strict=True)
-    }
+    natural, before = (
+        {name: float(m + s * z) for name, m, s, z in zip(predictors, mean, sd, at, strict=True)}
+        for at in (standard, base)
+    )
+    if film is not None and given:
+        # By the same draws, so that what the two have in common is no uncertainty of the change.
+        less = frozen.location(base[None, :j], base[None, j:])[:, 0]
+        change = frozen.location(standard[None, :j], standard[None, j:])[:, 0] - less
+        (of_change,) = _intervals(frozen.sd[-1] * change[:, None])
+        moved = ", ".join(f"{name} {before[name]:.4g} to {natural[name]:.4g}" for name in given)
+        meaning = f"of the film, less that of the film as it is ({moved})"
+        rows.append({"name": what, "unit": unit, "meaning": meaning, **of_change})
     return {
         "estimates": rows,
         "probabilities": [

@@ -182,6 +182,12 @@ def sample(model: "pm.Model", settings: dict, seed: int) -> "xr.DataTree":
         )
 
 
+def thinned(values: np.ndarray, n: int) -> np.ndarray:
+    """At most n draws of all chains, evenly spaced: of shape (chain, draw, ...), to (n, ...)."""
+    flat = values.reshape(-1, *values.shape[2:])
+    return flat[np.linspace(0, len(flat) - 1, min(n, len(flat))).astype(int)]
+
+
 def with_log_likelihood(model: "pm.Model", tree: "xr.DataTree") -> "xr.DataTree":
     """Chains of a model, with the log likelihood of each row."""
     import pymc as pm

@@ -45,7 +45,8 @@ class Table(NamedTuple):
 
     Attributes:
         film: Name of the film of each row, shape (row,).
-        morphology: NaN where nothing was measured, shape (row, J).
+        morphology: NaN where nothing was measured, infinite where what stands there is no number,
+            shape (row, J).
         stimuli: Shape (row, K).
         target: Shape (row,).
     """
@@ -90,30 +91,35 @@ def read(file: Path, columns: Columns) -> Table:
             ) from None
     import pandas as pd  # here, as below, since a form is answered without it
 
-    try:
-        frame = pd.read_csv(file, sep=None, engine="python", encoding="utf-8-sig", dtype=str)
+    try:  # headings as a row of the table, since pandas renames those that stand there twice
+        frame = pd.read_csv(
+            file, sep=None, engine="python", encoding="utf-8-sig", dtype=str, header=None
+        )
     except FileNotFoundError:
         raise ArtifactError(f"{file}: no such file") from None
     except (OSError, ValueError, csv.Error) as error:
         raise ArtifactError(f"{file}: not a table of comma-separated values ({error})") from None
-    frame.columns = [str(name).strip() for name in frame.columns]
+    headings = [str(name).strip() for name in frame.iloc[0]]
+    frame = frame.iloc[1:].set_axis(headings, axis=1)
     needed = (columns.film, *columns.stimuli, columns.target)
-    if absent := [name for name in needed if name not in frame.columns]:
+    if absent := [name for name in needed if name not in headings]:
         raise ArtifactError(
             f"{file}: has no column {', '.join(absent)}; expected {', '.join(needed)} and any of "
             f"{', '.join(columns.morphology)}"
         )
-    if twice := sorted({name for name in needed if list(frame.columns).count(name) > 1}):
+    known = (*needed, *columns.morphology)
+    if twice := [name for name in known if headings.count(name) > 1]:
         raise ArtifactError(f"{file}: has two columns {', '.join(twice)}")
     film = frame[columns.film].astype(str).str.strip().to_numpy()
     numbers = [
-        np.stack([_numbers(file, frame, name) for name in names], axis=1)
+        np.stack([_numbers(frame, name) for name in names], axis=1)
         for names in (columns.morphology, columns.stimuli, (columns.target,))
     ]
     for name, values in zip(needed[1:], np.concatenate(numbers[1:], axis=1).T, strict=True):
         if not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise ArtifactError(f"{file}: {name} has no value in row {row + 2}")
+            said = "has no value in" if np.isnan(values[row]) else "is no number in"
+            raise ArtifactError(f"{file}: {name} {said} row {row + 2}")
     morphology, stimuli, target = numbers
     if (target <= 0).any():
         row = int(np.flatnonzero(target <= 0)[0])
@@ -130,29 +136,24 @@ def _first_seen(labels: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(first))[number]
 
 
-def _numbers(file: Path, frame: "pd.DataFrame", name: str) -> np.ndarray:
-    """A column as numbers, NaN where it has none; all NaN where it is absent."""
+def _numbers(frame: "pd.DataFrame", name: str) -> np.ndarray:
+    """A column as numbers, NaN where it has none, infinite where it has something else; all NaN
+    where it is absent."""
     import pandas as pd
 
     if name not in frame.columns:
         return np.full(len(frame), np.nan)
-    column = frame[name]
-    text = (column.iloc[:, 0] if isinstance(column, pd.DataFrame) else column).str.strip()
-    blank = text.isna() | text.str.lower().isin(["", "nan", "na", "n/a", "-"])
-    values = pd.to_numeric(text.where(~blank), errors="coerce").to_numpy(float)
-    wrong = np.flatnonzero(~blank & ~np.isfinite(values))
-    if len(wrong):
-        raise ArtifactError(
-            f"{file}: {name} is {text.iloc[wrong[0]]!r} in row {wrong[0] + 2}, expected a number"
-        )
-    return values
+    text = frame[name].str.strip()
+    blank = (text.isna() | text.str.lower().isin(["", "nan", "na", "n/a", "-"])).to_numpy()
+    values = pd.to_numeric(text, errors="coerce").to_numpy(float)
+    return np.where(blank, np.nan, np.where(np.isfinite(values), values, np.inf))
 
 
 def assert_enough(table: Table, file: Path) -> None:
-    """Refuse a table that is too small to learn from.
+    """Refuse a table that is too small to learn from, or in which there is nothing to explain.
 
     Raises:
-        ArtifactError: Naming the file and both counts.
+        ArtifactError: Naming the file and both counts, or what is the same everywhere.
     """
     films = len(set(table.film))
     if len(table.target) < _LEAST_ROWS or films < _LEAST_FILMS:
@@ -160,47 +161,101 @@ def assert_enough(table: Table, file: Path) -> None:
             f"{file}: {len(table.target)} measurements of {films} films, expected at least "
             f"{_LEAST_ROWS} of {_LEAST_FILMS}"
         )
+    if is_constant(table.target):
+        raise ArtifactError(f"{file}: the area is {table.target[0]:g} in all measurements")
 
 
 def of_use(table: Table, columns: Columns, rules: dict[str, str]) -> tuple[np.ndarray, list[str]]:
     """Descriptors to keep, as places among `columns.morphology`, and what was found, in words.
 
+    Stimuli are what is asked about: what is wrong with one is said, and it is kept.
+
     Args:
         table: The table.
         columns: Its columns.
-        rules: "drop" or "keep" for a column that is `constant`, `missing`, `duplicated`, or
-            `defining`: nearly the target itself.
+        rules: "drop" or "keep" for a column that is `constant`, `missing`, `non_numeric`,
+            `duplicated`, or `defining`: nearly the target itself.
     """
     kept: list[int] = []
     said = []
+    before: dict[str, np.ndarray] = {}
+    for name, values in zip(columns.stimuli, table.stimuli.T, strict=True):
+        faults = _faults(values, before, table.target, columns.target)
+        before[name] = values
+        if faults:
+            rest = (
+                "and its effect is what the prior says" if "constant" in faults else "all the same"
+            )
+            said.append(f"{name} {' and '.join(faults.values())}: kept, {rest}")
     for j, name in enumerate(columns.morphology):
         values = table.morphology[:, j]
-        what, why = _fault(values, table, kept, columns)
+        faults = _faults(values, before, table.target, columns.target)
         # What was never measured, and what never varies, no rule can keep.
-        hopeless = not np.isfinite(values).any() or np.nanstd(values) == 0
-        dropped = bool(what) and (rules[what] == "drop" or hopeless)
-        if what:
-            said.append(f"{name} {why}: {'dropped' if dropped else 'kept'}")
+        hopeless = "constant" in faults or not np.isfinite(values).any()
+        dropped = hopeless or any(rules[fault] == "drop" for fault in faults)
+        if faults:
+            said.append(
+                f"{name} {' and '.join(faults.values())}: {'dropped' if dropped else 'kept'}"
+            )
         if not dropped:
             kept.append(j)
+            before[name] = values
     return np.array(kept, int), said
 
 
-def _fault(values: np.ndarray, table: Table, kept: list[int], columns: Columns) -> tuple[str, str]:
-    """What is wrong with a descriptor, and in words; empty if nothing is."""
-    missing = np.count_nonzero(~np.isfinite(values))
-    if missing:
-        return "missing", f"is missing in {missing} of {len(values)} measurements"
-    if np.ptp(values) <= 1e-9 * np.abs(values).max():
-        return "constant", "is the same in all measurements"
-    for other in kept:
-        if abs(np.corrcoef(values, np.nan_to_num(table.morphology[:, other]))[0, 1]) > _COPY:
-            return "duplicated", f"says the same as {columns.morphology[other]}"
-    logs = np.log(np.abs(values) + 1e-300), np.log(table.target)
-    correlation = abs(np.corrcoef(*logs)[0, 1])
-    if correlation > _DEFINES:
-        return "defining", f"nearly defines {columns.target} (correlation {correlation:.2f})"
-    return "", ""
+def _faults(
+    values: np.ndarray, before: dict[str, np.ndarray], target: np.ndarray, named: str
+) -> dict[str, str]:
+    """What is wrong with a column, in words by the name of its rule; empty if nothing is.
+
+    Args:
+        values: Of the column.
+        before: Of the columns that it may be a copy of.
+        target: What is explained.
+        named: Name of the target.
+    """
+    faults, n = {}, len(values)
+    if texts := np.count_nonzero(np.isinf(values)):
+        faults["non_numeric"] = f"is no number in {texts} of {n} measurements"
+    if missing := np.count_nonzero(np.isnan(values)):
+        faults["missing"] = f"is missing in {missing} of {n} measurements"
+    there = np.isfinite(values)
+    if is_constant(values[there]):
+        if there.any():
+            faults["constant"] = "is the same in all measurements"
+        return faults
+    for name, other in before.items():
+        both = there & np.isfinite(other)
+        if both.sum() > n / 2 and _correlation(values[both], other[both]) > _COPY:
+            faults["duplicated"] = f"says the same as {name}"
+            break
+    correlation = _likeness(values[there], target[there])
+    if there.sum() > n / 2 and correlation > _DEFINES:
+        faults["defining"] = f"nearly defines {named} (correlation {correlation:.2f})"
+    return faults
+
+
+def is_constant(values: np.ndarray) -> bool:
+    """Whether numbers are the same but for rounding; no numbers are, too."""
+    return not len(values) or bool(np.ptp(values) <= 1e-9 * np.abs(values).max())
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Size of the correlation; zero where one of the two is constant."""
+    return 0.0 if is_constant(a) or is_constant(b) else abs(float(np.corrcoef(a, b)[0, 1]))
+
+
+def _likeness(values: np.ndarray, target: np.ndarray) -> float:
+    """How closely a column follows the target: the larger of the correlations of logarithms, which
+    finds a power of it, and of ranks, which a zero or a wrong value cannot hide it from."""
+    some = values != 0
+    of_logs = _correlation(np.log(np.abs(values[some])), np.log(target[some]))
+    return max(of_logs, _correlation(_ranks(values), _ranks(target)))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Place of each value in their order; equal values have one place."""
+    return np.unique(values, return_inverse=True)[1].astype(float)
 
 
 def write_csv(file: Path, table: Table, columns: Columns, note: str = "") -> None:
