@@ -418,10 +418,16 @@ TRAPS = {
     ),
     "spectrum in nanometres": (rows_of(400, 600), AT, "0 pixels, expected 10 at least"),
     "pixels beyond the table": (rows_of(9e4, 1e5), AT, "0 pixels, expected 10 at least"),
-    "no error": ("wavelength,flux\n4000,1", AT, "columns wavelength, flux, error, found"),
+    "no error": (
+        "wavelength,flux\n4000,1", AT, "columns wavelength, flux, error, found wavelength, flux"
+    ),
     "twice": ("wavelength,flux,error\n4000,1,1\n4000,1,1", AT, "does not increase"),
-    "negative error": ("wavelength,flux,error\n4000,1,-1\n4001,1,1", AT, "error: -1, expected"),
-    "two pixels": ("wavelength,flux,error\n4000,1,1\n4001,1,1", AT, "2 pixels, expected 10 at"),
+    "negative error": (
+        "wavelength,flux,error\n4000,1,-1\n4001,1,1", AT, "error: -1, expected above zero"
+    ),
+    "two pixels": (
+        "wavelength,flux,error\n4000,1,1\n4001,1,1", AT, "2 pixels, expected 10 at least"
+    ),
     "words in a spectrum": ("wavelength,flux,error\n4000,a,1\n4001,1,1", AT, "is no numbers"),
     "two galaxies": ("r,redshift\n10,0.1\n11,0.1", MAG, "holds 2 galaxies, expected one row"),
     "stranger": ("r,y,redshift\n10,3,0.1", MAG, "y: no such column"),
