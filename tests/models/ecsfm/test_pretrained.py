@@ -13,8 +13,8 @@ from touchstone.contract import folders, load_model
 from touchstone.io import artifacts, reports
 from touchstone.io.results import Results
 from touchstone.reliability.decision import Decision
-from touchstone.reliability.signs import signs
 from touchstone.stages import checkpoints, train
+from touchstone.stages.cases import evidence
 from touchstone.stages.checkpoints import CERTIFICATE, GUARDRAIL, PRETRAINED
 
 FOLDER = folders()["ecsfm"] / PRETRAINED
@@ -87,7 +87,7 @@ def flagged(artefact, stress=None):
     cases = model.cases(N_CASES, streams[0], streams[1], {}, stress, 1.0 if stress else 0.0)
     budget = certificate["lineage"]["settings"]["budgets"][model.methods[0]]
     posterior = model.infer(cases, streams[2], method=model.methods[0], budget=budget)
-    found = signs(model.quantities, model.config["edges"], cases, posterior, model.novelty(cases))
+    found = evidence(model, cases, posterior)
     decision = Decision.from_json(rule["decision"])
     return int((decision.score(found) > decision.threshold).sum())
 
