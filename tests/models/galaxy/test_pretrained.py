@@ -65,6 +65,7 @@ def test_a_question_is_answered_without_a_training(artefact, tmp_path, monkeypat
     assert mass["change"]["median"] == pytest.approx(0.30103, abs=1e-4)
 
 
+@pytest.mark.nightly
 def test_both_doors_answer_a_file_by_the_released_artefact(artefact, tmp_path, monkeypatch):
     """In a project of small budgets: the command line with a page, and Python."""
     monkeypatch.chdir(tmp_path)
