@@ -81,6 +81,14 @@ class Judge:
         """
         return guardrail_of(self.artefact)
 
+    @cached_property
+    def false_alarms(self) -> dict:
+        """Rate on cases that nothing was learnt from: those of the certificate, which are more, or
+        those of the run."""
+        if self.artefact.certificate:
+            return reports.read(self.artefact.certificate, "certificate")["false_alarms"]["rate"]
+        return self.guardrail["decision_score"]["fpr"]
+
 
 def words(facts: dict[str, str | None]) -> str:
     """Which artefact answered, from `Artefact.facts`."""

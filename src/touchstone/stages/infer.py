@@ -132,7 +132,7 @@ def answer(
     outside = model.outside_training(cases)
     computation = judge_computation(posterior)
     judged = judge_model(found, places(model, cases, posterior), outside, decision, unjudged)
-    rate = judge.guardrail["decision_score"]["fpr"]
+    rate = judge.false_alarms
     others = []
     if judged.verdict.decision == "escalate":
         rng = randomness.generator(seed, "infer", 4)
