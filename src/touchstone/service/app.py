@@ -12,21 +12,18 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from touchstone import registry
 from touchstone.contract import ModelsError
-from touchstone.io import artifacts, reports
+from touchstone.io import artifacts
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.cache import Memory, Shared
 from touchstone.io.objects import Bucket
 from touchstone.io.results import Results, folder
 from touchstone.io.settings import SettingsError
-from touchstone.reliability.certificate import certified
 from touchstone.service import Settings, questions
 from touchstone.service.pool import Answer, Metrics, Pool, QueueFullError, examined
 from touchstone.service.questions import Counterfactual, ProblemError, Question, Training
@@ -605,25 +602,6 @@ def told(job: Job, **more: Any) -> str:
             return f'{head}, "{name}": {job.answer}}}'
         case _:
             return f'{head}, "detail": {json.dumps(job.answer)}}}'
-
-
-def certificate(model_id: str) -> dict[str, Any] | None:
-    """Of the artefact that answers for a model, with all that speaks against it.
-
-    None if it has none. The files that it was made from stand in the artefact.
-    """
-    try:
-        file = checkpoints.find(model_id, Results(folder(model_id))).certificate
-        return _read_certificate(file, *artifacts.state(file)) if file else None
-    except ArtifactError:
-        return None
-
-
-@lru_cache(maxsize=16)
-def _read_certificate(file: Path, _modified: int, _size: int) -> dict[str, Any]:
-    content = reports.read(file, "certificate")
-    lineage = {name: content["lineage"].get(name) for name in ("date", "revision", "seed")}
-    return content | {"lineage": lineage, "against": certified(content)}
 
 
 def opened(settings: Settings) -> tuple[Versions, Bucket | None]:

@@ -6,7 +6,7 @@ import math
 import tempfile
 import threading
 from collections.abc import Iterator
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -16,15 +16,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
 from touchstone import contract, registry
-from touchstone.io import artifacts, plain_yaml, reports, settings
+from touchstone.io import plain_yaml, reports, settings
 from touchstone.io.artifacts import ArtifactError
-from touchstone.io.results import Results, folder
 from touchstone.io.validation import jsonschema
-from touchstone.reliability.certificate import certified
 from touchstone.service import questions
 from touchstone.service.questions import ProblemError
-from touchstone.service.versions import STAGES, Versions
-from touchstone.stages import checkpoints, summary
+from touchstone.service.versions import STAGES, Versions, certificate
+from touchstone.stages import summary
 from touchstone.stages.training_run import PARTS
 
 STATIC = Path(__file__).parent / "static"
@@ -265,20 +263,13 @@ def _shown(value: Any) -> str:
 
 
 def _certificate(model_id: str) -> dict[str, Any] | None:
-    """What the certificate of the artefact that answers says; None if it has none."""
-    try:
-        file = checkpoints.find(model_id, Results(folder(model_id))).certificate
-        return _read_certificate(file, *artifacts.state(file)) if file else None
-    except ArtifactError:
+    """What is shown of the certificate of the artefact that answers; None if it has none."""
+    content = certificate(model_id)
+    if content is None:
         return None
-
-
-@lru_cache(maxsize=16)
-def _read_certificate(file: Path, _modified: int, _size: int) -> dict[str, Any]:
-    content = reports.read(file, "certificate")
     return {
         "figures": figures(content),
-        "against": certified(content),
+        "against": content["against"],
         "calibration": [
             [
                 each["parameter"],

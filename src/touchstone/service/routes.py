@@ -35,7 +35,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from touchstone import __version__, registry
 from touchstone.io.artifacts import ArtifactError
 from touchstone.service import Settings, pages, questions
-from touchstone.service.app import Service, about, certificate, told
+from touchstone.service.app import Service, about, told
 from touchstone.service.pool import Answer, examined
 from touchstone.service.questions import (
     MODEL_ID,
@@ -52,7 +52,14 @@ from touchstone.service.questions import (
     assert_may,
 )
 from touchstone.service.store import ENDED, Job
-from touchstone.service.versions import ALLOWED, PLAIN_NAME, PromotionError, Transition, received
+from touchstone.service.versions import (
+    ALLOWED,
+    PLAIN_NAME,
+    PromotionError,
+    Transition,
+    certificate,
+    received,
+)
 from touchstone.stages import runs
 
 _LOG = logging.getLogger(__name__)

@@ -16,8 +16,9 @@ import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -25,6 +26,8 @@ import sqlalchemy as sa
 from touchstone.io import artifacts, reports
 from touchstone.io.artifacts import ArtifactError
 from touchstone.io.objects import Bucket
+from touchstone.io.results import Results
+from touchstone.io.results import folder as results_folder
 from touchstone.reliability.certificate import certified
 from touchstone.service import store
 from touchstone.stages import checkpoints
@@ -531,3 +534,22 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def certificate(model_id: str) -> dict[str, Any] | None:
+    """Of the artefact that answers for a model, with all that speaks against it.
+
+    None if it has none. The files that it was made from stand in the artefact.
+    """
+    try:
+        file = checkpoints.find(model_id, Results(results_folder(model_id))).certificate
+        return _read_certificate(file, *artifacts.state(file)) if file else None
+    except ArtifactError:
+        return None
+
+
+@lru_cache(maxsize=16)
+def _read_certificate(file: Path, _modified: int, _size: int) -> dict[str, Any]:
+    content = reports.read(file, "certificate")
+    lineage = {name: content["lineage"].get(name) for name in ("date", "revision", "seed")}
+    return content | {"lineage": lineage, "against": certified(content)}
