@@ -35,7 +35,10 @@ READINGS = {
         "dex",
         "log10 of the luminosity that leaves the dust up to 1.975 µm, in solar ones",
     ),
-    "log_infrared": ("dex", "log10 of the luminosity that dust absorbs and shines, in solar ones"),
+    "log_infrared": (
+        "dex",
+        "log10 of the luminosity that dust absorbs and shines, in solar ones; 0 is none",
+    ),
 }
 # The node that each is of; all others are fluxes.
 NODES = {
