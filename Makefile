@@ -46,7 +46,7 @@ release: setup ## train, certify and write the artefact that answers where nothi
 lab: setup ## JupyterLab on the notebooks
 	@JUPYTER_PREFER_ENV_PATH=1 $(IN) jupyter lab notebooks $(ARGS)
 
-bench: setup ## benchmarks: BENCH=simulator (default), inference, reference, ablation, memory, measured, control, interface, regimes, galaxy, escalation, serving or same; ARGS="--help" explains
+bench: setup ## benchmarks: BENCH=simulator (default), inference, reference, ablation, guardrail, memory, measured, control, interface, regimes, galaxy, escalation, serving or same; ARGS="--help" explains
 	@$(IN) python benchmarks/bench_$(BENCH).py $(ARGS)
 
 campaign: setup ## the service under load: kills, a soak, fuzz of its schema, attacks (ARGS="kill --rounds 100": one of them, larger)

@@ -142,6 +142,9 @@ def each_figure():
         "losses": lambda ax: figures.losses(ax, {"part": rng.random(200)}),
         "predictive": lambda ax: figures.predictive(ax, view, cases, posterior, 0),
         "ranks": lambda ax: figures.ranks(ax, columns, band, "method"),
+        "replications": lambda ax: figures.replications(
+            ax, [{"family": "a", "severity": 1.0, "flagged": 0.7, "low": 0.5, "high": 0.8}]
+        ),
         "residuals": lambda ax: figures.residuals(ax, view, cases, posterior, 0),
         "risk_coverage": lambda ax: figures.risk_coverage(ax, harm()),
         "roc": lambda ax: figures.roc(

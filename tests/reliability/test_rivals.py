@@ -68,15 +68,18 @@ def test_what_resembles_the_others_is_found_and_what_does_not_is_not():
     for row in compared(like):
         assert row["n"] == 100
         assert row["combination"]["value"] > 0.9
+        assert row["boosted"]["value"] > 0.9
     found = {row["family"]: row for row in compared(other)}
     # It learnt to look at the other sign; the rule, which learnt nothing, looks at both.
     assert found["c"]["combination"]["value"] < 0.5
+    assert found["c"]["boosted"]["value"] < 0.5
     assert found["c"]["decision"]["value"] > 0.8
 
 
 def test_with_no_other_family_nothing_is_learnt():
     (row,) = compared({"a": {"sign_spread": 4.0}})
     assert row["combination"] is None
+    assert row["boosted"] is None
     assert row["decision"]["value"] > 0.8
 
 
@@ -109,6 +112,10 @@ def test_families_that_are_alike_promise_more_of_another_than_those_that_differ(
     assert found["r_hat"] <= 1.01
     ours, theirs = found["detectors"]
     assert ours["median"] == pytest.approx(0.8, abs=0.05)
+    # Replications of what the regression was fitted to hold most of it.
+    cells = pd.DataFrame(found["cells"])
+    assert list(cells["family"]) == [f"f{k}" for k in range(8)]
+    assert ((cells["low"] <= cells["flagged"]) & (cells["flagged"] <= cells["high"])).sum() >= 6
     assert ours["high"] - ours["low"] < 0.35 < theirs["high"] - theirs["low"]
     assert found["p_value"] > 0.01
 

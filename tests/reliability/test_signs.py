@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import kstest, norm
+from scipy.stats import binom, kstest, norm
 
 from touchstone.reliability.signs import MEANING, signs, where
 from touchstone.vocabulary import Cases, Computation, Posterior, Prediction, Quantity
@@ -57,6 +57,15 @@ def test_signs_of_white_noise_are_what_theory_says(usual):
     assert kstest(usual["sign_spread"], norm.cdf).pvalue > 1e-3
     # N p of the largest of N is exponential, but for its far end.
     assert kstest(10 ** -usual["sign_largest"], lambda x: 1 - np.exp(-x)).pvalue > 1e-3
+    changes = (N - 1) / 2 - usual["sign_runs"] * np.sqrt((N - 1) / 4)
+    binomial_law = binom(N - 1, 0.5)
+    assert (
+        kstest(
+            changes + np.random.default_rng(3).uniform(-0.5, 0.5, N_CASES),
+            norm((N - 1) / 2, binomial_law.std()).cdf,
+        ).pvalue
+        > 1e-3
+    )
     half_normal = 2 * norm.cdf(usual["sign_correlation"]) - 1
     assert kstest(half_normal, "uniform").pvalue > 1e-3
     # Kolmogorov's distribution has median 0.828 and upper quantile 1.358 at 5 %.
@@ -80,9 +89,17 @@ def one_stretch(white):
     return np.where((np.arange(N) >= 60) & (np.arange(N) < 68), white + 2.0, white)
 
 
+def slow_among_spikes(white):
+    """Errors to one side for long, too small beside a few wild samples to correlate."""
+    slow = white + 0.9 * np.sign(np.sin(np.arange(N) / 12))
+    return np.where(np.arange(N) % 40 == 7, 40.0 * (-1) ** (np.arange(N) // 40), slow)
+
+
 @pytest.mark.parametrize(
     ("name", "faulty"),
     [
+        ("sign_runs", smooth),
+        ("sign_runs", slow_among_spikes),
         ("sign_spread", lambda white: 1.4 * white),
         ("sign_correlation", smooth),
         ("sign_largest", one_spike),
@@ -94,6 +111,14 @@ def one_stretch(white):
 def test_each_fault_shows_in_its_own_sign(white, usual, name, faulty):
     limit = np.quantile(usual[name], 0.95)
     assert (found(faulty(white))[name] > limit).mean() > 0.9
+
+
+def test_runs_see_what_a_few_wild_samples_hide_from_the_correlation(white, usual):
+    limit = {name: np.quantile(usual[name], 0.95) for name in ("sign_runs", "sign_correlation")}
+    got = found(slow_among_spikes(white))
+    assert (got["sign_correlation"] > limit["sign_correlation"]).mean() < 0.5
+    alternating = found(np.abs(white) * (-1) ** np.arange(N))
+    assert (alternating["sign_runs"] < limit["sign_runs"]).all()  # its blind spot, as documented
 
 
 def test_what_is_left_unexplained_counts_beside_the_record(white):

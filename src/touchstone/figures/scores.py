@@ -89,6 +89,23 @@ def roc(ax: Axes, curves: list[dict], alpha: float) -> Axes:
     return ax
 
 
+def replications(ax: Axes, cells: list[dict]) -> Axes:
+    """Part escalated of each mismatch and severity beside what a regression replicates of it.
+
+    `cells` is that of the report's `unseen`.
+    """
+    rows = pd.DataFrame(cells)
+    places = np.arange(len(rows))
+    ax.vlines(places, rows["low"], rows["high"], color="#bbccee", lw=6, label="replicated, 90 %")
+    ax.plot(places, rows["flagged"], "o", ms=4, color="black", label="counted")
+    named = zip(rows["family"], rows["severity"], strict=True)
+    labels = [f"{family} {severity:g}" for family, severity in named]
+    ax.set_xticks(places, labels, rotation=90, fontsize=9)
+    ax.set(ylabel="Part escalated", ylim=(-0.02, 1.02), xlim=(-0.7, len(rows) - 0.3))
+    ax.legend(fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    return ax
+
+
 def against_severity(ax: Axes, runs: pd.DataFrame, metric: str, ylabel: str) -> Axes:
     """Median and middle half of a metric of each family as the severity grows.
 

@@ -1,9 +1,9 @@
 """How a rule does on a kind of failure that it never saw.
 
 The rule that decides learns nothing from failures, so that each family is new to it. Beside it
-stands a combination of the same signs that does learn from them, each time from all families but
-one. It is the better where failures resemble each other; what it gains on the family left out says
-whether learning is worth its keep.
+stand two combinations of the same signs that do learn from them, each time from all families but
+one: a regularised logistic regression, and gradient boosting. They are the better where failures
+resemble each other; what they gain on the family left out says whether learning is worth its keep.
 """
 
 import numpy as np
@@ -15,6 +15,7 @@ from touchstone.reliability.guardrail import wilson
 from touchstone.reliability.rivals import columns, score
 
 _BOUND = 6.0  # of how unusual a sign may be, so that one does not outweigh all others
+LEARNT = ("combination", "boosted")  # the simpler first
 
 
 def compare(
@@ -24,18 +25,18 @@ def compare(
     calibration: pd.DataFrame,
     decision: Decision,
 ) -> list[dict]:
-    """Recall of the decision and of the learnt combination on each family, left out in turn.
+    """Recall of the decision and of the learnt combinations on each family, left out in turn.
 
     Args:
         runs: Rows of the base cases in distribution and under stress, with their signs.
-        fitted_on: Base cases that the combination learns from; both are scored on the others.
-        usual, calibration: In-family rows that set the threshold of the combination, as that of
+        fitted_on: Base cases that the combinations learn from; all are scored on the others.
+        usual, calibration: In-family rows that set the thresholds of the combinations, as that of
             the decision.
         decision: The rule.
 
     Returns:
-        For each family and severity: `n`, and the recall of the `decision` and the `combination`,
-        the latter None where there is no other family to learn from.
+        For each family and severity: `n`, and the recall of the `decision`, the `combination` and
+        the `boosted` one, the latter two None where there is no other family to learn from.
     """
     runs = runs[runs["split"] != "control"]
     is_fitted = fitted_on[runs["case_index"]]
@@ -45,6 +46,7 @@ def compare(
         ours = (runs["family"] == family).to_numpy()
         learnt_from = runs[is_fitted & ~ours]
         learnt = _learn(learnt_from, stressed[is_fitted & ~ours], usual, calibration, decision)
+        learnt = learnt or dict.fromkeys(LEARNT)
         for severity, held in runs[ours & ~is_fitted].groupby("severity", sort=True):
             flagged = score(decision, held) > decision.threshold
             rows.append(
@@ -53,22 +55,38 @@ def compare(
                     "severity": severity,
                     "n": len(held),
                     "decision": wilson(flagged.mean(), len(held))._asdict(),
-                    "combination": learnt and wilson(learnt(held).mean(), len(held))._asdict(),
+                    **{
+                        name: flags and wilson(flags(held).mean(), len(held))._asdict()
+                        for name, flags in learnt.items()
+                    },
                 }
             )
     return rows
 
 
 def _learn(rows: pd.DataFrame, stressed, usual, calibration, decision: Decision):
-    """What a logistic regression on the signs flags, at the false alarms of the decision."""
-    from sklearn.linear_model import LogisticRegression  # here, since nothing else needs it
+    """What each learner on the signs flags, at the false alarms of the decision; {} of nothing."""
+    from sklearn.ensemble import HistGradientBoostingClassifier  # here, since nothing else
+    from sklearn.linear_model import LogisticRegression  # needs them
 
     if not stressed.any():
-        return None
-    model = LogisticRegression(class_weight="balanced").fit(_features(rows, decision), stressed)
+        return {}
+    learners = (
+        LogisticRegression(class_weight="balanced"),
+        HistGradientBoostingClassifier(class_weight="balanced", max_leaf_nodes=8, random_state=0),
+    )
+    fitted = [each.fit(_features(rows, decision), stressed) for each in learners]
+    return {
+        name: _flags(model, usual, calibration, decision)
+        for name, model in zip(LEARNT, fitted, strict=True)
+    }
+
+
+def _flags(model, usual: pd.DataFrame, calibration: pd.DataFrame, decision: Decision):
+    """A learner with a threshold from in-family cases, as a function of rows."""
 
     def signs(of: pd.DataFrame):
-        return {"combination": model.decision_function(_features(of, decision))}
+        return {"learnt": model.decision_function(_features(of, decision))}
 
     rule = calibrate(signs(usual), signs(calibration), decision.alpha, decision.delta)
     return lambda held: rule.score(signs(held)) > rule.threshold

@@ -20,6 +20,7 @@ MEANING = {
     "sign_largest": "single samples lie far from what those before them let expect",
     "sign_local": "one stretch of the record errs to one side",
     "sign_correlation": "neighbouring samples err alike",
+    "sign_runs": "the samples stay too long on one side of what is expected",
     "sign_uniformity": "the samples are not spread as the posterior lets expect",
     "sign_misfit": "what the model leaves unexplained is large beside the record",
     "sign_edge": "an estimate lies at the edge of its prior",
@@ -31,6 +32,7 @@ NAMES = {  # in a sentence
     "sign_largest": "the largest innovation",
     "sign_local": "the worst stretch",
     "sign_correlation": "the correlation of neighbouring samples",
+    "sign_runs": "the number of runs to one side",
     "sign_uniformity": "the distribution of the samples",
     "sign_misfit": "the size of what is left unexplained",
     "sign_edge": "the place of the estimates in their priors",
@@ -55,46 +57,115 @@ def signs(
         posterior: Theirs.
         novelty: How far each lies from the training, as `Model.novelty`.
     """
-    rows = [
-        _of_innovations(innovation[seen])
+    innovations = [
+        np.asarray(innovation[seen], float)
         for innovation, seen in zip(posterior.prediction.innovation, cases.mask, strict=True)
     ]
-    found = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    left = np.where(cases.mask, cases.observed - posterior.prediction.mean, 0.0)
-    fit = np.where(cases.mask, posterior.prediction.mean, 0.0)
-    size = np.sqrt((left**2).sum(1) / np.maximum((fit**2).sum(1), np.finfo(float).tiny))
-    edge = edge_probabilities(quantities, edges, cases, posterior)
     return {
-        **found,
-        "sign_misfit": np.log10(np.maximum(size, 1e-12)),
-        "sign_edge": -np.log10(np.maximum(edge.min(1), 1e-12)),
+        **{
+            name: np.array([sign(e) for e in innovations]) for name, sign in _OF_INNOVATIONS.items()
+        },
+        "sign_misfit": misfit(cases, posterior),
+        "sign_edge": -np.log10(
+            np.maximum(edge_probabilities(quantities, edges, cases, posterior).min(1), 1e-12)
+        ),
         "sign_novelty": novelty,
     }
 
 
-def _of_innovations(e: Float[np.ndarray, " sample"]) -> dict[str, float]:
-    e = np.asarray(e, float)
-    n = len(e)
-    square = e**2
+def spread(e: Float[np.ndarray, " sample"]) -> float:
+    """Sum of squares, in standard deviations from its mean: the predictive chi-square.
+
+    It is the check of Gelman, Meng and Stern (1996), one step ahead. It sees noise that is too
+    large or too small everywhere; it does not see in which order the errors come, nor what the
+    inferred noise has grown to cover.
+    """
+    return float(((e**2).sum() - len(e)) / np.sqrt(2 * len(e)))
+
+
+def largest(e: Float[np.ndarray, " sample"]) -> float:
+    """-log10 of the chance that one of as many samples is as far out as the largest.
+
+    Bonferroni's bound, after Grubbs (1969). It sees one wild sample, and not many mild ones.
+    """
     beyond = np.log(2) + log_ndtr(-np.abs(e).max())  # of one sample
+    return float(-(beyond + np.log(len(e))) / np.log(10))
+
+
+def local(e: Float[np.ndarray, " sample"]) -> float:
+    """The largest sum over a stretch of `WINDOW` samples, in standard deviations.
+
+    A scan statistic (Naus 1965). It sees a bump or a step that the discrepancy cannot follow;
+    errors that change sign within the stretch cancel.
+    """
+    return float(np.abs(_sums(e)).max())
+
+
+def correlation(e: Float[np.ndarray, " sample"]) -> float:
+    """Correlation of neighbours, in standard deviations (Box and Pierce 1970, of lag one).
+
+    It sees noise that is smooth or alternates; not what returns after many samples, and one wild
+    sample hides all of it.
+    """
     centred = e - e.mean()
-    power = max((centred**2).sum(), np.finfo(float).tiny)
-    ordered = np.sort(ndtr(e))
-    steps = np.arange(n + 1) / n
+    power = max(float((centred**2).sum()), np.finfo(float).tiny)
+    return float(abs((centred[1:] * centred[:-1]).sum()) / power * np.sqrt(len(e)))
+
+
+def runs(e: Float[np.ndarray, " sample"]) -> float:
+    """How many changes of sign are wanting, in standard deviations (Wald and Wolfowitz 1940).
+
+    The median of innovations is known to be 0, so that each neighbour changes side with
+    probability 1/2. It sees slow errors however small beside a few wild samples; sizes, and errors
+    that alternate, it does not see.
+    """
+    n = len(e) - 1
+    changes = np.count_nonzero(np.signbit(e[1:]) != np.signbit(e[:-1]))
+    return float((n / 2 - changes) / np.sqrt(max(n, 1) / 4))
+
+
+def uniformity(e: Float[np.ndarray, " sample"]) -> float:
+    """Distance of the probabilities of the samples, given those before, from the uniform law.
+
+    Kolmogorov's distance by the root of n, of the transform of Rosenblatt (1952). It sees an offset
+    and noise of another size or shape; like `spread` it does not see any order.
+    """
+    n = len(e)
+    ordered, steps = np.sort(ndtr(e)), np.arange(n + 1) / n
     distance = max(np.abs(ordered - steps[1:]).max(), np.abs(ordered - steps[:-1]).max())
-    return {
-        "sign_spread": (square.sum() - n) / np.sqrt(2 * n),
-        "sign_largest": -(beyond + np.log(n)) / np.log(10),
-        "sign_local": np.abs(_sums(e)).max(),
-        "sign_correlation": abs((centred[1:] * centred[:-1]).sum() / power) * np.sqrt(n),
-        "sign_uniformity": distance * np.sqrt(n),
-    }
+    return float(distance * np.sqrt(n))
+
+
+_OF_INNOVATIONS = {
+    "sign_spread": spread,
+    "sign_largest": largest,
+    "sign_local": local,
+    "sign_correlation": correlation,
+    "sign_runs": runs,
+    "sign_uniformity": uniformity,
+}
+
+
+def misfit(cases: Cases, posterior: Posterior) -> Float[np.ndarray, " case"]:
+    """log10 of the size of what the mean prediction leaves, beside that of the prediction.
+
+    The size of the inferred discrepancy (Kennedy and O'Hagan 2001). It sees what a free discrepancy
+    has absorbed, which no sign of the innovations does; not what the parameters have absorbed.
+    """
+    left = np.where(cases.mask, cases.observed - posterior.prediction.mean, 0.0)
+    fit = np.where(cases.mask, posterior.prediction.mean, 0.0)
+    size = np.sqrt((left**2).sum(1) / np.maximum((fit**2).sum(1), np.finfo(float).tiny))
+    return np.log10(np.maximum(size, 1e-12))
 
 
 def edge_probabilities(
     quantities: list[Quantity], edges: list[str], cases: Cases, posterior: Posterior
 ) -> Float[np.ndarray, "case edge"]:
-    """Prior probability of lying farther out than the posterior mean does; 1 where it is known."""
+    """Prior probability of lying farther out than the posterior mean does; 1 where it is known.
+
+    The conflict of prior and data of Evans and Moshonov (2006), by place. It sees parameters that
+    were driven out of their range to explain a mismatch; a bias well inside the prior it does not.
+    """
     index = [k for k, quantity in enumerate(quantities) if quantity.name in edges]
     place = posterior.place[:, index]
     return np.where(cases.known[:, index], 1.0, 2 * np.minimum(place, 1 - place))

@@ -27,8 +27,9 @@ def expect(counts: pd.DataFrame, seed: int) -> dict | None:
     Returns:
         `n_families`; `detectors`, rows of `detector`, `median`, `low` and `high` of the recall on
         another family (90 %), None where the chains did not converge; `r_hat`, `ess`, `divergent`;
-        and `p_value`, of the spread of the counts about the regression in replications of them.
-        None where there are too few families.
+        `p_value`, of the spread of the counts about the regression in replications of them; and
+        `cells`, rows of `family`, `severity`, the part `flagged` by the first detector, and `low`
+        and `high` of replications of that part (90 %). None where there are too few families.
     """
     detectors, families = (list(dict.fromkeys(counts[k])) for k in ("detector", "family"))
     if len(families) < _FEWEST:
@@ -78,7 +79,13 @@ def expect(counts: pd.DataFrame, seed: int) -> dict | None:
     logit = mean[:, of_detector] + slope[:, of_detector] * less
     logit = logit + spread[:, of_detector] * own[:, of_family, of_detector]
     part, more = _expit(logit), excess[:, of_detector]
-    replicated = _spread(rng.binomial(n, _part_of(logit, more, rng)), n, part, more)
+    replications = rng.binomial(n, _part_of(logit, more, rng))
+    replicated = _spread(replications, n, part, more)
+    cells = counts[["family", "severity"]].assign(
+        flagged=flagged / n,
+        low=np.quantile(replications, 0.05, axis=0) / n,
+        high=np.quantile(replications, 0.95, axis=0) / n,
+    )
     return {
         "n_families": len(families),
         "detectors": rows,
@@ -86,6 +93,7 @@ def expect(counts: pd.DataFrame, seed: int) -> dict | None:
         "ess": ess,
         "divergent": divergent,
         "p_value": float((replicated >= _spread(flagged, n, part, more)).mean()),
+        "cells": cells[of_detector == 0].to_dict("records"),
     }
 
 

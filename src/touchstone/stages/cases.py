@@ -24,17 +24,22 @@ def in_family(
         first: Of the three streams of random numbers of that stage that are used.
         label: Of the progress bar.
     """
-    streams = (randomness.generator(settings["seed"], stage, first + number) for number in range(3))
     method = model.methods[0]
-    cases = model.cases(n, next(streams), next(streams), {})
+    cases = observed_in_family(model, settings["seed"], n, stage, first)
     posterior = model.infer(
         cases,
-        next(streams),
+        randomness.generator(settings["seed"], stage, first + 2),
         method=method,
         budget=settings["budgets"][method],
         label=f"{method} {label}",
     )
     return cases, posterior
+
+
+def observed_in_family(model: Model, seed: int, n: int, stage: str, first: int) -> Cases:
+    """The cases of `in_family`, which are not inferred."""
+    truths, noise = (randomness.generator(seed, stage, first + number) for number in range(2))
+    return model.cases(n, truths, noise, {})
 
 
 def diagnostics(model: Model, cases: Cases, posterior: Posterior) -> dict[str, np.ndarray]:

@@ -3,6 +3,8 @@
 from touchstone.reliability.oracle import ALPHA, POWER, is_missed
 from touchstone.stages.summary import rate_text
 
+_LEARNERS = {"combination": "logistic regression", "boosted": "gradient boosting"}
+
 
 def oracle_table(report: dict) -> list[list[str]]:
     """Mismatches that no test could detect and those that the rule misses, with the bias that each
@@ -72,11 +74,11 @@ def rivals_sentence(report: dict) -> str:
 
 def left_out_table(report: dict) -> list[list[str]]:
     """Recall on each mismatch of what learnt nothing of it; the header alone without any."""
-    rows = [["mismatch", "severity", "cases", "the rule", "learnt from the others"]]
+    rows = [["mismatch", "severity", "cases", "the rule", *_LEARNERS.values()]]
     for row in report.get("left_out", []):
-        learnt = rate_text(row["combination"]) if row["combination"] else "–"
+        learnt = [rate_text(row[name]) if row.get(name) else "–" for name in _LEARNERS]
         severity, n = f"{row['severity']:g}", str(row["n"])
-        rows.append([row["family"], severity, n, rate_text(row["decision"]), learnt])
+        rows.append([row["family"], severity, n, rate_text(row["decision"]), *learnt])
     return rows
 
 
@@ -85,15 +87,19 @@ def left_out_sentence(report: dict) -> str:
     rows = report.get("left_out")
     if not rows:
         return ""
-    ours = sum(row["decision"]["value"] for row in rows) / len(rows)
-    learnt = [row["combination"]["value"] for row in rows if row["combination"]]
-    theirs = (
-        f"; a logistic regression on the same signs that learnt from all mismatches but the one in "
-        f"the row detects {sum(learnt) / len(learnt):.2f}"
-        if learnt
-        else ""
-    )
+    means = {
+        name: sum(row[name]["value"] for row in rows) / len(rows)
+        for name in ("decision", *_LEARNERS)
+        if all(row.get(name) for row in rows)
+    }
+    ours = means.pop("decision")
+    theirs = " and ".join(f"{_LEARNERS[name]} {mean:.2f}" for name, mean in means.items())
     return (
         "The rule learns nothing from mismatches: each is new to it. Of those below it detects "
-        f"{ours:.2f}{theirs}."
+        f"{ours:.2f}"
+        + (
+            f"; of the same signs, learnt from all mismatches but the one in the row, {theirs}."
+            if theirs
+            else "."
+        )
     )

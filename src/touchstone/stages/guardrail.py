@@ -55,8 +55,7 @@ def run(settings: dict, results: Results) -> Guarded:
     runs = pd.DataFrame(table["runs"])
     rng = randomness.generator(seed, "guardrail")
     in_family = runs[runs["split"] == "calibration"]
-    is_usual = guardrail.halves(len(in_family), _USUAL_PART, rng)
-    usual, calibration = in_family[is_usual], in_family[~is_usual]
+    usual, calibration = parts(in_family, rng)
     promise = settings["alpha"], settings["delta"]
     seen = (*MEANING, OUTSIDE)
     decision = rivals.calibrated(usual, calibration, seen, *promise, _covariate(in_family))
@@ -76,7 +75,7 @@ def run(settings: dict, results: Results) -> Guarded:
         | {name: flag(held) for name, flag in rules.items()},
     )
     historical, ours = rules["historical pair"].rule, scores.pop("decision")
-    theirs = _scores_of_rivals(judged, usual, calibration, promise)
+    theirs = scores_of_rivals(judged, usual, calibration, promise)
     n_scored = int((~fitted_on).sum())
     of_oracle = _oracle(table, judged)
     body = {
@@ -95,7 +94,7 @@ def run(settings: dict, results: Results) -> Guarded:
         "by_variant": _by_variant(judged),
         "conditional": _conditional(judged),
         "harm": _harm(judged, theirs, rng),
-        "rivals": _rivals(judged, theirs, rng),
+        "rivals": gains(judged, theirs, rng),
         "roc": _curves(judged, theirs),
         "exchangeable": _exchangeable(decision, calibration, judged),
         "left_out": left_out.compare(judged, fitted_on, usual, calibration, decision),
@@ -117,6 +116,12 @@ def run(settings: dict, results: Results) -> Guarded:
     name = "posterior_failure_mode_report"
     report = reports.write(results.report(name), name, body, lineage, timing)
     return Guarded(report, decision, historical, scored)
+
+
+def parts(in_family: pd.DataFrame, rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows that say what is usual, and those that set the threshold."""
+    is_usual = guardrail.halves(len(in_family), _USUAL_PART, rng)
+    return in_family[is_usual], in_family[~is_usual]
 
 
 def _covariate(rows: pd.DataFrame) -> str:
@@ -141,29 +146,30 @@ def _conditional(judged: pd.DataFrame) -> list[dict]:
     return rows
 
 
-class _Scored(NamedTuple):
+class Scored(NamedTuple):
     """A detector on the rows of a score table."""
 
     score: np.ndarray
     flagged: np.ndarray
 
 
-def _scores_of_rivals(
+def scores_of_rivals(
     judged: pd.DataFrame,
     usual: pd.DataFrame,
     calibration: pd.DataFrame,
     promise: tuple[float, float],
-) -> dict[str, _Scored]:
-    """Others' detectors at the same promise, by name."""
+    detectors: dict[str, tuple[str, ...]] | None = None,
+) -> dict[str, Scored]:
+    """Others' detectors at the same promise, by name; the columns of each may be given."""
     found = {}
-    for name, needed in rivals.there(calibration).items():
+    for name, needed in (detectors or rivals.there(calibration)).items():
         rule = rivals.calibrated(usual, calibration, needed, *promise)
         score = rule.score(rivals.columns(judged, needed))
-        found[name] = _Scored(score, score > rule.threshold)
+        found[name] = Scored(score, score > rule.threshold)
     return found
 
 
-def _harm(judged: pd.DataFrame, theirs: dict[str, _Scored], rng: np.random.Generator) -> dict:
+def _harm(judged: pd.DataFrame, theirs: dict[str, Scored], rng: np.random.Generator) -> dict:
     """What comes of believing what both verdicts accept, on the stated mix."""
     weight, wrong = harm.mix(judged), judged["wrong"].to_numpy(bool)
     certified = harm.certify(judged, weight, _accepted(judged), rng)
@@ -211,10 +217,17 @@ def _plain(found: harm.Harm) -> dict:
     }
 
 
-def _rivals(
-    judged: pd.DataFrame, theirs: dict[str, _Scored], rng: np.random.Generator
-) -> list[dict]:
-    """Others' detectors beside ours, on the same cases at the same promise."""
+def gains(judged: pd.DataFrame, theirs: dict[str, Scored], rng: np.random.Generator) -> list[dict]:
+    """Others' detectors beside ours, on the same cases at the same promise.
+
+    Args:
+        judged: Rows of base cases, with whether each is `stressed` and `flagged`.
+        theirs: The others.
+        rng: Of the bootstrap over base cases.
+
+    Returns:
+        `name`, `fpr`, `recall` and `gain` of ours above it, the best first.
+    """
     inside = (judged["split"] == "in_distribution").to_numpy()
     stressed = judged["stressed"].to_numpy()
     n = judged["case_index"].nunique()
@@ -235,7 +248,7 @@ def _rivals(
     return sorted(rows, key=lambda row: -row["recall"])
 
 
-def _curves(judged: pd.DataFrame, theirs: dict[str, _Scored]) -> list[dict]:
+def _curves(judged: pd.DataFrame, theirs: dict[str, Scored]) -> list[dict]:
     """Recall of each detector, mean over mismatches and severities, at any rate of false alarms."""
     inside = (judged["split"] == "in_distribution").to_numpy()
     stressed = judged["stressed"].to_numpy()
@@ -269,7 +282,7 @@ def _oracle(stress_report: dict, judged: pd.DataFrame) -> list[dict]:
     return oracle.table(pd.DataFrame(stress_report["detection"]), stressed, watched)
 
 
-def _unseen(judged: pd.DataFrame, theirs: dict[str, _Scored], seed: int) -> dict | None:
+def _unseen(judged: pd.DataFrame, theirs: dict[str, Scored], seed: int) -> dict | None:
     """What to expect of a family that was not tried, of the rule and of each rival."""
     flags = {"decision": judged["flagged"].to_numpy()}
     flags |= {name: each.flagged for name, each in theirs.items()}

@@ -1,7 +1,7 @@
 """Base cases put under every stress of a model at every severity, inferred and judged."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -178,8 +178,22 @@ def infer_variants(model: Model, settings: dict, method: str, n: int) -> list[Ou
     The noise and the draws of each variant are its own; nothing else differs between them but
     the stress.
     """
-    seed, sizes = settings["seed"], settings["stress"]
     outcomes = []
+    for number, variant, cases in observe_variants(model, settings, n):
+        posterior = model.infer(
+            cases,
+            randomness.generator(settings["seed"], "stress", 2, number),
+            method=method,
+            budget=settings["budgets"][method],
+            label=f"{method} {variant.family or variant.split} {variant.severity:g}",
+        )
+        outcomes.append(_judged(model, variant, cases, posterior, 0))
+    return outcomes
+
+
+def observe_variants(model: Model, settings: dict, n: int) -> Iterator[tuple[int, Variant, Cases]]:
+    """Number, name and observations of every variant of the first base cases."""
+    seed, sizes = settings["seed"], settings["stress"]
     for number, variant in enumerate(variants(model, sizes["severities"], sizes.get("families"))):
         cases = model.cases(
             sizes["n_cases"],
@@ -188,16 +202,8 @@ def infer_variants(model: Model, settings: dict, method: str, n: int) -> list[Ou
             sizes["cases"],
             variant.family,
             variant.severity,
-        ).take(slice(n))
-        posterior = model.infer(
-            cases,
-            randomness.generator(seed, "stress", 2, number),
-            method=method,
-            budget=settings["budgets"][method],
-            label=f"{method} {variant.family or variant.split} {variant.severity:g}",
         )
-        outcomes.append(_judged(model, variant, cases, posterior, 0))
-    return outcomes
+        yield number, variant, cases.take(slice(n))
 
 
 def _judged(
