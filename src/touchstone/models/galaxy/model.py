@@ -1,6 +1,6 @@
 """Counterfactual galaxies in the workflow: the contract, filled by the rooms beside this file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from touchstone.models.galaxy import (
     counterfactual,
     external,
     observation,
+    oracle,
     population,
     quadrature,
     stresses,
     tables,
 )
 from touchstone.models.galaxy.abduction import Abduction
+from touchstone.models.galaxy.abduction import known as known_of
 from touchstone.models.galaxy.cosmology import Cosmology
 from touchstone.models.galaxy.graph import DIRECT, TOTAL, Graph
 from touchstone.models.galaxy.observation import Photometry
@@ -148,6 +150,26 @@ class GalaxyModel(Model[Photometry]):
         u = rng.standard_normal((n, len(self.quantities))).astype(np.float32)
         entry = self.config["stresses"][stress] if stress else None
         return self._cases(u, stresses.observe(self.abduction, u, rng, noise, entry, severity))
+
+    def detection_power(
+        self,
+        n: int,
+        rng: np.random.Generator,
+        noise: np.random.Generator,
+        settings: dict,
+        stress: str,
+        severity: float,
+        known: Sequence[str] = (),
+        n_first: int | None = None,
+    ) -> np.ndarray:
+        """Of the best test on each galaxy; see `oracle.power`."""
+        u = rng.standard_normal((n, len(self.quantities))).astype(np.float32)
+        entry = self.config["stresses"][stress]
+        quiet = stresses.observe(self.abduction, u, rng, noise, entry, severity, quiet=True)
+        cases = self._cases(u, quiet).take(slice(n_first))
+        factor = 1 + severity * (entry.get("factor", 1.0) - 1)
+        light, floor = self.abduction.light, self.config["noise"]["floor"]
+        return oracle.power(light, floor, known_of(cases), cases.truth, factor, noise)
 
     def _cases(
         self, u: np.ndarray, seen: tuple[np.ndarray, np.ndarray, Photometry], kind: str = "galaxy"

@@ -21,6 +21,7 @@ def observe(
     stress: dict | None = None,
     severity: float = 0.0,
     fluxes: np.ndarray | None = None,
+    quiet: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, Photometry]:
     """Noisy fluxes of galaxies, which bands there are, and what is known besides.
 
@@ -32,6 +33,7 @@ def observe(
         stress: Entry of a stress in `config.yaml`, whose keys say what happens.
         severity: In [0, 1].
         fluxes: Of the terms where they are known already, shape (n, band).
+        quiet: Whether to leave out the noise of fluxes and redshifts.
     """
     entry, own = abduction.noise, abduction.graph.mechanisms["redshift"]
     n, n_bands = len(u), len(abduction.depth)
@@ -63,8 +65,9 @@ def observe(
     scale = np.sqrt(error**2 + (entry["floor"] * clean) ** 2)
     if severity and "factor" in what:
         scale = scale * (1 + severity * (what["factor"] - 1))
-    flux = clean + scale * noise.standard_normal((n, n_bands))
-    measured = redshift + redshift_error * noise.standard_normal(n)
+    loud = 0.0 if quiet else 1.0
+    flux = clean + loud * scale * noise.standard_normal((n, n_bands))
+    measured = redshift + loud * redshift_error * noise.standard_normal(n)
     if severity and "mag" in what:
         changed = np.ones(n_bands, bool)
         if "band" in what:
