@@ -1,6 +1,7 @@
 """Answers of a loaded economy: effects, regimes, and the outcome of one date or of many."""
 
 import re
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,7 +107,7 @@ def features_of(economy: Economy, text: str) -> dict[str, list[float]]:
                 numbers.append(float(value))
             except ValueError:
                 numbers.append(np.nan)
-            if not np.isfinite(numbers[-1]) and name in names:
+            if not isfinite(numbers[-1]) and name in names:
                 problems.append(f"{name}: {value!r} is no finite number")
         if name in values:
             problems.append(f"{name}: is given twice")
