@@ -357,7 +357,6 @@ def states(n_series: int, rng: np.random.Generator) -> None:
         n = table.shape[1]
         again = table[:, rng.integers(n, size=(2000, n))].mean(2)
         ratio = again[0] / again[1:].min(0)
-        low, high = np.quantile(ratio, [0.025, 0.975])
         means = "; ".join(f"{k} {np.mean(v):.4f}" for k, v in scores.items())
         print(f"{name}, {n} series of {n_dates} dates: {means}")
         print(f"  left out, since statsmodels failed: {n_failed}")
@@ -369,6 +368,7 @@ def states(n_series: int, rng: np.random.Generator) -> None:
             resampled.append(calibration_error(p[k].ravel(), turbulent[k].ravel()))
         low, high = np.quantile(resampled, [0.025, 0.975])
         print(f"  calibration error of the re-weighted {ours:.4f} [{low:.4f}, {high:.4f}]")
+        low, high = np.quantile(ratio, [0.025, 0.975])
         print(
             f"  re-weighted over the better of the others: "
             f"{table[0].mean() / table[1:].mean(1).min():.3f} [{low:.3f}, {high:.3f}]",
