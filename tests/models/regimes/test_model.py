@@ -148,6 +148,9 @@ def test_clients_of_causal_models_find_their_keys(trained):
     assert number["used"] == 2
     assert len(number["evidence"]) == SETTINGS["n_regimes"]
     assert sum(number["evidence"]) == pytest.approx(1.0)
+    *_, last = found["probabilities"]
+    assert last["name"] == "2 regimes, by the evidence (BIC) of the training"
+    assert last["value"] == number["evidence"][1]
 
 
 def test_the_number_of_regimes_is_judged_by_evidence_which_an_answer_tells(trained):

@@ -357,11 +357,14 @@ def _first_row(economy: Economy, asked: Question, after: Outcomes, effects: dict
     weight = np.array([1 - q, q])
     draws = economy.parameters.effect @ weight * (shock * economy.sd[0] / economy.sd[1])
     low, median, high = np.quantile(draws, [0.05, 0.5, 0.95]).tolist()
+    probabilities = {f"{name} regime": weight[k] for k, name in enumerate(REGIMES)}
+    if economy.evidence is not None:
+        said = f"{len(REGIMES)} regimes, by the evidence (BIC) of the training"
+        probabilities[said] = economy.evidence[len(REGIMES) - 1]
     return {
         "estimates": estimates,
         "probabilities": [
-            {"name": f"{name} regime", "value": float(value)}
-            for name, value in zip(REGIMES, weight, strict=True)
+            {"name": name, "value": float(value)} for name, value in probabilities.items()
         ],
         "attribution": [
             {"name": treatment, "unit": outcome, "median": median, "low": low, "high": high}
