@@ -362,6 +362,7 @@ def test_a_measurement_is_read_inferred_and_judged(trained, tmp_path):
     unit = float(model.economy.sd[1] / model.economy.sd[0])
     low, high = np.quantile(found.draws["effect_turbulent"][0], [0.005, 0.995])
     assert low < synthetic.EFFECT[1] * unit < high
+    assert f"1 sd/sd is {1 / unit:.4g} output per unit of shock" in notes[1]
     assert "not detectable" in model.cautions(cases, found)[0]
 
 

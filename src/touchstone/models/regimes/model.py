@@ -137,9 +137,12 @@ class Regimes(Model[Window]):
         if problems := refusals.other_questions(self.economy, recipe):
             raise ArtifactError(f"{meta}: {'; '.join(problems)}")
         design = series.design(table, recipe._replace(controls=self.economy.controls))
+        sd, treatment_sd = self.economy.sd[:2].tolist()
         notes = [
             f"{len(design.dates)} dates from {design.dates[0]} to {design.dates[-1]}, each with "
-            f"its {recipe.outcome} {recipe.horizon} rows later"
+            f"its {recipe.outcome} {recipe.horizon} rows later",
+            f"an sd of the outcome is {sd:.4g}, and 1 sd/sd is {sd / treatment_sd:.4g} "
+            f"{recipe.outcome} per unit of {recipe.treatment}",
         ]
         return self._cases(self.economy.window(design), None, "measurement"), notes
 
