@@ -12,6 +12,7 @@ from touchstone.io.artifacts import ArtifactError
 from touchstone.models.regimes import amortised, economy, gibbs
 
 N_DATES = 48
+N_SERIES, N_POOL = 12, 20_000
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,57 @@ def test_nothing_that_the_network_says_changes_with_a_later_date(trained):
     for before, after in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(before[:40], after[:40])
     assert (ours.logit[40:] != theirs.logit[40:]).any()
+
+
+def forward_backward(u, outcome, treatment):
+    """Filtered and smoothed probability of the turbulent regime, by products of probabilities."""
+    effect, intercept, variance, stay = (np.asarray(each, float) for each in amortised.values(u))
+    density = norm.pdf(outcome[:, None], intercept + treatment[:, None] * effect, variance**0.5)
+    transition = np.array([[stay[0], 1 - stay[0]], [1 - stay[1], stay[1]]])
+    before, after = [density[0] / density[0].sum()], [np.ones(2)]
+    for now, later in zip(density[1:], density[:0:-1], strict=True):
+        before.append(before[-1] @ transition * now)
+        before[-1] /= before[-1].sum()
+        after.append(transition @ (later * after[-1]))
+        after[-1] /= after[-1].sum()
+    filtered, smoothed = np.array(before), np.array(before) * np.array(after[::-1])
+    return filtered[:, 1], smoothed[:, 1] / smoothed.sum(1)
+
+
+def test_probabilities_of_draws_are_the_exact_ones_and_filtered_ones_know_no_later_date(learnt):
+    u, none = amortised.coordinates(of_prior(learnt, 5)), np.zeros((N_DATES, 0))
+    y, d = np.random.default_rng(3).standard_normal((2, N_DATES))
+    exact = np.mean([forward_backward(each, y, d) for each in u], axis=0)
+    *_, smoothed, filtered = np.asarray(amortised.predictions(u, np.zeros((5, 0)), y, d, none))
+    np.testing.assert_allclose([filtered, smoothed], exact, atol=2e-5)
+    altered = y.copy()
+    altered[40:] += 4
+    *_, of_all, before = np.asarray(amortised.predictions(u, np.zeros((5, 0)), altered, d, none))
+    np.testing.assert_array_equal(before[:40], filtered[:40])
+    assert np.abs(of_all[:40] - smoothed[:40]).max() > 0.01
+
+
+def test_regimes_of_series_of_the_prior_are_those_of_the_exact_posterior(learnt, trained):
+    """Draws of the prior, weighted by their exact likelihood, are the posterior that no network has
+    touched: re-weighted probabilities differ little from it, and err as little."""
+    pool = jnp.asarray(amortised.coordinates(of_prior(learnt, N_POOL, seed=9)), jnp.float32)
+    filters = jax.jit(jax.vmap(amortised.run_filter, (0, None, None)))
+    errors, apart = [], []
+    for k, u in enumerate(amortised.coordinates(of_prior(learnt, N_SERIES, seed=8))):
+        series = amortised.simulate(u, jax.random.key(k), N_DATES, 1.0)
+        y, d, state = (np.asarray(each, float) for each in series)
+        log_filtered, log_evidence = map(np.asarray, filters(pool, y, d))
+        weight = np.exp(log_evidence - log_evidence.max(), dtype=float)
+        exact = weight @ np.exp(log_filtered[..., 1]) / weight.sum()
+        found = amortised.posterior(trained.net, learnt[1], y, d, seed=k)
+        guesses = exact, found.filtered, found.network
+        apart.append([np.abs(guess - exact).mean() for guess in guesses])
+        errors.append([np.mean((guess - state) ** 2) for guess in guesses])
+    (_, ours, network), (exact, of_ours, of_network) = np.mean(apart, 0), np.mean(errors, 0)
+    assert ours < 0.04
+    assert network > 2 * ours
+    assert of_ours == pytest.approx(exact, abs=0.015)
+    assert of_network > of_ours
 
 
 def test_training_lowers_the_cross_entropy_of_the_regimes(trained):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from touchstone.contract import load_model
 from touchstone.io import artifacts
@@ -139,6 +140,50 @@ def test_clients_of_causal_models_find_their_keys(trained):
     assert farthest["horizon"] == int(np.abs(average["estimate"]).argmax())
     assert farthest["joint_low"] <= farthest["low"] == average["low"][farthest["horizon"]]
     assert "not detectable" in found["cautions"][0]
+    summed = answer.answer(
+        replace(trained[0].economy, cumulative=np.array(True)), {"treatment": 1.0}
+    )
+    assert "response of sum of output" in {row["name"] for row in summed["estimates"]}
+    number = found["number_of_regimes"]
+    assert number["used"] == 2
+    assert len(number["evidence"]) == SETTINGS["n_regimes"]
+    assert sum(number["evidence"]) == pytest.approx(1.0)
+    *_, last = found["probabilities"]
+    assert last["name"] == "2 regimes, by the evidence (BIC) of the training"
+    assert last["value"] == number["evidence"][1]
+
+
+def test_the_number_of_regimes_is_judged_by_evidence_which_an_answer_tells(trained):
+    """The table beside densities of scipy, for one regime; and cautions of all who ask."""
+    model, fit, folder = trained
+    (table,) = (t for t in fit.tables if t.title.startswith("Number of regimes, by evidence"))
+    one, two = table.rows
+    design = series.design(
+        series.read_csv(folder / "series.csv", synthetic.RECIPE), synthetic.RECIPE
+    )
+    n = int(model.economy.n_rows)
+    columns = np.column_stack([np.ones(len(design.dates)), design.treatment, design.controls])
+    y = model.economy.window(design).outcome[0]
+    left = y - columns @ np.linalg.lstsq(columns[:n], y[:n])[0]
+    density = norm.logpdf(left, scale=left[:n].std())
+    assert one["log likelihood"] == pytest.approx(density[:n].sum(), abs=1e-3)
+    assert one["log score of a date held out"] == pytest.approx(density[n:].mean(), abs=1e-4)
+    # Two regimes is what the economy has.
+    assert two["probability"] > 0.99
+    assert two["log score of a date held out"] > one["log score of a date held out"]
+    said = "effects by regime are those of 2 regimes; by evidence (BIC) the probabilities of one to"
+    assert fit.findings[2].startswith(said)
+
+    def cautions(*evidence):
+        return answer.cautions(replace(model.economy, evidence=np.array(evidence)))[1:]
+
+    assert cautions(0.05, 0.9, 0.05) == []
+    (of_one,) = cautions(0.8, 0.15, 0.05)
+    assert of_one.startswith(f"{said} 3 are 0.80, 0.15, 0.05: one is favoured")
+    assert "may differ by chance alone" in of_one
+    (of_three,) = cautions(0.1, 0.2, 0.7)
+    assert "3 are favoured, so that either of the two may be several in one" in of_three
+    assert answer.number_of_regimes(replace(model.economy, evidence=None)) == []
 
 
 def test_a_feature_out_of_its_range_is_refused_by_its_name(trained):
@@ -245,6 +290,8 @@ def test_every_problem_of_features_is_said_at_once(trained):
         "extra: is no feature", "spread_lag_28d: is given twice", "prices_lag_28d: is missing",
     ):  # fmt: skip
         assert words in str(error.value)
+        assert words in trained[0].form_problems({"treatment": "one", "features": given})[0]
+    assert trained[0].form_problems({"features": FEATURES}) == []
 
 
 def test_features_of_any_name_are_given_by_it(trained):
@@ -315,6 +362,7 @@ def test_a_measurement_is_read_inferred_and_judged(trained, tmp_path):
     unit = float(model.economy.sd[1] / model.economy.sd[0])
     low, high = np.quantile(found.draws["effect_turbulent"][0], [0.005, 0.995])
     assert low < synthetic.EFFECT[1] * unit < high
+    assert f"1 sd/sd is {1 / unit:.4g} output per unit of shock" in notes[1]
     assert "not detectable" in model.cautions(cases, found)[0]
 
 
@@ -339,9 +387,12 @@ def test_a_measurement_is_told_of_its_regimes_and_overlap(trained, tmp_path):
     assert told["overlap"][0] == pytest.approx(
         left.std() / np.sqrt(model.economy.treatment_variance)
     )
-    (drawing,) = model.drawings(cases, posterior)
-    drawing.save(tmp_path / "history.png")
-    assert (tmp_path / "history.png").stat().st_size > 5000
+    drawings = model.drawings(cases, posterior)
+    names = [each.name for each in drawings]
+    assert names == ["regime_history", "sensitivity", "effect_by_horizon"]
+    for each in drawings:
+        each.save(tmp_path / f"{each.name}.png")
+        assert (tmp_path / f"{each.name}.png").stat().st_size > 5000
     assert not any("few dates" in words for words in model.cautions(cases, posterior))
     calm = {"smoothed": np.full((1, len(y)), 0.02)}
     (few,) = [w for w in model.cautions(cases, posterior._replace(latent=calm)) if "few" in w]

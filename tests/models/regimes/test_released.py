@@ -38,6 +38,22 @@ def test_a_question_is_answered_in_a_folder_where_nothing_was_trained(tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+def test_every_problem_of_a_form_is_said_at_once(monkeypatch):
+    monkeypatch.delenv("REGIMES_CHECKPOINT", raising=False)
+    given = "fred_INDPRO_growth_lag_28d=high fred_INDPRO_growth_lag_5d=1 yahoo_^GSPC_Close=3"
+    form = ["treatment=one", "turbulent=1.4", f"features={given} fred_INDPRO_growth_lag_59d=nan"]
+    run = CliRunner().invoke(app, ["predict", "regimes", *form])
+    assert run.exit_code == 2
+    for words in (
+        "treatment: 'one'", "turbulent: number 1: 1.4 is above 1.0",
+        "fred_INDPRO_growth_lag_28d: 'high' is no finite number",
+        "fred_INDPRO_growth_lag_59d: 'nan' is no finite number",
+        "fred_INDPRO_growth_lag_5d: lies 5 days back, but fred_INDPRO_growth is published 17 days",
+        "yahoo_^GSPC_Close: is no feature", "fred_BAA_less_AAA_lag_28d: is missing",
+    ):  # fmt: skip
+        assert words in run.output
+
+
 def test_its_certificate_is_of_cases_that_were_used_for_nothing_else(certificate):
     rate, promised = (certificate["false_alarms"][key] for key in ("rate", "promised"))
     assert rate["n"] == 2000

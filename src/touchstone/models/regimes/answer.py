@@ -1,6 +1,7 @@
 """Answers of a loaded economy: effects, regimes, and the outcome of one date or of many."""
 
 import re
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,7 +107,7 @@ def features_of(economy: Economy, text: str) -> dict[str, list[float]]:
                 numbers.append(float(value))
             except ValueError:
                 numbers.append(np.nan)
-            if not np.isfinite(numbers[-1]) and name in names:
+            if not isfinite(numbers[-1]) and name in names:
                 problems.append(f"{name}: {value!r} is no finite number")
         if name in values:
             problems.append(f"{name}: is given twice")
@@ -207,6 +208,10 @@ def answer(economy: Economy, values: dict) -> dict:
         "n_samples": int(economy.n_rows),
         "n_features": len(economy.controls),
         **found,
+        "number_of_regimes": {
+            "used": len(REGIMES),
+            "evidence": None if economy.evidence is None else economy.evidence.tolist(),
+        },
         "outcome_interval": _calibration(economy),
         "robustness_value": float(economy.robustness[0]),  # of `causal_effects`
         "cautions": cautions(economy),
@@ -239,14 +244,38 @@ def _calibration(economy: Economy) -> str:
     return f"calibrated on {economy.outcome_reach[1]:.0f} dates held out"
 
 
+def number_of_regimes(economy: Economy) -> list[str]:
+    """That effects by regime are those of two, and what the evidence says of that, in a sentence;
+    nothing where the artefact does not know."""
+    if economy.evidence is None:
+        return []
+    each = ", ".join(f"{p:.2f}" for p in economy.evidence)
+    said = (
+        f"effects by regime are those of {len(REGIMES)} regimes; by evidence (BIC) the "
+        f"probabilities of one to {len(economy.evidence)} are {each}"
+    )
+    best = int(economy.evidence.argmax()) + 1
+    if best == 1:
+        said += (
+            ": one is favoured, so that effects by regime may differ by chance alone; the average "
+            "effect is that of one regime"
+        )
+    elif best > len(REGIMES):
+        said += f": {best} are favoured, so that either of the two may be several in one"
+    return [said]
+
+
 def cautions(economy: Economy) -> list[str]:
     """What no data of this kind can tell: an omitted cause; and how strong it would have to be in
-    the training."""
+    the training. Then that the evidence of the training is not for as many regimes as effects are
+    of, where it is not."""
+    best = len(REGIMES) if economy.evidence is None else int(economy.evidence.argmax()) + 1
     return [
         "a cause of both treatment and outcome that was not observed is not detectable; in the "
         f"training it would have to explain {float(economy.robustness[0]):.1%} of what is left of "
         f"both to explain away the average effect {economy.after(int(economy.horizon))}, which "
-        "says nothing of those at other horizons"
+        "says nothing of those at other horizons",
+        *(number_of_regimes(economy) if best != len(REGIMES) else []),
     ]
 
 
@@ -304,7 +333,8 @@ def _first_row(economy: Economy, asked: Question, after: Outcomes, effects: dict
         }
         for name, row in effects.items()
     ]
-    for name, of_outcome in zip(economy.outcomes.tolist(), economy.responses, strict=True):
+    outcomes = zip(economy.outcomes.tolist(), economy.responding, economy.responses, strict=True)
+    for name, responding, of_outcome in outcomes:
         h = responses.farthest(of_outcome[0])
         for group, row in zip(responses.GROUPS, of_outcome[:3, h].tolist(), strict=False):
             meaning = f"{group}, {economy.after(h)}"
@@ -312,7 +342,7 @@ def _first_row(economy: Economy, asked: Question, after: Outcomes, effects: dict
                 meaning += f", where it is farthest from zero; jointly {row[3]:.3g} to {row[4]:.3g}"
             estimates.append(
                 {
-                    "name": f"response of {name}", "unit": f"{name} per {treatment}",
+                    "name": f"response of {responding}", "unit": f"{name} per {treatment}",
                     "meaning": meaning, "median": row[0], "low": row[1], "high": row[2],
                 }
             )  # fmt: skip
@@ -327,11 +357,14 @@ def _first_row(economy: Economy, asked: Question, after: Outcomes, effects: dict
     weight = np.array([1 - q, q])
     draws = economy.parameters.effect @ weight * (shock * economy.sd[0] / economy.sd[1])
     low, median, high = np.quantile(draws, [0.05, 0.5, 0.95]).tolist()
+    probabilities = {f"{name} regime": weight[k] for k, name in enumerate(REGIMES)}
+    if economy.evidence is not None:
+        said = f"{len(REGIMES)} regimes, by the evidence (BIC) of the training"
+        probabilities[said] = economy.evidence[len(REGIMES) - 1]
     return {
         "estimates": estimates,
         "probabilities": [
-            {"name": f"{name} regime", "value": float(value)}
-            for name, value in zip(REGIMES, weight, strict=True)
+            {"name": name, "value": float(value)} for name, value in probabilities.items()
         ],
         "attribution": [
             {"name": treatment, "unit": outcome, "median": median, "low": low, "high": high}

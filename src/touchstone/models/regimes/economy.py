@@ -132,6 +132,9 @@ class Economy:
         outcome_reach: Standard deviations from the mean of the outcome to the ends of its 90 %
             interval, see `answer.reach`; and the number of dates held out that it is of, shape
             (2,).
+        evidence: Probability of each number of regimes, from one on, see
+            `switching.probabilities`; shape (number,).
+        cumulative: Whether responses are those of the sums of the outcomes.
     """
 
     names: np.ndarray
@@ -169,6 +172,8 @@ class Economy:
     last_date: np.ndarray | None = None
     period: np.ndarray | None = None
     outcome_reach: Float[np.ndarray, " 2"] | None = None
+    evidence: Float[np.ndarray, " number"] | None = None
+    cumulative: np.ndarray | None = None
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -185,6 +190,12 @@ class Economy:
         if horizon == 0:
             return "on the same date" if self.period is None else f"in the same {self.period}"
         return f"{horizon} {self.row}{'s' * (horizon > 1)} later"
+
+    @property
+    def responding(self) -> tuple[str, ...]:
+        """What each of the responses is one of, in words."""
+        total = "sum of " if self.cumulative else ""
+        return tuple(f"{total}{name}" for name in self.outcomes.tolist())
 
     @property
     def parameters(self) -> Parameters:

@@ -31,10 +31,9 @@ _FEW = 0.7  # part of a response, less than which is left without these: they ca
 
 def answers(found: Economy, recipe: Recipe) -> list[str]:
     """What the responses say, in a sentence for each outcome; and which horizon all else is of."""
-    total = "the sum of " if recipe.cumulative else ""
-    said = []
+    said, the = [], "the " if recipe.cumulative else ""
     for outcome, (average, calm, turbulent, apart) in zip(
-        recipe.outcomes, found.responses, strict=True
+        found.responding, found.responses, strict=True
     ):
         h = responses.farthest(average)
 
@@ -45,7 +44,7 @@ def answers(found: Economy, recipe: Recipe) -> list[str]:
         differ = "regimes differ" if low > 0 or high < 0 else "the data do not tell regimes apart"
         apart_from_zero = (average[:, 3] > 0) | (average[:, 4] < 0)
         said.append(
-            f"a unit of {recipe.treatment} moves {total}{outcome} by {interval(average)} on "
+            f"a unit of {recipe.treatment} moves {the}{outcome} by {interval(average)} on "
             f"average {found.after(h)}, where it is farthest from zero and the joint band of all "
             f"horizons goes from {average[h, 3]:.2g} to {average[h, 4]:.2g}; by {interval(calm)} "
             f"after calm and by {interval(turbulent)} after turbulent dates: {differ} (90 % "
@@ -78,10 +77,9 @@ def _when(inside: Bool[np.ndarray, " horizon"], row: str) -> str:
 def by_horizon(economy: Economy, recipe: Recipe, found: Responses) -> list[Comparison]:
     """Responses of each outcome at every sixth horizon, as tables."""
     horizons = responses.shown(found.numbers.shape[2])
-    total = "sum of " if recipe.cumulative else ""
     return [
         Comparison(
-            f"Response of {total}{outcome} to one unit of {recipe.treatment} (90 %)",
+            f"Response of {outcome} to one unit of {recipe.treatment} (90 %)",
             [
                 {
                     "name": f"{group}, {economy.after(h)}", "n": int(n_rows[h]),
@@ -92,7 +90,7 @@ def by_horizon(economy: Economy, recipe: Recipe, found: Responses) -> list[Compa
             ],
         )
         for outcome, of_outcome, n_rows in zip(
-            recipe.outcomes, found.numbers, found.n_rows, strict=True
+            economy.responding, found.numbers, found.n_rows, strict=True
         )
     ]  # fmt: skip
 
@@ -167,7 +165,6 @@ def figures(
     found: Economy,
     recipe: Recipe,
     fitted: series.Design,
-    standard: Float[np.ndarray, "row column"],
     sampled: gibbs.Sampled,
     tables: list[Comparison],
 ) -> list[Drawing]:
@@ -175,28 +172,15 @@ def figures(
     unit = float(found.sd[0] / found.sd[1])
     when = found.after(recipe.horizon)
     per = f"{recipe.outcome} {when}, per unit of {recipe.treatment}"
-    total = "sum of " if recipe.cumulative else ""
-    labels = [f"{total}{name}" for name in recipe.outcomes]
-    of_regimes = tables[0].rows
-    y, d, x = standard[:, 0], standard[:, 1], standard[:, 2:]
-    least = sensitivity.regress(y, np.column_stack([d, x]))
-    causes = sensitivity.benchmarks(y, d, x, found.controls)
     return [
-        Drawing(
-            "effect_by_horizon",
-            f"Response to one unit of {recipe.treatment} by local projections: on average, and "
-            "after calm and turbulent dates. Dark bands hold at each horizon, light ones at all of "
-            "them together, with 90 %.",
-            partial(drawings.by_horizon, responses=found.responses, labels=labels, row=found.row),
-            2.9 * len(labels) + 0.5,
-        ),
+        effect_by_horizon(found),
         Drawing(
             "effect_by_regime",
             f"Effect of {recipe.treatment} on {recipe.outcome} {when}, on average and in each "
             "regime. Blue intervals are as wide as simulated series of this length and dependence "
             "need for 90 %; grey ones are those of theory, and the only ones of an effect that has "
             "no others.",
-            partial(drawings.by_regime, rows=of_regimes, unit=unit, label=per),
+            partial(drawings.by_regime, rows=tables[0].rows, unit=unit, label=per),
             2.4,
         ),
         Drawing(
@@ -208,20 +192,43 @@ def figures(
             ),
             4.6,
         ),
-        Drawing(
-            "sensitivity",
-            f"What the average effect of {recipe.treatment} on {recipe.outcome} {when} would be if "
-            "a cause of both treatment and outcome had been omitted, by how much of each it "
-            "explains. On the red line nothing is left of the effect. Dots: a cause as strong as "
-            f"each control.{_too_strong(found, causes)}",
-            partial(
-                drawings.contour, estimate=unit * float(least.slope[0]),
-                se=unit * float(least.se[0]), dof=least.dof, causes=causes,
-                robustness=float(found.robustness[0]),
-            ),
-            4.2,
-        ),
+        omitted_cause_drawing(found, found.window(fitted)),
     ]  # fmt: skip
+
+
+def effect_by_horizon(found: Economy) -> Drawing:
+    """Responses of all outcomes in the training."""
+    labels = found.responding
+    return Drawing(
+        "effect_by_horizon",
+        f"Response to one unit of {found.names[1]} in the training, by local projections: on "
+        "average, and after calm and turbulent dates. Dark bands hold at each horizon, light ones "
+        "at all of them together, with 90 %.",
+        partial(drawings.by_horizon, responses=found.responses, labels=labels, row=found.row),
+        2.9 * len(labels) + 0.5,
+    )
+
+
+def omitted_cause_drawing(found: Economy, window: economies.Window) -> Drawing:
+    """What an omitted cause would leave of the average effect in the first of some windows."""
+    y, d, x = window.outcome[0], window.treatment[0], window.controls[0]
+    outcome, treatment = found.names[:2].tolist()
+    unit = float(found.sd[0] / found.sd[1])
+    least = sensitivity.regress(y, np.column_stack([d, x]))
+    causes = sensitivity.benchmarks(y, d, x, found.controls)
+    return Drawing(
+        "sensitivity",
+        f"What the average effect of {treatment} on {outcome} {found.after(int(found.horizon))} "
+        f"in these {len(y)} dates, by least squares, would be if a cause of both had been omitted, "
+        "by how much of each it explains. On the red line nothing is left of the effect. Dots: a "
+        f"cause as strong as each control.{_too_strong(found, causes)}",
+        partial(
+            drawings.contour, estimate=unit * float(least.slope[0]), se=unit * float(least.se[0]),
+            dof=least.dof, causes=causes,
+            robustness=sensitivity.robustness(float(least.slope[0] / least.se[0]), least.dof),
+        ),
+        4.2,
+    )  # fmt: skip
 
 
 def posterior(found: Economy, prior: economies.Prior, rng: np.random.Generator) -> Comparison:
@@ -242,7 +249,18 @@ def posterior(found: Economy, prior: economies.Prior, rng: np.random.Generator) 
     return Comparison("Posterior of the Markov-switching regression (sd)", rows)
 
 
-def evidence(fits: list[Switching], n: int) -> Comparison:
+def evidence(
+    fits: list[Switching], standard: Float[np.ndarray, "row column"], n: int
+) -> Comparison:
+    """How well one regime and more explain the outcome, and predict it on the dates held out.
+
+    Args:
+        fits: To the rows of the training, of one regime and more.
+        standard: Outcome, treatment and controls of all rows, those of the training first.
+        n: Number of these.
+    """
+
+    n_held = len(standard) - n
     rows = [
         {
             "name": f"{k} regime{'s' * (k > 1)}",
@@ -250,12 +268,20 @@ def evidence(fits: list[Switching], n: int) -> Comparison:
             "log likelihood": each.log_likelihood,
             "BIC": each.bic,
             "probability": float(p),
+            "log score of a date held out": (
+                float(each.states(standard[:, 0], standard[:, 1:]).log_evidence)
+                - each.log_likelihood
+            )
+            / n_held,
         }
         for k, (each, p) in enumerate(
             zip(fits, switching.probabilities(fits), strict=True), start=1
         )
     ]
-    return Comparison("Number of regimes, by evidence", rows)
+    return Comparison(
+        "Number of regimes, by evidence (half of the BIC approximates it; the likelihood is exact)",
+        rows,
+    )
 
 
 def omitted_cause(found: Economy, y: np.ndarray, d: np.ndarray, x: np.ndarray) -> Comparison:

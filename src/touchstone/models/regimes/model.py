@@ -20,6 +20,7 @@ from touchstone.models.regimes import (
     answer,
     drawings,
     economy,
+    findings,
     gibbs,
     refusals,
     sequential,
@@ -136,9 +137,12 @@ class Regimes(Model[Window]):
         if problems := refusals.other_questions(self.economy, recipe):
             raise ArtifactError(f"{meta}: {'; '.join(problems)}")
         design = series.design(table, recipe._replace(controls=self.economy.controls))
+        sd, treatment_sd = self.economy.sd[:2].tolist()
         notes = [
             f"{len(design.dates)} dates from {design.dates[0]} to {design.dates[-1]}, each with "
-            f"its {recipe.outcome} {recipe.horizon} rows later"
+            f"its {recipe.outcome} {recipe.horizon} rows later",
+            f"an sd of the outcome is {sd:.4g}, and 1 sd/sd is {sd / treatment_sd:.4g} "
+            f"{recipe.outcome} per unit of {recipe.treatment}",
         ]
         return self._cases(self.economy.window(design), None, "measurement"), notes
 
@@ -389,7 +393,8 @@ class Regimes(Model[Window]):
         }
 
     def drawings(self, cases: Cases[Window], posterior: Posterior) -> list[Drawing]:
-        """The regimes of the first case over its dates."""
+        """The regimes of the first case over its dates, what an omitted cause would leave of the
+        effect there, and the responses of the training, which a window is too short for."""
         outcome, learnt = cases.detail.outcome[0], self.economy
         name = str(learnt.names[0])
         draw = partial(
@@ -398,7 +403,21 @@ class Regimes(Model[Window]):
             smoothed=posterior.latent["smoothed"][0], filtered=posterior.latent["filtered"][0],
         )  # fmt: skip
         caption = f"Regimes of the measurement, by the number of the date. {drawings.PROBABILITIES}"
-        return [Drawing("regime_history", caption, draw, 4.6)]
+        return [
+            Drawing("regime_history", caption, draw, 4.6),
+            findings.omitted_cause_drawing(learnt, cases.detail),
+            findings.effect_by_horizon(learnt),
+        ]
+
+    def form_problems(self, values: dict) -> list[str]:
+        """Of the features; see `answer.features_of`."""
+        given = values.get("features")
+        if isinstance(given, str) and given:
+            try:
+                answer.features_of(self.economy, given)
+            except ArtifactError as error:
+                return [str(error)]
+        return []
 
     def predict(self, values: dict, rng: np.random.Generator) -> dict:
         """Effects, regimes and the outcome of one date; see `answer.answer`."""

@@ -167,6 +167,8 @@ def learn(
         lags=np.array(list(recipe.publication_lags.values()), int),
         last_date=whole.dates[-1].astype(str),
         period=np.array(series.period(table)),
+        evidence=switching.probabilities(fits),
+        cumulative=np.array(recipe.cumulative),
     )
     apart = x - bare.centre
     bare = _with(bare, farthest=((apart @ bare.precision) * apart).sum(1).max())
@@ -196,7 +198,7 @@ def learn(
         *effect_tables,
         *findings.by_horizon(found, recipe, shown),
         findings.posterior(found, prior_of(config, found), rng),
-        findings.evidence(fits, n),
+        findings.evidence(fits, every, n),
         findings.omitted_cause(found, y, d, x),
         Comparison(
             f"Placebos of the effect {found.after(recipe.horizon)}: other dates' treatments (part "
@@ -206,20 +208,15 @@ def learn(
         findings.refused(found, held_out),
         ahead,
     ]
-    best = switching.probabilities(fits)
-    said.append(
-        f"effects by regime are those of two; the evidence is for {np.argmax(best) + 1} "
-        f"(probability {best.max():.2f})"
-    )
     said += findings.gaps(recipe, shown, n)
     said.append(f"{sampled.turbulent[0].mean():.0%} of the dates are turbulent")
     said.append(of_outcome_ahead)
     said.append(f"R-hat of the posterior of the training is {sampled.r_hat[0]:.3f}")
     comparisons = [_held_out(regimes, every, n, of_outcome)]
-    figures = findings.figures(found, recipe, fitted, every[:n], sampled, tables)
+    figures = findings.figures(found, recipe, fitted, sampled, tables)
     level, sentence = findings.level(found, table, recipe, rng)
     figures.insert(1, level)
-    said = [*findings.answers(found, recipe), sentence, *said]
+    said = [*findings.answers(found, recipe), *answer.number_of_regimes(found), sentence, *said]
     return Learnt(found, n_held, comparisons, tables, said, figures)
 
 
