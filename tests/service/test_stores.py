@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import MODEL, TOUCHSTONE, environment, inside, serving, trained
+from serving import MODEL, TOUCHSTONE, environment, inside, serving
 from stores import PASSWORD, objects, postgres, redis
 from typer.testing import CliRunner
 
@@ -163,11 +163,6 @@ def test_an_answer_is_known_to_another_process_and_a_server_that_is_gone_is_done
 
 
 # Versions -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return trained(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from serving import MODEL, inside, trained
+from serving import MODEL, inside
 from typer.testing import CliRunner
 
 from touchstone import contract
@@ -17,11 +17,6 @@ from touchstone.service.versions import PromotionError, Versions
 from touchstone.stages import checkpoints, release
 
 WHO = ("a person", "a reason")
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return trained(tmp_path_factory)
 
 
 @pytest.fixture
