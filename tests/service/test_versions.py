@@ -195,6 +195,13 @@ def test_the_command_line_adds_lists_and_promotes(project):
         assert call("show", MODEL, "--version", "7").exit_code == 2
 
 
+@pytest.mark.parametrize("name", ["list", "history", "show", "add", "promote"])
+def test_every_command_on_versions_is_told_where_they_are_as_the_service_is(name):
+    said = CliRunner().invoke(app, ["versions", name, "--help"]).stdout
+    for variable in ("DATABASE_URL", "MODEL_REGISTRY_TABLE", "ARTIFACTS_BUCKET"):
+        assert variable in said
+
+
 def test_what_does_not_answer_is_not_kept_by_the_command_line(project):
     with inside(project):
         Path("config").mkdir()
