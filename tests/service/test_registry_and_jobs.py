@@ -7,9 +7,10 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import httpx
@@ -267,6 +268,20 @@ def test_a_question_that_waits_can_be_cancelled(server):
     assert done(server.client, first)["status"] == "done"
     assert done(server.client, second)["status"] == "cancelled"
     assert_problem(server.client.delete("/jobs/" + "0" * 32), 404)
+
+
+def test_a_database_that_is_busy_keeps_none_waiting_who_need_none(server, project):
+    busy = sqlite3.connect(project / "results/registry/store.sqlite", isolation_level=None)
+    with closing(busy), ThreadPoolExecutor(2) as threads:
+        busy.execute("begin immediate")
+        writing = threads.submit(server.client.post, "/jobs", json=fresh())
+        time.sleep(0.3)  # it waits for the writer of before
+        for _ in range(3):
+            assert answer(server.client, fresh())["verdict"] == "accept"
+        assert not writing.done()
+        busy.execute("rollback")
+        job = strict(writing.result())["job"]
+    assert done(server.client, job)["status"] == "done"
 
 
 def test_the_table_of_runs_is_json_and_csv(server, project):

@@ -100,6 +100,9 @@ def test_one_process_alone_takes_up_a_job_and_the_first_answer_stays(store):
     assert sum(first) == 1
     assert store[1].find(job.id).answer == f'"{first.index(True)}"'
     assert not store[0].claim(store[0].find(job.id), "another")
+    store[1].tell(job.id, "line", {})  # after the end, which is the last that is told
+    told = [(each.name, each.content) for each in store[0].events(job.id, 0)]
+    assert told == [("end", '{"status": "done"}')]
 
 
 def test_a_job_has_the_time_at_which_it_was_accepted_and_is_found_by_the_other(store):

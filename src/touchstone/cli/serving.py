@@ -39,8 +39,6 @@ Artifacts = Annotated[
 ]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="One of `touchstone models`.")]
 Number = Annotated[int, typer.Option("--version", help="Its number.")]
-Number = Annotated[int, typer.Option("--version", help="Its number.")]
-Number = Annotated[int, typer.Option("--version", help="Its number.")]
 Why = Annotated[str, typer.Option(help="The reason, which is kept.")]
 By = Annotated[str | None, typer.Option(help="Who; by default the user of this machine.")]
 
@@ -236,52 +234,6 @@ def _on_versions(work: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature(parameters)  # ty: ignore[missing-attribute]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     return functools.update_wrapper(command, work, assigned=("__name__", "__doc__"))
-
-
-def _on_versions(work: Callable[..., None]) -> Callable[..., None]:
-    """A command that gets the versions of a model, from where the options of all such name them."""
-
-    @functools.wraps(work)
-    def command(
-        model_id: Model,
-        database: Database = "",
-        table: Table = "transitions",
-        artifacts: Artifacts = "",
-        **own: Any,
-    ) -> None:
-        with bad_input(), _versions(model_id, database, table, artifacts) as found:
-            work(found, model_id, **own)
-
-    # The options are read from the signature: those above, and what the work takes besides.
-    model, *shared, _ = inspect.signature(command, follow_wrapped=False).parameters.values()
-    _, _, *own = inspect.signature(work).parameters.values()
-    parameters = [each.replace(kind=each.KEYWORD_ONLY) for each in (model, *own, *shared)]
-    command.__signature__ = inspect.Signature(parameters)  # ty: ignore[unresolved-attribute]
-    command.__annotations__ = {each.name: each.annotation for each in parameters}
-    return command
-
-
-def _on_versions(work: Callable[..., None]) -> Callable[..., None]:
-    """A command that gets the versions of a model, from where the options of all such name them."""
-
-    @functools.wraps(work)
-    def command(
-        model_id: Model,
-        database: Database = "",
-        table: Table = "transitions",
-        artifacts: Artifacts = "",
-        **own: Any,
-    ) -> None:
-        with bad_input(), _versions(model_id, database, table, artifacts) as found:
-            work(found, model_id, **own)
-
-    # The options are read from the signature: those above, and what the work takes besides.
-    model, *shared, _ = inspect.signature(command, follow_wrapped=False).parameters.values()
-    _, _, *own = inspect.signature(work).parameters.values()
-    parameters = [each.replace(kind=each.KEYWORD_ONLY) for each in (model, *own, *shared)]
-    command.__signature__ = inspect.Signature(parameters)  # ty: ignore[unresolved-attribute]
-    command.__annotations__ = {each.name: each.annotation for each in parameters}
-    return command
 
 
 @versions.command("list")
