@@ -1,6 +1,8 @@
 """Versions, trainings and jobs over HTTP, and what survives when processes die."""
 
+import base64
 import csv
+import hashlib
 import io
 import json
 import os
@@ -294,6 +296,25 @@ def test_the_table_of_runs_is_json_and_csv(server, project):
     assert server.client.get("/runs.csv").text == text
     (read,) = [each for each in csv.DictReader(io.StringIO(text)) if each["run"] == MODEL]
     assert float(read["false_alarms"]) == row["false_alarms"]
+
+
+def test_the_page_of_a_run_has_its_graph_settings_metrics_and_artefact(server, project):
+    (row,) = (
+        each
+        for each in strict(server.client.get("/runs", params={"model_id": MODEL}))["runs"]
+        if each["run"] == MODEL
+    )
+    text = server.client.get("/run", params={"name": MODEL}).text
+    drawing = text.partition("data:image/svg+xml;base64,")[2].partition('"')[0]
+    results = Results(project / "results" / MODEL)
+    assert base64.b64decode(drawing) == results.structure.read_bytes()
+    assert all(f'<td class="text">{name}</td>' in text for name in json.loads(row["settings"]))
+    assert f"{row['false_alarms_low']:.3f} to {row['false_alarms_high']:.3f}" in text
+    for file in results.newest_checkpoint().iterdir():
+        if file.name != artifacts.MANIFEST:
+            assert hashlib.sha256(file.read_bytes()).hexdigest() in text
+    for name in ("none", "..", f"../{project.name}/results/{MODEL}"):
+        assert_problem(server.client.get("/run", params={"name": name}), 404, "no such run")
 
 
 def test_an_experiment_is_a_run_of_its_own(server, project):
