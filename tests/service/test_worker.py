@@ -1,7 +1,5 @@
 """What a worker answers, of each model: a question gets the same bits alone and in a batch."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import yaml
@@ -9,7 +7,6 @@ import yaml
 from touchstone.io import reports
 from touchstone.service.worker import Oracle
 
-ROOT = Path(__file__).parents[2]
 PHOTOMETRY = {"g": 17.9, "i": 16.9, "z": 16.7, "redshift": 0.08, "do": "mass=2x"}
 FORMS = {
     "interface": [{"film": "film 3", "Tg_num": 420}, {"film": "film 1"}, {"Tg_num": 400}],
@@ -43,13 +40,6 @@ def forms(oracle, folder):
     ],
 )
 def test_a_question_gets_the_same_bits_alone_and_in_a_batch(model_id, tmp_path, monkeypatch):
-    config, quick = (
-        yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()) for name in ("config", "test")
-    )
-    config[model_id] |= {name: quick[model_id][name] for name in ("infer", "budgets")}
-    (tmp_path / "config").mkdir()
-    (tmp_path / "config/config.yaml").write_text(yaml.safe_dump(config))
-    (tmp_path / "Snakefile").touch()
     monkeypatch.chdir(tmp_path)
     oracle = Oracle(model_id)
     asked = forms(oracle, tmp_path)
