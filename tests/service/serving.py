@@ -1,6 +1,8 @@
-"""A project with a model that was trained in a moment, and processes that serve it."""
+"""A project with a model that was trained in a moment, processes that serve it, and questions."""
 
 import fcntl
+import itertools
+import json
 import os
 import shutil
 import signal
@@ -24,6 +26,8 @@ from touchstone.stages import guardrail, infer, scaffold, simulate, stress, trai
 
 MODEL = "served_model"
 TWIN = "served_twin"
+ASKED = {"model_id": MODEL, "inputs": {"level": 1.5}}
+_count = itertools.count(1)
 # What doing "shift=x" to the level would have made of a measurement.
 _OTHERWISE = """
 def counterfactual(self, do, *, mode, strategy):
@@ -161,3 +165,45 @@ def serving(project: Path, *arguments: str, model: str = MODEL):
                         os.kill(pid, signal.SIGCONT)
                 process.terminate()
                 process.wait(20)
+
+
+def fresh():
+    """A question that was not asked before, whose answer no memory has."""
+    return {"model_id": MODEL, "inputs": {"level": next(_count) / 1024}}
+
+
+def strict(response):
+    """The JSON of a response, which has neither NaN nor Infinity."""
+    return json.loads(response.text, parse_constant=pytest.fail)
+
+
+def assert_problem(response, status, *words):
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert strict(response)["status"] == status
+    assert all(word in response.text for word in words), response.text
+    assert "Traceback" not in response.text
+
+
+def wait_for(condition, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+def done(client, job):
+    """The content of a job once it is finished."""
+
+    def content():
+        found = strict(client.get(f"/jobs/{job}"))
+        return found if found["status"] != "waiting" else None
+
+    return wait_for(content)
+
+
+def answer(client, question=ASKED):
+    """The report, also where it takes so long that it becomes a job."""
+    content = strict(client.post("/predict", json=question))
+    return done(client, content["job"])["report"] if "job" in content else content

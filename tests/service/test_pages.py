@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -14,18 +15,20 @@ from touchstone.io import artifacts
 from touchstone.io.results import Results
 from touchstone.service import pages
 from touchstone.service.versions import Versions
-from touchstone.stages import checkpoints
+from touchstone.stages import checkpoints, structure
+from touchstone.vocabulary import Structure
 
 TESTS = Path(__file__).parents[1]
 MODEL = "interface"
 RECORD = (TESTS / "data/film.csv").read_text()
 SHOTS = TESTS.parent / ".pytest_cache/screenshots"
-PAGES = ("/", f"/modeling?model={MODEL}", "/monitor")
+RUN = "regimes/experiment_small"
+PAGES = ("/", f"/modeling?model={MODEL}", "/monitor", f"/run?name={RUN}")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A project with a version, a model that is deprecated, and one that was not trained."""
+    """A project with a version, a run, a model that is deprecated, and one that was not trained."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("Snakefile", "config", "notebooks", "profiles", "src", "workflow"):
         (folder / name).symlink_to(TESTS.parent / name)
@@ -34,6 +37,16 @@ def project(tmp_path_factory):
     digest = versions.store(released, MODEL)
     versions.add(MODEL, digest, "the answer of another machine", "a test", "to be looked at")
     versions.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        made = Results(Path("results") / RUN)
+        kinds = {"effect": "inferred", "series": "observed"}
+        graph = Structure(dict(zip(kinds, kinds, strict=True)), kinds, [("effect", "series")])
+        structure.save(made, graph)
+    lineage = {"date": "2026-01-02T03:04:05+00:00", "revision": "abc", "seed": 7}
+    trained = {"model_id": "regimes", "n_rows": 9, "calibration": []}
+    trained["lineage"] = lineage | {"settings": {"train": {"chains": 2}}}
+    artifacts.write_json(folder / made.report("train_report"), trained)
     shutil.copytree(TESTS / "models/example_decay", folder / "models/untrained")
     old = folder / "models/old"
     shutil.copytree(TESTS / "models/example_decay", old)
@@ -345,6 +358,16 @@ def test_a_person_watches_the_service(page, server):
     assert row[1] == "ready"
     assert all(unit in each for each, unit in zip(row[4:6], "ss", strict=True))
     assert row[6].endswith("%")
+
+
+def test_a_person_sees_the_graph_of_the_model_of_a_run(page):
+    page.goto(f"/run?name={RUN}")
+    graph = page.get_by_role("img", name="the structure of regimes")
+    assert graph.evaluate("image => image.complete && image.naturalHeight") > 100
+    assert page.get_by_role("row", name="chains").inner_text().split("\t") == ["chains", "2"]
+    page.get_by_role("link", name="All runs").click()
+    link = page.get_by_role("region", name="Runs").get_by_role("link", name=RUN)
+    assert unquote(link.get_attribute("href")) == f"/run?name={RUN}"
 
 
 def test_a_person_who_uses_the_keyboard_alone_comes_to_the_form_past_the_menu(page):

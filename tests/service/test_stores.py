@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import MODEL, TOUCHSTONE, environment, inside, serving, trained
+from serving import MODEL, TOUCHSTONE, environment, inside, serving
 from stores import PASSWORD, objects, postgres, redis
 from typer.testing import CliRunner
 
@@ -100,6 +100,9 @@ def test_one_process_alone_takes_up_a_job_and_the_first_answer_stays(store):
     assert sum(first) == 1
     assert store[1].find(job.id).answer == f'"{first.index(True)}"'
     assert not store[0].claim(store[0].find(job.id), "another")
+    store[1].tell(job.id, "line", {})  # after the end, which is the last that is told
+    told = [(each.name, each.content) for each in store[0].events(job.id, 0)]
+    assert told == [("end", '{"status": "done"}')]
 
 
 def test_a_job_has_the_time_at_which_it_was_accepted_and_is_found_by_the_other(store):
@@ -163,11 +166,6 @@ def test_an_answer_is_known_to_another_process_and_a_server_that_is_gone_is_done
 
 
 # Versions -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return trained(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

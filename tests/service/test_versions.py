@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from serving import MODEL, inside, trained
+from serving import MODEL, inside
 from typer.testing import CliRunner
 
 from touchstone import contract
@@ -17,11 +17,6 @@ from touchstone.service.versions import PromotionError, Versions
 from touchstone.stages import checkpoints, release
 
 WHO = ("a person", "a reason")
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return trained(tmp_path_factory)
 
 
 @pytest.fixture
@@ -198,6 +193,13 @@ def test_the_command_line_adds_lists_and_promotes(project):
         assert "for Production: there is no certificate" in shown
         assert "it runs" in shown
         assert call("show", MODEL, "--version", "7").exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["list", "history", "show", "add", "promote"])
+def test_every_command_on_versions_is_told_where_they_are_as_the_service_is(name):
+    said = CliRunner().invoke(app, ["versions", name, "--help"]).stdout
+    for variable in ("DATABASE_URL", "MODEL_REGISTRY_TABLE", "ARTIFACTS_BUCKET"):
+        assert variable in said
 
 
 def test_what_does_not_answer_is_not_kept_by_the_command_line(project):

@@ -1,13 +1,15 @@
 """Commands that serve models over HTTP, and keep their versions."""
 
+import functools
 import getpass
+import inspect
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +38,7 @@ Artifacts = Annotated[
     str, typer.Option(envvar="ARTIFACTS_BUCKET", help="S3 bucket that keeps the versions, too.")
 ]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="One of `touchstone models`.")]
+Number = Annotated[int, typer.Option("--version", help="Its number.")]
 Why = Annotated[str, typer.Option(help="The reason, which is kept.")]
 By = Annotated[str | None, typer.Option(help="Who; by default the user of this machine.")]
 
@@ -211,100 +214,97 @@ def revoke(
             raise ArtifactError(f"{number}: there is no live key of this id")
 
 
+def _on_versions(work: Callable[..., None]) -> Callable[..., None]:
+    """A command that gets the versions of a model, from where the options of all such name them."""
+
+    def command(
+        model_id: Model,
+        database: Database = "",
+        table: Table = "transitions",
+        artifacts: Artifacts = "",
+        **own: Any,
+    ) -> None:
+        with bad_input(), _versions(model_id, database, table, artifacts) as found:
+            work(found, model_id, **own)
+
+    # The options are read from the signature: those above, and what the work takes besides.
+    model, *shared, _ = inspect.signature(command).parameters.values()
+    _, _, *own = inspect.signature(work).parameters.values()
+    parameters = [each.replace(kind=each.KEYWORD_ONLY) for each in (model, *own, *shared)]
+    command.__signature__ = inspect.Signature(parameters)  # ty: ignore[missing-attribute]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return functools.update_wrapper(command, work, assigned=("__name__", "__doc__"))
+
+
 @versions.command("list")
-def list_versions(
-    model_id: Model,
-    database: Database = "",
-    table: Table = "transitions",
-    artifacts: Artifacts = "",
-) -> None:
+@_on_versions
+def list_versions(found: "Versions", model_id: str) -> None:
     """List the versions of a model, and every transition."""
-    with bad_input(), _versions(model_id, database, table, artifacts) as found:
-        aliases = found.aliases(model_id)
-        for each in found.listed(model_id):
-            names = [name for name, version in aliases.items() if version == each.version]
-            said = f" ({', '.join(names)})" if names else ""
-            typer.echo(f"version {each.version}{said}: {each.stage}, {each.digest}")
-        _say_history(found.history(model_id))
+    aliases = found.aliases(model_id)
+    for each in found.listed(model_id):
+        names = [name for name, version in aliases.items() if version == each.version]
+        said = f" ({', '.join(names)})" if names else ""
+        typer.echo(f"version {each.version}{said}: {each.stage}, {each.digest}")
+    _say_history(found.history(model_id))
 
 
 @versions.command()
-def history(
-    model_id: Model,
-    database: Database = "",
-    table: Table = "transitions",
-    artifacts: Artifacts = "",
-) -> None:
+@_on_versions
+def history(found: "Versions", model_id: str) -> None:
     """List every transition of a model: when, which version, to which stage, who, and why."""
-    with bad_input(), _versions(model_id, database, table, artifacts) as found:
-        _say_history(found.history(model_id))
+    _say_history(found.history(model_id))
 
 
 @versions.command()
-def show(
-    model_id: Model,
-    version: Annotated[int, typer.Option(help="Its number.")],
-    database: Database = "",
-    table: Table = "transitions",
-    artifacts: Artifacts = "",
-) -> None:
+@_on_versions
+def show(found: "Versions", model_id: str, version: Number) -> None:
     """Show a version: its stage and digest, its transitions, and what speaks against it."""
-    with bad_input(), _versions(model_id, database, table, artifacts) as found:
-        each = found.find(model_id, version)
-        typer.echo(f"version {each.version}: {each.stage}, {each.digest}")
-        _say_history([each for each in found.history(model_id) if each.version == version])
-        against = found.lacking(each, "Production", each.canary)  # no answer is computed here
-        typer.echo(f"for Production: {'; '.join(against) or 'nothing speaks against it'}")
+    each = found.find(model_id, version)
+    typer.echo(f"version {each.version}: {each.stage}, {each.digest}")
+    _say_history([each for each in found.history(model_id) if each.version == version])
+    against = found.lacking(each, "Production", each.canary)  # no answer is computed here
+    typer.echo(f"for Production: {'; '.join(against) or 'nothing speaks against it'}")
 
 
 @versions.command()
-def add(
-    model_id: Model,
-    why: Why = "added",
-    by: By = None,
-    database: Database = "",
-    table: Table = "transitions",
-    artifacts: Artifacts = "",
-) -> None:
+@_on_versions
+def add(found: "Versions", model_id: str, why: Why = "added", by: By = None) -> None:
     """Keep the artefact that answers for a model as a version."""
     keep_compilations()
-    with bad_input(), _versions(model_id, database, table, artifacts) as found:
-        from touchstone.io.results import Results, folder
-        from touchstone.stages import checkpoints
+    from touchstone.io.results import Results, folder
+    from touchstone.stages import checkpoints
 
-        artefact = checkpoints.find(model_id, Results(folder(model_id)))
-        digest = found.store(artefact, model_id)
-        try:
-            canary = _canary(model_id, found.folder / model_id / digest)
-            added = found.add(model_id, digest, canary, by or getpass.getuser(), why)
-        finally:
-            found.discard(model_id, digest)
-        typer.echo(f"version {added.version}: {added.stage}, {added.digest}")
+    artefact = checkpoints.find(model_id, Results(folder(model_id)))
+    digest = found.store(artefact, model_id)
+    try:
+        canary = _canary(model_id, found.folder / model_id / digest)
+        added = found.add(model_id, digest, canary, by or getpass.getuser(), why)
+    finally:
+        found.discard(model_id, digest)
+    typer.echo(f"version {added.version}: {added.stage}, {added.digest}")
 
 
 @versions.command()
+@_on_versions
 def promote(
-    model_id: Model,
-    version: Annotated[int, typer.Option(help="Its number.")],
+    found: "Versions",
+    model_id: str,
+    version: Number,
     stage: Annotated[str, typer.Option(help="Staging, Production or Archived.")],
     why: Why,
     by: By = None,
-    database: Database = "",
-    table: Table = "transitions",
-    artifacts: Artifacts = "",
 ) -> None:
     """Move a version to another stage, which it has to have earned."""
     keep_compilations()
-    with bad_input(), _versions(model_id, database, table, artifacts) as found:
-        from touchstone.io.artifacts import ArtifactError
-        from touchstone.service.versions import STAGES
+    from touchstone.io.artifacts import ArtifactError
+    from touchstone.service.versions import STAGES
 
-        if stage not in STAGES[1:]:
-            raise ArtifactError(f"--stage: {stage!r} is none of {', '.join(STAGES[1:])}")
-        known = found.find(model_id, version)
-        canary = "" if stage == "Archived" else _canary(model_id, found.path(known))
-        moved = found.move(model_id, version, stage, canary, by or getpass.getuser(), why)
-        typer.echo(f"version {moved.version}: {moved.stage}, {moved.digest}")
+    if stage not in STAGES[1:]:
+        raise ArtifactError(f"--stage: {stage!r} is none of {', '.join(STAGES[1:])}")
+    known = found.find(model_id, version)
+    canary = "" if stage == "Archived" else _canary(model_id, found.path(known))
+    moved = found.move(model_id, version, stage, canary, by or getpass.getuser(), why)
+    typer.echo(f"version {moved.version}: {moved.stage}, {moved.digest}")
 
 
 def _say_history(transitions: "list[Transition]") -> None:

@@ -69,6 +69,7 @@ class Service:
         self._followed: dict[str, asyncio.Task] = {}
         self._others: set[asyncio.Task] = set()
         self._training = asyncio.Semaphore(1)  # two that learn at a time take longer than in turn
+        self._taking = asyncio.Lock()  # a job is kept and followed, before others look for it
         self._beats: dict[str, tuple[int, float]] = {}  # of processes, and since when
 
     @asynccontextmanager
@@ -95,7 +96,8 @@ class Service:
             pools = [*self.pools.values(), *self.of_versions.values()]
             await asyncio.gather(*(pool.close() for pool in pools))
             with contextlib.suppress(SQLAlchemyError):
-                self.store.leave(self.server)  # so that others take up its jobs at once
+                # So that others take up its jobs at once.
+                await asyncio.to_thread(self.store.leave, self.server)
             if self.shared is not None:
                 await self.shared.close()
             self.store.close()
@@ -143,7 +145,8 @@ class Service:
                 if server != self.server:  # this process stood still, and another took its place
                     _stop(self._followed[number], _LOST)
             elif server == self.server or server not in living:
-                await self._take_up(number)
+                async with self._taking:
+                    await self._take_up(number)
         for number in self._followed.keys() - unfinished.keys():
             job = await asyncio.to_thread(self.store.find, number)
             task = self._followed.get(number)
@@ -152,8 +155,8 @@ class Service:
 
     async def _take_up(self, number: str) -> None:
         """Follow a job that no process follows, if this one can."""
-        job = self.store.find(number)
-        if job is None or job.status in ENDED:
+        job = await asyncio.to_thread(self.store.find, number)
+        if job is None or job.status in ENDED or number in self._followed:
             return
         is_training = job.question["kind"] == "train"
         if not is_training and job.question["model_id"] not in self.pools:
@@ -164,10 +167,10 @@ class Service:
             self._follow(job.id, self._train(job))
             return
         try:
-            pool = self.pool(job.question["model_id"], job.question["version"])
+            pool = await self.pool(job.question["model_id"], job.question["version"])
         except ProblemError as error:
             if error.status != 503:  # else the files of the version may be here next time
-                self._ended(job.id, "failed", error.detail)
+                await asyncio.to_thread(self.store.finish, job.id, "failed", error.detail)
             return
         answer = pool.ask(job.question, bounded=False)
         self._follow(job.id, self._answer(job.id, job.question, answer))
@@ -190,7 +193,7 @@ class Service:
             await asyncio.to_thread(self.results.write, name, text.encode())
             await asyncio.to_thread(self.store.deliver, job.id)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
         self._others.add(task)
         task.add_done_callback(self._others.discard)
@@ -203,19 +206,21 @@ class Service:
         for model_id, pool in self.pools.items():
             while pool.facts is None:
                 await asyncio.sleep(_LOOK)
-            if pool.facts["source"] == "pretrained" and not self.versions.listed(model_id):
+            if pool.facts["source"] == "pretrained":
                 canary = " ".join(pool.facts["canary"])
                 with contextlib.suppress(ArtifactError):
                     await asyncio.to_thread(self._release, model_id, canary)
 
     def _release(self, model_id: str, canary: str) -> None:
         by, why, found = getpass.getuser(), "released with the package", self.versions
+        if found.listed(model_id):
+            return
         artefact = checkpoints.find(model_id, Results(folder(model_id)))
         made = found.add(model_id, found.store(artefact, model_id), canary, by, why)
         for stage in ("Staging", "Production"):
             found.move(model_id, made.version, stage, canary, by, why)
 
-    def pool(self, model_id: str, version: int | None = None) -> Pool:
+    async def pool(self, model_id: str, version: int | None = None) -> Pool:
         """Workers of a model, those of a version started where there are none.
 
         Raises:
@@ -226,9 +231,10 @@ class Service:
             raise ProblemError(409, f"{model_id}: is not served; {checkpoints.answering(model_id)}")
         if version is None:
             return self.pools[model_id]
+        if (model_id, version) not in self.of_versions:
+            place = await asyncio.to_thread(self.place, model_id, version)
         known = self.of_versions.get((model_id, version))
         if known is None:
-            place = self.place(model_id, version)
             known = Pool(
                 model_id,
                 self.settings.workers,
@@ -285,13 +291,14 @@ class Service:
         try:
             if digest and digest != made:
                 raise ArtifactError(f"its digest is {made}, expected {digest}")
-            if known := [each for each in found.listed(model_id) if each.digest == made]:
+            listed = await asyncio.to_thread(found.listed, model_id)
+            if known := [each for each in listed if each.digest == made]:
                 return known[0]
             place = (self.settings.folder / model_id / made).absolute()
             canary = " ".join((await examined(model_id, str(place)))["canary"])
             return await asyncio.to_thread(found.add, model_id, made, canary, by, why)
         finally:
-            found.discard(model_id, made)
+            await asyncio.to_thread(found.discard, model_id, made)
 
     def listed(self, model_id: str) -> dict[str, Any]:
         """Status of a model: what was made here, and whether a worker would answer."""
@@ -322,12 +329,12 @@ class Service:
                 raise ProblemError(422, f"model_id: is missing, expected one of {', '.join(able)}")
             (content["model_id"],) = able
         model_id = content["model_id"]
-        self.pool(model_id)
+        await self.pool(model_id)
         if isinstance(question, Question):
             questions.checked(question, questions.metadata(model_id))
         if question.version is not None:
-            content["version"] = self.found(model_id, question.version).version
-            await asyncio.to_thread(self.place, model_id, content["version"])
+            found = await asyncio.to_thread(self.found, model_id, question.version)
+            content["version"] = found.version
         return content
 
     def counterfactuals(self) -> list[str]:
@@ -348,7 +355,7 @@ class Service:
             ProblemError: If it cannot be answered now.
         """
         started = time.perf_counter()
-        pool = self.pool(content["model_id"], content["version"])
+        pool = await self.pool(content["model_id"], content["version"])
 
         def key() -> str | None:
             if (identity := pool.identity) is None:
@@ -395,7 +402,7 @@ class Service:
 
     # Jobs -----------------------------------------------------------------------------------------
 
-    def retried(self, asked: dict[str, Any], token: str) -> Job | None:
+    async def retried(self, asked: dict[str, Any], token: str) -> Job | None:
         """The job of a request that is sent again; nothing is computed for it.
 
         Args:
@@ -406,11 +413,11 @@ class Service:
             ProblemError: If the token came with another request.
         """
         try:
-            return self.store.retried(asked, token) if token else None
+            return await asyncio.to_thread(self.store.retried, asked, token) if token else None
         except ReusedError as error:
             raise ProblemError(422, str(error)) from None
 
-    def accept(
+    async def accept(
         self,
         content: dict[str, Any],
         answer: asyncio.Future[Answer],
@@ -418,12 +425,13 @@ class Service:
         token: str,
     ) -> Job:
         """Make a job of a question that waits; `asked` and `token` are as of `retried`."""
-        job = self._kept(content, asked, token)
-        if job.id not in self._followed and job.status not in ENDED:
-            self._follow(job.id, self._answer(job.id, content, answer))
+        async with self._taking:
+            job = await self._kept(content, asked, token)
+            if job.id not in self._followed and job.status not in ENDED:
+                self._follow(job.id, self._answer(job.id, content, answer))
         return job
 
-    def train(self, training: Training, token: str) -> Job:
+    async def train(self, training: Training, token: str) -> Job:
         """Accept a training.
 
         Raises:
@@ -435,9 +443,10 @@ class Service:
         except (ArtifactError, SettingsError, ModelsError) as error:
             raise ProblemError(422, str(error)) from None
         asked = training.model_dump()
-        job = self._kept(asked | {"version": None}, asked, token)
-        if job.id not in self._followed and job.status not in ENDED:
-            self._follow(job.id, self._train(job))
+        async with self._taking:
+            job = await self._kept(asked | {"version": None}, asked, token)
+            if job.id not in self._followed and job.status not in ENDED:
+                self._follow(job.id, self._train(job))
         return job
 
     async def cancel(self, number: str) -> Job:
@@ -446,22 +455,28 @@ class Service:
         Raises:
             ProblemError: If there is none, or it has ended.
         """
-        job = self.store.find(number)
-        if job is None:
-            raise ProblemError(404, f"there is no job {number}")
-        if not self.store.finish(number, "cancelled", "by request"):
+        if not await asyncio.to_thread(self.store.finish, number, "cancelled", "by request"):
+            job = await asyncio.to_thread(self.job, number)
             raise ProblemError(409, f"the job has ended before: it is {job.status}")
-        self.store.tell(number, "end", {"status": "cancelled"})
         if (task := self._followed.get(number)) is not None:
             _stop(task)
             await asyncio.gather(task, return_exceptions=True)
+        return await asyncio.to_thread(self.job, number)
+
+    def job(self, number: str) -> Job:
+        """A job by its id.
+
+        Raises:
+            ProblemError: If there is none.
+        """
         found = self.store.find(number)
-        assert found is not None
+        if found is None:
+            raise ProblemError(404, f"there is no job {number}")
         return found
 
-    def _kept(self, content: dict[str, Any], asked: dict[str, Any], token: str) -> Job:
+    async def _kept(self, content: dict[str, Any], asked: dict[str, Any], token: str) -> Job:
         try:
-            return self.store.accept(content, token, self.server, asked)
+            return await asyncio.to_thread(self.store.accept, content, token, self.server, asked)
         except ReusedError as error:
             raise ProblemError(422, str(error)) from None
 
@@ -475,13 +490,10 @@ class Service:
                 _LOG.error("job %s", number, exc_info=error)
                 if isinstance(error, SQLAlchemyError):
                     return  # it is taken up again once the database answers
-                self._ended(number, "failed", type(error).__name__)
+                name = type(error).__name__
+                self._spawn(asyncio.to_thread(self.store.finish, number, "failed", name))
 
         task.add_done_callback(forget)
-
-    def _ended(self, number: str, status: str, answer: str) -> None:
-        if self.store.finish(number, status, answer):
-            self.store.tell(number, "end", {"status": status})
 
     async def _answer(
         self, number: str, content: dict[str, Any], answer: asyncio.Future[Answer]
@@ -491,13 +503,13 @@ class Service:
             found = await answer
             while found.kind == "unavailable":  # the next process may have an artefact
                 await asyncio.sleep(_PATIENCE)
-                pool = self.pool(content["model_id"], content["version"])
+                pool = await self.pool(content["model_id"], content["version"])
                 answer = pool.ask(content, bounded=False)
                 found = await answer
         finally:
             answer.cancel()
         status = {"answer": "done", "unsupported": "refused"}.get(found.kind, found.kind)
-        self._ended(number, status, found.text)
+        await asyncio.to_thread(self.store.finish, number, status, found.text)
 
     def run_of(self, job: Job) -> Run:
         """The training of a job."""
@@ -507,35 +519,34 @@ class Service:
         """Run the rules of a training, and tell what they say."""
         run = self.run_of(job)
         async with self._training:
-            self.store.start(job.id)
             try:
+                await asyncio.to_thread(self.store.start, job.id)
                 await self._work(job, run)
             except asyncio.CancelledError as error:
                 if error.args != (_LOST,):  # who follows it now watches the same processes
                     await self._end_run(run)
                 raise
-        self._tell_news(job, run)
+        await asyncio.to_thread(self._tell_news, job, run)
         if run.code == 0:
-            made = await self._made(job, run)
-            self._ended(job.id, "done", json.dumps(made, allow_nan=False))
+            ended = "done", json.dumps(await self._made(job, run), allow_nan=False)
         else:
-            self._ended(job.id, "failed", run.failure())
+            ended = "failed", run.failure()
+        await asyncio.to_thread(self.store.finish, job.id, *ended)
 
     async def _work(self, job: Job, run: Run) -> None:
         """Wait for the rules; processes of an earlier service are found, lost ones replaced."""
         told, process = None, None
         for attempt in range(_ATTEMPTS):
             if not run.lives and run.code is None:
-                self.store.tell(
-                    job.id, "start", {"attempt": attempt + 1, **self.settings.execution}
-                )
+                begun = {"attempt": attempt + 1, **self.settings.execution}
+                await asyncio.to_thread(self.store.tell, job.id, "start", begun)
                 process = run.start(job.question["settings"], job.question["until"])
             while run.lives:
                 await asyncio.sleep(_LOOK)
-                self._tell_news(job, run)
+                await asyncio.to_thread(self._tell_news, job, run)
                 progress = run.progress()
                 if progress is not None and progress != told:
-                    self.store.tell(job.id, "progress", progress)
+                    await asyncio.to_thread(self.store.tell, job.id, "progress", progress)
                     told = progress
             if process is not None:
                 process.wait()  # it has ended: its entry in the table of processes goes, too

@@ -16,13 +16,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
 from touchstone import contract, registry
-from touchstone.io import plain_yaml, reports, settings
+from touchstone.io import artifacts, plain_yaml, reports, settings
 from touchstone.io.artifacts import ArtifactError
+from touchstone.io.results import Results
 from touchstone.io.validation import jsonschema
 from touchstone.service import questions
 from touchstone.service.questions import ProblemError
 from touchstone.service.versions import STAGES, Versions, certificate
-from touchstone.stages import summary
+from touchstone.stages import runs, summary
 from touchstone.stages.training_run import PARTS
 
 STATIC = Path(__file__).parent / "static"
@@ -141,6 +142,14 @@ def register(app: FastAPI, service: Any) -> None:
         """The state of the service and the runs."""
         return page("monitor.html.j2", "/monitor", None, title="Monitor")
 
+    @app.get("/run", include_in_schema=False)
+    def run(name: str) -> Response:
+        """One run: the graph of its model, how it was set, how well it did, and what it made."""
+        for row in runs.rows():
+            if row["run"] == name:
+                return page("run.html.j2", "/monitor", None, title=f"Run {name}", **_of_run(row))
+        raise ProblemError(404, "there is no such run")
+
     @app.get("/docs", include_in_schema=False)
     def api() -> Response:
         """What programs may ask, from the schema that is served."""
@@ -250,6 +259,35 @@ def _metrics(report: dict[str, Any]) -> list[list[str]]:
     head = ["metric", *(f"record {k}" for k in range(1, len(report["metrics"]) + 1))]
     names = report["metrics"][0]
     return [head, *([name, *(_shown(each[name]) for each in report["metrics"])] for name in names)]
+
+
+def _of_run(row: dict[str, Any]) -> dict[str, Any]:
+    """What is shown of a run, from a row of their table."""
+    from touchstone.stages.page import embedded  # here: it imports slowly
+
+    found = Results(Path("results") / row["run"])
+    trained = found.checkpoints()
+    files = artifacts.read_json(trained[-1] / artifacts.MANIFEST)["files"] if trained else {}
+    rates = {
+        "false_alarms": "False alarms",
+        "recall": "Mismatches that are escalated",
+        "wrong": "Wrong among the accepted",
+    }
+    metrics = [
+        (what, f"{row[name]:.3f}", f"{row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f}", n)
+        for name, what in rates.items()
+        if (n := row[f"{name}_n"]) and row[name] is not None
+    ]
+    if row["coverage_90"] is not None:
+        covered = _share(row["coverage_90"], row["coverage_90_n"])
+        metrics.insert(0, ("Truths inside their 90 % intervals", *covered))
+    return {
+        "run": row,
+        "graph": embedded(found.structure) if found.structure.is_file() else "",
+        "metrics": metrics,
+        "settings": [*json.loads(row["settings"] or "{}").items()],
+        "files": [(name, each["sha256"]) for name, each in files.items()],
+    }
 
 
 def _interval(each: dict[str, Any]) -> tuple[str, str]:

@@ -371,7 +371,7 @@ class Gate:
         """Answer one request."""
         if scope["type"] == "http":
             try:
-                self._admit(scope, Headers(scope=scope))
+                await self._admit(scope, Headers(scope=scope))
             except ProblemError as error:
                 await error.response()(scope, receive, send)
                 return
@@ -380,7 +380,7 @@ class Gate:
                 return
         await self._app(scope, receive, send)
 
-    def _admit(self, scope: Scope, headers: Headers) -> None:
+    async def _admit(self, scope: Scope, headers: Headers) -> None:
         method, path = scope["method"], scope["path"]
         if method not in ("GET", "HEAD", "OPTIONS"):
             _assert_own_site(headers)
@@ -388,7 +388,8 @@ class Gate:
         who, scopes = "", SCOPES
         wanted = _scope_of(method, path)
         if self._key is not None and wanted:
-            found = self._key(_given(headers.get("authorization", "")))
+            given = _given(headers.get("authorization", ""))
+            found = await asyncio.to_thread(self._key, given)
             if found is None:
                 self._count(str(client[0]))  # so that keys are not tried without end
                 detail = "a key is needed, sent as `Authorization: Bearer`"

@@ -327,7 +327,7 @@ def _versions(service: Service) -> APIRouter:
         """Move a version to another stage, which it has to have earned: 409 says what it lacks."""
         asked = await questions.asked(request, service.settings.body, Move)
         questions.metadata(model_id)
-        known = service.found(model_id, number)
+        known = await asyncio.to_thread(service.found, model_id, number)
         if not if_match:
             raise ProblemError(428, "If-Match: is missing, expected the ETag of the version")
         if if_match != _etag(known):
@@ -438,7 +438,7 @@ def _questions(service: Service) -> APIRouter:
 
     async def answered(question: Question | Counterfactual, token: str) -> Response:
         asked = question.model_dump()
-        if (job := service.retried(asked, token)) is not None:
+        if (job := await service.retried(asked, token)) is not None:
             return _accepted(job)
         content = await service.resolved(question)
         answer = await service.ask(content)
@@ -446,7 +446,7 @@ def _questions(service: Service) -> APIRouter:
             deadline = service.settings.deadline
             found = await asyncio.wait_for(asyncio.shield(answer), deadline)
         except TimeoutError:
-            return _accepted(service.accept(content, answer, asked, token))
+            return _accepted(await service.accept(content, answer, asked, token))
         return _sent(found, service)
 
     async def predicted(
@@ -496,25 +496,19 @@ def _questions(service: Service) -> APIRouter:
 def _jobs(service: Service) -> APIRouter:
     router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-    def job_of(number: str) -> Job:
-        found = service.store.find(number)
-        if found is None:
-            raise ProblemError(404, f"there is no job {number}")
-        return found
-
     @router.post("", status_code=202, openapi_extra=_in_body(*_WORK))
     async def job(request: Request, token: Token) -> Response:
         """Accept a question whose answer is fetched later, or a training."""
         asked = await questions.asked(request, service.settings.body, Work)
         if isinstance(asked, Training):
             assert_may(request, "promote")
-        if (known := service.retried(asked.model_dump(), token)) is not None:
+        if (known := await service.retried(asked.model_dump(), token)) is not None:
             return _accepted(known)
         if isinstance(asked, Training):
-            return _accepted(service.train(asked, token))
+            return _accepted(await service.train(asked, token))
         content = await service.resolved(asked)
         answer = await service.ask(content)
-        return _accepted(service.accept(content, answer, asked.model_dump(), token))
+        return _accepted(await service.accept(content, answer, asked.model_dump(), token))
 
     @router.get("")
     def jobs(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> dict[str, Any]:
@@ -524,12 +518,13 @@ def _jobs(service: Service) -> APIRouter:
     @router.get("/{job_id}")
     def state(job_id: JobId) -> Response:
         """State of a job, with its report where it is done."""
-        return _job(job_of(job_id))
+        return _job(service.job(job_id))
 
     @router.delete("/{job_id}")
     async def cancel(job_id: JobId, request: Request) -> Response:
         """Cancel a job: a question that waits, or a training with all its processes."""
-        if job_of(job_id).question["kind"] == "train":
+        job = await asyncio.to_thread(service.job, job_id)
+        if job.question["kind"] == "train":
             assert_may(request, "promote")
         return _job(await service.cancel(job_id))
 
@@ -539,7 +534,7 @@ def _jobs(service: Service) -> APIRouter:
         last_event_id: Annotated[str, Header(pattern=r"^[0-9]{0,9}$")] = "",
     ) -> Response:
         """Server-sent events of a job, from the one after `Last-Event-ID` on, to its end."""
-        job_of(job_id)
+        service.job(job_id)
         stream = _stream(service, job_id, int(last_event_id or 0))
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
@@ -551,8 +546,9 @@ async def _stream(service: Service, number: str, after: int) -> AsyncGenerator[s
     """Events of a job as they come."""
     quiet = 0.0
     while True:
-        job = service.store.find(number)
-        for event in service.store.events(number, after):
+        # In this order: all events of a job that has ended are there.
+        job = await asyncio.to_thread(service.store.find, number)
+        for event in await asyncio.to_thread(service.store.events, number, after):
             yield f"id: {event.number}\nevent: {event.name}\ndata: {event.content}\n\n"
             after, quiet = event.number, 0.0
         if job is None or job.status in ENDED or service.closing.is_set():

@@ -206,11 +206,13 @@ class Store:
             connection.execute(sa.update(_JOBS).where(waits).values(status="running"))
 
     def finish(self, number: str, status: str, answer: str) -> bool:
-        """Keep what came of a job; the first answer stays. Whether this is the first."""
-        open_ = (_JOBS.c.id == number) & _JOBS.c.status.not_in(ENDED)
+        """Keep what came of a job, and tell its end; the first answer stays.
+
+        Returns:
+            Whether this is the first.
+        """
         values = {"status": status, "answer": answer, "finished": time.time()}
-        with self._engine.begin() as connection:
-            return connection.execute(sa.update(_JOBS).where(open_).values(values)).rowcount == 1
+        return self._tell(number, "end", {"status": status}, values)
 
     def find(self, number: str) -> Job | None:
         """The job of an id."""
@@ -245,14 +247,24 @@ class Store:
             connection.execute(sa.update(_JOBS).where(_JOBS.c.id == number).values(delivered=1))
 
     def tell(self, number: str, name: str, content: dict[str, Any]) -> None:
-        """Add an event to a job."""
+        """Add an event to a job, unless that has ended."""
+        self._tell(number, name, content, {})
+
+    def _tell(
+        self, number: str, name: str, content: dict[str, Any], changes: dict[str, Any]
+    ) -> bool:
+        """Change a job that has not ended and add an event, both or neither; whether it was so."""
         text = json.dumps(content, allow_nan=False)
-        counted = sa.update(_JOBS).where(_JOBS.c.id == number).values(told=_JOBS.c.told + 1)
+        open_ = (_JOBS.c.id == number) & _JOBS.c.status.not_in(ENDED)
+        changed = sa.update(_JOBS).where(open_).values(changes | {"told": _JOBS.c.told + 1})
         with self._engine.begin() as connection:
             # The row of the job is locked first, so that two who tell at once have two numbers.
-            count = connection.execute(counted.returning(_JOBS.c.told)).scalar_one()
-            values = {"job": number, "number": count, "name": name, "content": text}
+            row = connection.execute(changed.returning(_JOBS.c.told)).first()
+            if row is None:
+                return False
+            values = {"job": number, "number": row.told, "name": name, "content": text}
             connection.execute(sa.insert(_EVENTS).values(values))
+        return True
 
     def events(self, number: str, after: int) -> list[Event]:
         """Events of a job that came after one with this number."""

@@ -1,4 +1,8 @@
-"""A process that holds one frozen model and answers one question after the other."""
+"""A process that holds one frozen model and answers one question after the other.
+
+Programs of one case serve any number of questions, so that each gets the same bits alone and among
+others; `docs/service.md` says what wider ones would cost.
+"""
 
 import base64
 import contextlib

@@ -79,7 +79,7 @@ async function runs() {
   if (!ok) return place.replaceChildren(verdict(false, "NOT FETCHED", content.detail));
   if (!content.runs.length) return place.replaceChildren(element("p", "Nothing was run here yet."));
   const share = (row, name) => (row[name] === null ? "–" : `${row[name].toFixed(3)} [${row[`${name}_low`].toFixed(3)}, ${row[`${name}_high`].toFixed(3)}], n ${row[`${name}_n`]}`);
-  const rows = content.runs.map((row) => [row.model_id, row.run, row.date?.slice(0, 16).replace("T", " "), String(row.seed ?? "–"), String(row.n_rows ?? "–"),
+  const rows = content.runs.map((row) => [row.model_id, row.run && element("a", row.run, { href: `/run?name=${encodeURIComponent(row.run)}` }), row.date?.slice(0, 16).replace("T", " "), String(row.seed ?? "–"), String(row.n_rows ?? "–"),
     row.coverage_90 === null ? "–" : `${row.coverage_90.toFixed(3)}, n ${row.coverage_90_n}`, ...["false_alarms", "recall", "wrong"].map((name) => share(row, name))]);
   const head = ["model", "run", "date (UTC)", "seed", "rows learnt from", "truths in 90 % intervals", "false alarms [95 %]", "mismatches escalated [95 %]", "wrong among accepted [95 %]"];
   place.replaceChildren(table("Runs", head, rows, 3), element("p", [element("a", "All columns as CSV", { href: "/runs.csv" }), "."], { className: "help" }));
