@@ -101,6 +101,8 @@ def _owed_to_ratio(prior: Prior, cases: Cases[Records], posterior: Posterior) ->
         (own, shared), (_, rest) = np.cov(logs, aweights=weight, ddof=0)
         before = posterior.prior_sd[0, ratio]
         width = own + rest + 2 * shared
+        if not width > 0:  # a single draw has all the weight: the computation is escalated
+            continue
         share = (own + shared) / width * min(own / before**2, 1.0)
         if share > _MOSTLY:
             ends = np.exp(posterior.prior_mean[0, ratio] + REACH * before * np.array([-1, 1]))
