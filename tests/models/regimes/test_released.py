@@ -29,9 +29,13 @@ def test_a_question_is_answered_in_a_folder_where_nothing_was_trained(tmp_path, 
     # Two years after a shock production is lower, as Romer and Romer (2004) found.
     assert response["low"][two_years] < -2.0 < response["high"][two_years] + 2.0
     assert response["estimate"][two_years] < 0
-    # What was kept since is not in it, and is not made up.
-    assert found["assumed_at"] is None
-    assert found["causal_effects"]["romer_shock"]["when"] == "on the same date"
+    assert (
+        found["assumed_at"] == "1997-01-01"
+    )  # the last date of its series
+    assert found["causal_effects"]["romer_shock"]["when"] == "in the same month"
+    # The months want two regimes, as many as the effects are of.
+    assert found["number_of_regimes"]["used"] == 2
+    assert found["number_of_regimes"]["evidence"][1] > 0.9
     farthest = found["farthest_effects"]["fred_INDPRO_growth"]
     assert 18 <= farthest["horizon"] <= 30
     assert farthest["joint_low"] < farthest["estimate"] < farthest["joint_high"]
