@@ -29,9 +29,7 @@ def test_a_question_is_answered_in_a_folder_where_nothing_was_trained(tmp_path, 
     # Two years after a shock production is lower, as Romer and Romer (2004) found.
     assert response["low"][two_years] < -2.0 < response["high"][two_years] + 2.0
     assert response["estimate"][two_years] < 0
-    assert (
-        found["assumed_at"] == "1997-01-01"
-    )  # the last date of its series
+    assert found["assumed_at"] == "1997-01-01"  # the last date of its series
     assert found["causal_effects"]["romer_shock"]["when"] == "in the same month"
     # The months want two regimes, as many as the effects are of.
     assert found["number_of_regimes"]["used"] == 2
