@@ -41,6 +41,8 @@ _N_GALLERY = 3  # experiments of a task that are drawn
 _N_PRIOR = 4000  # draws of the prior, for its intervals
 _EDGE = 4.0  # a known value farther out, in standard coordinates, was hardly ever trained on
 
+_settings = jax.jit(jax.vmap(networks.settings))  # of one record, whenever one is judged
+
 
 class Ecsfm(Model[Records]):
     """Electrochemical sensing: redox couples at an electrode, seen through an instrument."""
@@ -258,7 +260,7 @@ class Ecsfm(Model[Records]):
         return [self._outside(cases.take(slice(k, k + 1)).detail) for k in range(len(cases.kind))]
 
     def _outside(self, record: Records) -> list[str]:
-        numbers = np.asarray(jax.vmap(networks.settings)(record.experiment))[0]
+        numbers = np.asarray(_settings(record.experiment))[0]
         ranges = self.checkpoint.meta["trained_range"].items()
         outside = [
             f"{name} is {value:.3g}, trained from {low:.3g} to {high:.3g}"
