@@ -73,8 +73,8 @@ FORGERIES = {
         [(("false_alarms", "rate"), {"value": 0.0, "low": 0.0, "high": 0.79, "n": 1})], "too few"),
     "no rate": (
         [(("false_alarms", "rate"), {"value": None, "low": 0.0, "high": 1.0, "n": 0})], "too few"),
-    "an interval": ([(("false_alarms", "rate", "low"), 0.01)], "none of 500 cases"),
-    "a rate": ([(("false_alarms", "rate", "value"), 0.0401)], "none of 500 cases"),
+    "an interval": ([(("false_alarms", "rate", "low"), 0.01)], "none of 2000 cases"),
+    "a rate": ([(("false_alarms", "rate", "value"), 0.0401)], "none of 2000 cases"),
     "too many alarms": ([(("false_alarms", "rate", "value"), 0.2)], "more than 0.05"),
     "a promise": ([(("false_alarms", "promised", "high"), 0.03)], "what is promised"),
     "a rank": ([(("false_alarms", "promised", "rank"), 12)], "what is promised"),
