@@ -30,8 +30,10 @@ def compare(
     Args:
         runs: Rows of the base cases in distribution and under stress, with their signs.
         fitted_on: Base cases that the combinations learn from; all are scored on the others.
-        usual, calibration: In-family rows that set the thresholds of the combinations, as that of
-            the decision.
+        usual: In-family rows that say what is usual to the decision, and that the combinations
+            learn from, too: base cases in distribution are few beside those under stress.
+        calibration: In-family rows that set the thresholds of the combinations, as that of the
+            decision.
         decision: The rule.
 
     Returns:
@@ -44,8 +46,10 @@ def compare(
     rows = []
     for family in runs["family"].dropna().unique():
         ours = (runs["family"] == family).to_numpy()
-        learnt_from = runs[is_fitted & ~ours]
-        learnt = _learn(learnt_from, stressed[is_fitted & ~ours], usual, calibration, decision)
+        others = is_fitted & ~ours
+        seen = pd.concat([runs[others], usual])
+        is_stressed = np.append(stressed[others], np.zeros(len(usual), bool))
+        learnt = _learn(seen, is_stressed, usual, calibration, decision)
         learnt = learnt or dict.fromkeys(LEARNT)
         for severity, held in runs[ours & ~is_fitted].groupby("severity", sort=True):
             flagged = score(decision, held) > decision.threshold
